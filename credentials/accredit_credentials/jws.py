@@ -1,0 +1,217 @@
+"""Signed tokens in their one accepted form: JWS compact serialization (RFC 7515 §7.1).
+
+Decides form (three canonical base64url parts, bounded), header (only ``alg``, ``kid`` and ``typ``,
+plus what a caller names), and signature. The algorithm has to be one that goes with the key we
+hold: the header chooses nothing. The arithmetic is PyJWT's and cryptography's; the envelope is
+ours, because what a verifier accepts is this product.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from jwt.algorithms import get_default_algorithms
+
+from accredit_credentials.errors import Expired, InvalidToken, Untrusted
+from accredit_credentials.keys import (
+    PrivateKey,
+    PublicKey,
+    b64url,
+    b64url_decode,
+    check_public_key,
+    jws_algorithms,
+)
+from accredit_credentials.strict_json import NotStrictJson, parse_object
+
+MAX_TOKEN_BYTES = 16 * 1024
+MAX_STATEMENT_BYTES = 8 * 1024 * 1024  # signed documents, such as a snapshot of revocation facts
+MAX_EPOCH = 253_402_300_799  # the last second that a datetime can say
+
+_ALGORITHMS = get_default_algorithms()
+_HEADER = frozenset({"alg", "kid", "typ"})
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedJws:
+    """A well-formed token whose signature nobody has checked."""
+
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any] = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+    @property
+    def kid(self) -> str:
+        """The key id.
+
+        Raises:
+            InvalidToken: absent or not a text.
+        """
+        kid = self.header.get("kid")
+        if not isinstance(kid, str) or not kid:
+            raise InvalidToken("token header must name its key by 'kid'")
+        return kid
+
+
+def parse(
+    token: str,
+    *,
+    types: frozenset[str | None],
+    extra_header: frozenset[str] = frozenset(),
+    limit: int = MAX_TOKEN_BYTES,
+) -> UnverifiedJws:
+    """Read a compact JWS whose payload is a JSON object. Verifies nothing.
+
+    Args:
+        token: the compact serialization.
+        types: the accepted values of ``typ``; None accepts its absence.
+        extra_header: header members allowed beside ``alg``, ``kid`` and ``typ``.
+        limit: the longest accepted token, in characters.
+
+    Raises:
+        InvalidToken: anything is off. The token itself is never in the message.
+    """
+    if len(token) > limit:
+        raise InvalidToken(f"token has {len(token)} characters, the limit is {limit}")
+    if not token.isascii() or token.count(".") != 2:  # noqa: PLR2004 (header.payload.signature)
+        raise InvalidToken("token must be a JWS in compact form")
+    signing_input, _, signature_part = token.rpartition(".")
+    header_part, _, payload_part = signing_input.partition(".")
+    try:
+        header = parse_object(b64url_decode(header_part))
+        claims = parse_object(b64url_decode(payload_part))
+        signature = b64url_decode(signature_part)
+    except NotStrictJson as error:
+        raise InvalidToken(f"token's header and payload must be JSON objects: {error}") from None
+    except ValueError:
+        raise InvalidToken("token's parts must be canonical base64url") from None
+    if foreign := header.keys() - _HEADER - extra_header:
+        raise InvalidToken(f"token header must not have {_names(foreign)}")
+    if not isinstance(header.get("alg"), str) or header["alg"] not in _ALGORITHMS:
+        raise InvalidToken("token header must name an asymmetric 'alg'")
+    typ = header.get("typ")
+    if not (typ is None or isinstance(typ, str)) or typ not in types:
+        expected = " or ".join(sorted(str(t) for t in types if t))
+        raise InvalidToken(f"token header must have the typ {expected}")
+    return UnverifiedJws(header, claims, signing_input.encode(), signature)
+
+
+def verify(jws: UnverifiedJws, key: PublicKey) -> None:
+    """Check the signature with a key that we hold.
+
+    Raises:
+        Untrusted: the header's algorithm does not go with the key, or the signature is wrong.
+    """
+    algorithm = jws.header["alg"]
+    if algorithm not in jws_algorithms(key):
+        raise Untrusted("token's alg does not go with the key that is known for it")
+    if not _ALGORITHMS[algorithm].verify(jws.signing_input, key, jws.signature):
+        raise Untrusted("token's signature is not of the key that it names")
+
+
+def verify_with(jws: UnverifiedJws, authorities: Mapping[str, PublicKey]) -> str:
+    """Check the signature with the authority that the header names; returns its key id.
+
+    Raises:
+        Untrusted: no such authority, or the signature is wrong.
+    """
+    kid = jws.kid
+    key = authorities.get(kid)
+    if key is None:
+        raise Untrusted("token names a key that is not in the trust bundle")
+    verify(jws, key)
+    return kid
+
+
+def sign(
+    claims: Mapping[str, Any], key: PrivateKey, *, header: Mapping[str, Any] | None = None
+) -> str:
+    """Sign claims as a compact JWS; ``alg`` comes from the key."""
+    algorithm = signing_algorithm(key)
+    head = {"alg": algorithm, **(header or {})}
+    signing_input = f"{b64url(_json(head))}.{b64url(_json(claims))}"
+    signature = _ALGORITHMS[algorithm].sign(signing_input.encode(), key)
+    return f"{signing_input}.{b64url(signature)}"
+
+
+def signing_algorithm(key: PrivateKey) -> str:
+    """The algorithm that we sign with: ES256, ES384 or RS256."""
+    algorithms = jws_algorithms(check_public_key(key.public_key()))
+    return "RS256" if "RS256" in algorithms else next(iter(algorithms))
+
+
+def text_claim(claims: Mapping[str, Any], name: str) -> str:
+    """A required claim that is a non-empty text.
+
+    Raises:
+        InvalidToken: absent, empty or of another type.
+    """
+    value = claims.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidToken(f"token must have the claim {name!r}, a text")
+    return value
+
+
+def optional_text_claim(claims: Mapping[str, Any], name: str) -> str | None:
+    """A claim that is a non-empty text, or None where it is absent."""
+    return text_claim(claims, name) if name in claims else None
+
+
+def time_claim(claims: Mapping[str, Any], name: str) -> datetime:
+    """A required NumericDate claim (RFC 7519 §2), with time zone UTC.
+
+    Raises:
+        InvalidToken: absent, not a number, or outside the years 1970 to 9999.
+    """
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_EPOCH:
+        raise InvalidToken(f"token must have the claim {name!r}, seconds since 1970")
+    return datetime.fromtimestamp(value, UTC)
+
+
+def audience_claim(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """The claim ``aud`` as a tuple (RFC 7519 §4.1.3).
+
+    Raises:
+        InvalidToken: absent, empty, or not texts.
+    """
+    value = claims.get("aud")
+    audiences = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(audiences, list)
+        or not audiences
+        or not all(isinstance(audience, str) and audience for audience in audiences)
+    ):
+        raise InvalidToken("token must have the claim 'aud' with at least one audience")
+    return tuple(audiences)
+
+
+def check_time(
+    *, not_before: datetime | None, expires_at: datetime, now: datetime, leeway: float
+) -> None:
+    """Decide whether ``now`` is inside the token's validity, give or take ``leeway`` seconds.
+
+    The leeway serves clocks that are behind; it never lengthens a life.
+
+    Raises:
+        Expired: it is over, or has not begun.
+    """
+    if now >= expires_at:
+        raise Expired(f"token expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}")
+    if not_before is not None and now.timestamp() + leeway < not_before.timestamp():
+        raise Expired(f"token is not valid before {not_before:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def epoch(moment: datetime) -> int:
+    """A moment as NumericDate, whole seconds."""
+    return int(moment.timestamp())
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _names(names: frozenset[str] | set[str]) -> str:
+    return ", ".join(repr(name[:20]) for name in sorted(names))

@@ -1,0 +1,165 @@
+"""The revocation feed: signed statements of facts, and what a verifier knows from them.
+
+A statement says: "of the facts after ``after``, those still in force up to ``through`` are these,
+as of ``as_of``". A statement without facts is the heartbeat. ``FeedState.apply`` decides whether a
+statement continues what is known; ``FeedState.check`` decides whether a credential may be
+accepted, and refuses when the knowledge is too old (fail closed).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import TypeGuard
+
+from accredit_credentials import jws
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.errors import InvalidRevocation, Stale, Untrusted
+from accredit_credentials.keys import PrivateKey
+from accredit_credentials.revocation import FactSet, RevocationFact
+from accredit_credentials.spiffe_id import TrustDomain
+
+TYPE = "accredit-revocations+jwt"
+TYPES: frozenset[str | None] = frozenset({TYPE})
+CLOCK_LEEWAY = 60.0  # seconds that the issuer's clock may be ahead of the verifier's
+
+
+class Gap(InvalidRevocation):
+    """The statement does not continue what is known; ask for everything again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One signed statement of the feed.
+
+    Attributes:
+        trust_domain: whose facts these are.
+        after: the sequence number that the statement continues; 0 for a snapshot.
+        through: the newest sequence number at the time.
+        as_of: the moment it was made.
+        facts: the facts between ``after`` and ``through`` that are still in force, in order.
+    """
+
+    trust_domain: TrustDomain
+    after: int
+    through: int
+    as_of: datetime
+    facts: tuple[RevocationFact, ...]
+
+
+def sign(statement: Statement, key: PrivateKey, kid: str) -> str:
+    """Sign a statement as a JWS with its own ``typ``."""
+    claims = {
+        "iss": str(statement.trust_domain.id),
+        "iat": jws.epoch(statement.as_of),
+        "after": statement.after,
+        "through": statement.through,
+        "facts": [fact.to_claim() for fact in statement.facts],
+    }
+    return jws.sign(claims, key, header={"kid": kid, "typ": TYPE})
+
+
+def verify(text: str, *, bundle: TrustBundle) -> Statement:
+    """Decide whether the trust domain made this statement. Its age is ``FeedState``'s matter.
+
+    Raises:
+        InvalidToken, InvalidRevocation: not of the form of a statement.
+        Untrusted: another trust domain, or no authority of the bundle signed it.
+    """
+    unverified = jws.parse(text, types=TYPES, limit=jws.MAX_STATEMENT_BYTES)
+    jws.verify_with(unverified, bundle.jwt_authorities)
+    claims = unverified.claims
+    if jws.text_claim(claims, "iss") != str(bundle.trust_domain.id):
+        raise Untrusted(f"statement must be of the trust domain {bundle.trust_domain}")
+    after, through = claims.get("after"), claims.get("through")
+    if not _is_sequence(after) or not _is_sequence(through) or after > through:
+        raise InvalidRevocation("statement must have 'after' and 'through', in this order")
+    values = claims.get("facts")
+    if not isinstance(values, list):
+        raise InvalidRevocation("statement must have 'facts', an array")
+    facts = tuple(map(RevocationFact.of_claim, values))
+    sequences = [after, *(fact.sequence for fact in facts), through + 1]
+    if any(later <= earlier for earlier, later in pairwise(sequences)):
+        raise InvalidRevocation("statement's facts must stand in order between after and through")
+    return Statement(
+        trust_domain=bundle.trust_domain,
+        after=after,
+        through=through,
+        as_of=jws.time_claim(claims, "iat"),
+        facts=facts,
+    )
+
+
+class FeedState:
+    """What a verifier knows of revocation, and as of when.
+
+    One thread applies statements; any number of threads check.
+    """
+
+    def __init__(self) -> None:
+        self._facts = FactSet()
+        self._through = 0
+        self._as_of: datetime | None = None
+
+    @property
+    def through(self) -> int:
+        """The newest sequence number that is known."""
+        return self._through
+
+    @property
+    def as_of(self) -> datetime | None:
+        """The moment of the newest statement; None before the first."""
+        return self._as_of
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def apply(self, statement: Statement, *, now: datetime) -> None:
+        """Take in a verified statement.
+
+        A snapshot replaces what is known; any other continues it.
+
+        Raises:
+            Gap: facts between what is known and the statement are missing.
+            InvalidRevocation: older than what is known, or from the future.
+        """
+        if (statement.as_of - now).total_seconds() > CLOCK_LEEWAY:
+            raise InvalidRevocation("statement comes from the future: compare the clocks")
+        if self._as_of is not None and statement.as_of < self._as_of:
+            raise InvalidRevocation("statement is older than what is known")
+        if statement.through < self._through:
+            raise InvalidRevocation(
+                f"statement goes back: it knows {statement.through} facts, "
+                f"{self._through} are known"
+            )
+        if statement.after == 0:
+            self._facts = FactSet(statement.facts)
+        elif self._as_of is None or statement.after > self._through:
+            raise Gap(f"statement continues fact {statement.after}, known is {self._through}")
+        else:
+            for fact in statement.facts:
+                if fact.sequence > self._through:
+                    self._facts.apply(fact)
+        self._facts.drop_expired(now)
+        self._through = statement.through
+        self._as_of = statement.as_of
+
+    def check(self, marks: Iterable[str], *, now: datetime, max_age: float) -> None:
+        """Decide whether a credential with these marks may be accepted.
+
+        Raises:
+            Stale: the newest statement is older than ``max_age`` seconds, or there is none.
+            Revoked: a fact matches.
+        """
+        if self._as_of is None:
+            raise Stale("nothing is known of revocation yet")
+        age = (now - self._as_of).total_seconds()
+        if age > max_age:
+            raise Stale(
+                f"what is known of revocation is {age:.0f} seconds old, the limit is {max_age:.0f}"
+            )
+        self._facts.check(marks)
+
+
+def _is_sequence(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,45 @@
+"""JSON objects with one meaning: no duplicate keys, no NaN, no endless depth.
+
+Two parsers that disagree about a document are two documents. Everything signed that Accredit
+reads goes through here, once its size was bounded by the caller.
+"""
+
+import json
+from typing import Any, NoReturn
+
+
+class NotStrictJson(ValueError):
+    """The text is not one JSON object with one meaning."""
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        NotStrictJson: not UTF-8, not JSON, not an object, duplicate keys, NaN or Infinity.
+    """
+    try:
+        value = _DECODER.decode(text if isinstance(text, str) else text.decode())
+    except NotStrictJson:
+        raise
+    except RecursionError:
+        raise NotStrictJson("nested too deeply") from None
+    except ValueError:
+        raise NotStrictJson("not JSON") from None
+    if not isinstance(value, dict):
+        raise NotStrictJson("not an object")
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise NotStrictJson("a member stands twice")
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise NotStrictJson(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
