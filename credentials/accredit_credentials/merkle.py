@@ -13,7 +13,7 @@ complete, its hash never changes.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 from accredit_credentials.errors import InvalidProof
 
@@ -36,7 +36,12 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def root_of_hashes(leaf_hashes: Sequence[bytes]) -> bytes:
-    """The Merkle Tree Hash over leaf hashes (RFC 6962 §2.1)."""
+    """The Merkle Tree Hash over leaf hashes (RFC 6962 §2.1).
+
+    Raises:
+        InvalidProof: a leaf that is not a hash.
+    """
+    _check_hashes(leaf_hashes)
     if not leaf_hashes:
         return EMPTY_ROOT
     level = list(leaf_hashes)
@@ -49,7 +54,8 @@ def root_of_hashes(leaf_hashes: Sequence[bytes]) -> bytes:
     return level[0]
 
 
-class Node(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Node:
     """A complete subtree: its address and its hash."""
 
     level: int
@@ -94,9 +100,14 @@ class Frontier:
 
         The nodes, the leaves among them, are what a store must keep to serve proofs later. Two
         hashes a leaf on average, whatever the size of the tree.
+
+        Raises:
+            InvalidProof: a leaf that is not a hash.
         """
+        leaves = tuple(leaf_hashes)
+        _check_hashes(leaves)
         size, peaks, completed = self.size, list(self.peaks), list[Node]()
-        for leaf in leaf_hashes:
+        for leaf in leaves:
             node = Node(0, size, leaf)
             completed.append(node)
             while node.index & 1:

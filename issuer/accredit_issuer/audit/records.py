@@ -1,0 +1,68 @@
+"""Records: what one leaf of the log says.
+
+A leaf is JSON in one canonical spelling (RFC 8785: sorted members, no spaces; members are ASCII,
+numbers are integers), so that anybody can hash it again. No secret is ever in a record: no token,
+no nonce, no private key.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+VERSION = 1
+
+
+class RecordKind(StrEnum):
+    """What can happen."""
+
+    ISSUER_INITIALISED = "issuer.initialised"
+    AUTHORITY_PREPARED = "authority.prepared"
+    AUTHORITY_ACTIVATED = "authority.activated"
+    AUTHORITY_RETIRED = "authority.retired"
+    AUTHORITY_REMOVED = "authority.removed"
+    ADMIN_INVITED = "admin.invited"
+    SIGNER_ADDED = "signer.added"
+    MANIFEST_REGISTERED = "manifest.registered"
+    AGENT_ENROLLED = "agent.enrolled"
+    INSTANCE_ATTESTED = "instance.attested"
+    CREDENTIAL_ISSUED = "credential.issued"
+    REQUEST_REFUSED = "request.refused"
+    FACT_STATED = "fact.stated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One record.
+
+    Attributes:
+        kind: what happened.
+        at: when the issuer decided it.
+        actor: the SPIFFE ID, or the name, of who made it happen.
+        subject: what it happened to.
+        details: everything else, as JSON without floats.
+    """
+
+    kind: RecordKind
+    at: datetime
+    actor: str
+    subject: str
+    details: dict[str, Any]
+
+    def leaf(self) -> bytes:
+        """The record as the log keeps it."""
+        value = {
+            "v": VERSION,
+            "kind": self.kind.value,
+            "at": f"{self.at:%Y-%m-%dT%H:%M:%S}.{self.at.microsecond // 1000:03}Z",
+            "actor": self.actor,
+            "subject": self.subject,
+            "details": self.details,
+        }
+        return _canonical(value).encode()
+
+
+_canonical = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode

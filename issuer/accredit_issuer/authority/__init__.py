@@ -1,0 +1,1 @@
+"""The keys that sign, from preparation to removal, and what they may sign."""

@@ -1,0 +1,251 @@
+"""``issuer.toml``: what an operator writes, and the ``Config`` that the issuer runs with.
+
+``Settings`` is the raw file: every key is documented here with its unit and default, and an
+unknown key is refused. ``load`` turns it into ``Config``, frozen and checked as a whole: lifetimes
+nest (leaf < issuing CA < root), addresses are addresses, and paths are absolute.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from accredit_credentials.errors import CredentialError
+from accredit_credentials.spiffe_id import TrustDomain
+from accredit_issuer.errors import InvalidSettings
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ServerSettings(_Section):
+    """Where the issuer listens and how it is called."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8443, ge=0, le=65535)
+    """TCP port; 0 takes a free one."""
+    url: str = "https://localhost:8443"
+    """How clients reach it, without a path. Also the ``iss`` of every token."""
+    names: list[str] = ["localhost"]
+    """DNS names in the issuer's own certificate, for clients that compare host names."""
+
+
+class KeySettings(_Section):
+    """How private keys are kept."""
+
+    passphrase_file: Path | None = None
+    """File with the passphrase that encrypts every private key on disk. Without it keys are
+    protected by file permissions only."""
+
+
+class LifetimeSettings(_Section):
+    """Lifetimes in seconds."""
+
+    root: int = Field(default=10 * 365 * 86400, ge=3600)
+    """Root CA certificate."""
+    issuing_ca: int = Field(default=86400, ge=60)
+    """Issuing CA certificate; the next one is prepared at half of it."""
+    jwt_key: int = Field(default=86400, ge=60)
+    """JWT signing key; the next one is prepared at half of it."""
+    x509_svid: int = Field(default=3600, ge=5, le=86400)
+    """X.509-SVID of an agent; a manifest may ask for less."""
+    jwt_svid: int = Field(default=300, ge=5, le=3600)
+    """JWT-SVID; a manifest may ask for less."""
+    task_token: int = Field(default=300, ge=5, le=300)
+    """Task token; a manifest may ask for less."""
+    admin_svid: int = Field(default=8 * 3600, ge=60, le=86400)
+    """X.509-SVID of an admin."""
+    join_token: int = Field(default=600, ge=10, le=3600)
+    """Join token; whoever enrols an agent may ask for less."""
+    enrolment_token: int = Field(default=86400, ge=60, le=7 * 86400)
+    """One-time token with which an admin logs in for the first time."""
+    nonce: int = Field(default=60, ge=5, le=300)
+    """Nonce of an attestation."""
+
+
+class RevocationSettings(_Section):
+    """How revocation is published."""
+
+    heartbeat: float = Field(default=10.0, ge=0.2, le=60)
+    """Seconds between two statements of the feed when nothing happens."""
+    crl: int = Field(default=3600, ge=60, le=7 * 86400)
+    """Seconds that a CRL is valid; a new one is made at half of it, and at each fact."""
+    crl_url: str | None = None
+    """Base URL of the CRLs as relying parties reach them; written into every certificate. Without
+    it certificates name no CRL."""
+
+
+class BundleSettings(_Section):
+    """How the trust bundle is published."""
+
+    refresh_hint: int = Field(default=300, ge=1, le=86400)
+    """Seconds after which clients ask for the bundle again. A new key signs no earlier than three
+    times this after it was published."""
+
+
+class Settings(_Section):
+    """The whole of ``issuer.toml``."""
+
+    trust_domain: str
+    """Name of the trust domain, such as ``example.org``."""
+    data: Path = Path("data")
+    """Folder of the database and the keys; relative to the file."""
+    server: ServerSettings = ServerSettings()
+    keys: KeySettings = KeySettings()
+    lifetimes: LifetimeSettings = LifetimeSettings()
+    revocation: RevocationSettings = RevocationSettings()
+    bundle: BundleSettings = BundleSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """Lifetimes, checked to nest."""
+
+    root: timedelta
+    issuing_ca: timedelta
+    jwt_key: timedelta
+    x509_svid: timedelta
+    jwt_svid: timedelta
+    task_token: timedelta
+    admin_svid: timedelta
+    join_token: timedelta
+    enrolment_token: timedelta
+    nonce: timedelta
+    backdate: timedelta = timedelta(seconds=10)
+
+    @property
+    def longest_credential(self) -> timedelta:
+        """After this, nothing that was issued before is alive."""
+        return max(self.x509_svid, self.admin_svid, self.jwt_svid, self.task_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the issuer runs with."""
+
+    trust_domain: TrustDomain
+    data: Path
+    host: str
+    port: int
+    url: str
+    names: tuple[str, ...]
+    passphrase_file: Path | None
+    lifetimes: Lifetimes
+    heartbeat: float
+    crl_lifetime: timedelta
+    crl_url: str | None
+    refresh_hint: int
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.data / "issuer.db"
+
+    @property
+    def keys(self) -> Path:
+        """The folder of private keys."""
+        return self.data / "keys"
+
+    @property
+    def log_origin(self) -> str:
+        """The origin line of the log's checkpoints."""
+        return f"{self.trust_domain}/accredit-log"
+
+
+def load(file: Path) -> Config:
+    """Read and check ``issuer.toml``.
+
+    Raises:
+        InvalidSettings: unreadable, an unknown key, a wrong value, or values that do not fit.
+    """
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        settings = Settings.model_validate(raw)
+    except OSError as error:
+        raise InvalidSettings(f"cannot read {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"{file} is not TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InvalidSettings(f"{file}: {name}: {first['msg'].lower()}") from error
+    return check(settings, folder=file.parent)
+
+
+def check(settings: Settings, *, folder: Path) -> Config:
+    """Decide whether the settings hold as a whole; paths are relative to ``folder``.
+
+    Raises:
+        InvalidSettings: they do not; the text has both numbers.
+    """
+    try:
+        trust_domain = TrustDomain.parse(settings.trust_domain)
+    except CredentialError as error:
+        raise InvalidSettings(f"trust_domain: {error}") from error
+    passphrase_file = settings.keys.passphrase_file
+    return Config(
+        trust_domain=trust_domain,
+        data=(folder / settings.data).resolve(),
+        host=settings.server.host,
+        port=settings.server.port,
+        url=_base_url("server.url", settings.server.url, schemes=("https",)),
+        names=tuple(settings.server.names),
+        passphrase_file=(folder / passphrase_file).resolve() if passphrase_file else None,
+        lifetimes=_lifetimes(settings),
+        heartbeat=settings.revocation.heartbeat,
+        crl_lifetime=timedelta(seconds=settings.revocation.crl),
+        crl_url=(
+            _base_url("revocation.crl_url", settings.revocation.crl_url, schemes=("http", "https"))
+            if settings.revocation.crl_url
+            else None
+        ),
+        refresh_hint=settings.bundle.refresh_hint,
+    )
+
+
+def _lifetimes(settings: Settings) -> Lifetimes:
+    raw = settings.lifetimes
+    _nest("x509_svid", raw.x509_svid, "issuing_ca", raw.issuing_ca)
+    _nest("admin_svid", raw.admin_svid, "issuing_ca", raw.issuing_ca)
+    _nest("issuing_ca", raw.issuing_ca, "root", raw.root)
+    _nest("jwt_svid", raw.jwt_svid, "jwt_key", raw.jwt_key)
+    _nest("task_token", raw.task_token, "jwt_key", raw.jwt_key)
+    published_ahead = 3 * settings.bundle.refresh_hint
+    if published_ahead > raw.jwt_key / 4:
+        raise InvalidSettings(
+            f"lifetimes.jwt_key ({raw.jwt_key} s) must be at least four times as long as a new key "
+            f"is published ahead (3 x bundle.refresh_hint = {published_ahead} s)"
+        )
+    return Lifetimes(**{name: timedelta(seconds=value) for name, value in raw})
+
+
+def _nest(inner: str, short: int, outer: str, long: int) -> None:
+    # Half: at half life the next authority is prepared, and the old one must outlive its leaves.
+    if short > long / 2:
+        raise InvalidSettings(
+            f"lifetimes.{inner} ({short} s) must be at most half of lifetimes.{outer} ({long} s)"
+        )
+
+
+def _base_url(name: str, text: str, *, schemes: tuple[str, ...]) -> str:
+    try:
+        parts = urlsplit(text)
+        well_formed = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        well_formed = False
+    if (
+        not well_formed
+        or parts.scheme not in schemes
+        or parts.username is not None
+        or parts.query
+        or parts.fragment
+    ):
+        raise InvalidSettings(
+            f"{name} must be {' or '.join(schemes)}://host[:port], not {text[:100]!r}"
+        )
+    return text.rstrip("/")

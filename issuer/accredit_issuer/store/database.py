@@ -1,0 +1,62 @@
+"""The database: one engine that writes, one that reads, and the schema brought up to date.
+
+SQLite with a write-ahead log and ``synchronous=FULL``: what was committed survives a power cut.
+Only ``writer.Writer`` uses the writing engine.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Database:
+    """Two engines on one SQLite file."""
+
+    def __init__(self, file: Path) -> None:
+        self.writing = _engine(file, begin="BEGIN IMMEDIATE", query_only=False)
+        self.reading = _engine(file, begin="BEGIN", query_only=True)
+
+    def migrate(self) -> None:
+        """Bring the schema up to date, in one transaction."""
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        with self.writing.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def read(self) -> Connection:
+        """A connection that cannot write; use it in a ``with``."""
+        return self.reading.connect()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.writing.dispose()
+        self.reading.dispose()
+
+
+def _engine(file: Path, *, begin: str, query_only: bool) -> Engine:
+    engine = create_engine(f"sqlite:///{file}", connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:
+        # The driver's own idea of transactions would begin them late: ours is explicit.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "busy_timeout=5000",
+            f"query_only={int(query_only)}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine

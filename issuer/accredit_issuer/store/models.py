@@ -1,0 +1,270 @@
+"""The tables. One class a table; every moment has its time zone; no secret is stored in clear.
+
+What stands here is state; history is the log (``LogLeafRow``), which nothing ever updates.
+"""
+
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    TypeDecorator,
+)
+from sqlmodel import Field, SQLModel
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment in UTC. Refuses one without a time zone; SQLite gives none back, so it is added."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment must have a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Read UTC."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Model(SQLModel):
+    """Base of all tables; the naming convention lets migrations address every constraint."""
+
+    metadata: ClassVar[MetaData] = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class SignerRow(Model, table=True):
+    """A key that may sign manifests for its namespaces."""
+
+    __tablename__ = "signer"
+    name: str = Field(primary_key=True)
+    key_id: str = Field(unique=True)
+    public_key: str
+    namespaces: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    log_index: int
+
+
+class ManifestRow(Model, table=True):
+    """One registered version of an agent."""
+
+    __tablename__ = "manifest"
+    __table_args__ = (Index("uq_manifest_agent_version", "agent", "version", unique=True),)
+    digest: str = Field(primary_key=True)
+    agent: str
+    namespace: str = Field(index=True)
+    version: str
+    owner: str
+    signer: str = Field(index=True)
+    envelope: str
+    registered_at: datetime = Field(sa_type=Moment)
+    registered_by: str
+    expires_at: datetime = Field(sa_type=Moment)
+    log_index: int
+
+
+class InstanceRow(Model, table=True):
+    """One attested process of one manifest."""
+
+    __tablename__ = "instance"
+    id: str = Field(primary_key=True)
+    agent: str = Field(index=True)
+    manifest: str = Field(index=True)
+    assurance: str
+    selectors: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    born_at: datetime = Field(sa_type=Moment)
+
+
+class JoinTokenRow(Model, table=True):
+    """A one-use token that lets one instance of one agent attest."""
+
+    __tablename__ = "join_token"
+    id: str = Field(primary_key=True)
+    secret_sha256: str
+    agent: str
+    expires_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    redeemed_by: str | None = None
+
+
+class AdminRow(Model, table=True):
+    """A human or pipeline that administers the issuer."""
+
+    __tablename__ = "admin"
+    name: str = Field(primary_key=True)
+    role: str
+    namespaces: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+
+
+class EnrolmentTokenRow(Model, table=True):
+    """A one-use token that gives an admin its first SVID."""
+
+    __tablename__ = "enrolment_token"
+    id: str = Field(primary_key=True)
+    secret_sha256: str
+    admin: str
+    expires_at: datetime = Field(sa_type=Moment)
+    redeemed_by: str | None = None
+
+
+class TaskRow(Model, table=True):
+    """One piece of work of one instance."""
+
+    __tablename__ = "task"
+    id: str = Field(primary_key=True)
+    instance: str = Field(index=True)
+    purpose: str
+    principal: str
+    ancestors: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(sa_type=Moment)
+
+
+class CredentialRow(Model, table=True):
+    """The intent to sign one credential: written before the signature, never changed."""
+
+    __tablename__ = "credential"
+    __table_args__ = (Index("ix_credential_kind_expires_at", "kind", "expires_at"),)
+    id: str = Field(primary_key=True)  # serial or jti
+    kind: str
+    subject: str
+    agent: str | None = Field(default=None, index=True)
+    namespace: str | None = Field(default=None, index=True)
+    instance: str = Field(index=True)
+    manifest: str | None = Field(default=None, index=True)
+    task: str | None = None
+    authority: str
+    decided_at: datetime = Field(sa_type=Moment)
+    expires_at: datetime = Field(sa_type=Moment)
+
+
+class ReleaseRow(Model, table=True):
+    """The outcome: what was signed as intended, and where the log says why."""
+
+    __tablename__ = "release"
+    credential: str = Field(primary_key=True)
+    log_index: int
+
+
+class FactRow(Model, table=True):
+    """One revocation fact."""
+
+    __tablename__ = "fact"
+    sequence: int = Field(primary_key=True)
+    target: str = Field(index=True)
+    kind: str
+    at: datetime = Field(sa_type=Moment)
+    expires_at: datetime = Field(sa_type=Moment, index=True)
+    actor: str
+    reason: str
+    log_index: int
+
+
+class RevokedCertificateRow(Model, table=True):
+    """One entry of a CRL: an unexpired certificate that a fact matches."""
+
+    __tablename__ = "revoked_certificate"
+    serial: str = Field(primary_key=True)
+    authority: str = Field(index=True)
+    fact: int
+    suspended: bool
+    at: datetime = Field(sa_type=Moment)
+    expires_at: datetime = Field(sa_type=Moment, index=True)
+
+
+class CrlRow(Model, table=True):
+    """The newest CRL of one issuing CA."""
+
+    __tablename__ = "crl"
+    authority: str = Field(primary_key=True)
+    number: int
+    this_update: datetime = Field(sa_type=Moment)
+    next_update: datetime = Field(sa_type=Moment)
+    der: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class AuthorityRow(Model, table=True):
+    """A key that signs: root, issuing CA or JWT key. The private part is in the key store."""
+
+    __tablename__ = "authority"
+    id: str = Field(primary_key=True)  # key id in hex
+    kind: str
+    state: str
+    public: str  # certificate or public key, PEM
+    prepared_at: datetime = Field(sa_type=Moment)
+    activated_at: datetime | None = Field(default=None, sa_type=Moment)
+    retired_at: datetime | None = Field(default=None, sa_type=Moment)
+    expires_at: datetime = Field(sa_type=Moment)
+
+
+class LogLeafRow(Model, table=True):
+    """One leaf of the log, in the order of the tree."""
+
+    __tablename__ = "log_leaf"
+    index: int = Field(primary_key=True)
+    leaf: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class LogTileRootRow(Model, table=True):
+    """The root of a full tile: 256**level leaves, level 1 and up."""
+
+    __tablename__ = "log_tile_root"
+    level: int = Field(primary_key=True)
+    index: int = Field(primary_key=True)
+    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class SingletonRow(Model, table=True):
+    """Values of which there is one: the checkpoint, the bundle's sequence."""
+
+    __tablename__ = "singleton"
+    name: str = Field(primary_key=True)
+    value: str
+
+
+def _core(model: type[Model]) -> Table:
+    """The Core table of a model: queries are written with Core, whose columns have types."""
+    table = model.metadata.tables[str(model.__tablename__)]
+    assert isinstance(table, Table)  # noqa: S101 (for the type checker)
+    return table
+
+
+signers = _core(SignerRow)
+manifests = _core(ManifestRow)
+instances = _core(InstanceRow)
+join_tokens = _core(JoinTokenRow)
+admins = _core(AdminRow)
+enrolment_tokens = _core(EnrolmentTokenRow)
+tasks = _core(TaskRow)
+credentials = _core(CredentialRow)
+releases = _core(ReleaseRow)
+facts = _core(FactRow)
+revoked_certificates = _core(RevokedCertificateRow)
+crls = _core(CrlRow)
+authorities = _core(AuthorityRow)
+log_leaves = _core(LogLeafRow)
+log_tile_roots = _core(LogTileRootRow)
+singletons = _core(SingletonRow)
