@@ -7,7 +7,7 @@ who vouches for a manifest (``signing``) or whether anything runs as declared (`
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Self
@@ -139,7 +139,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
-    """How far and to which agents tasks may be handed on. Both are needed; neither is the default."""
+    """How far and to which agents tasks may be handed on; not at all, unless both are given."""
 
     max_depth: int = 0
     to: tuple[AgentId, ...] = ()
@@ -183,8 +183,8 @@ class Manifest:
     code: Code
     artefacts: tuple[Artefact, ...] = ()
     resources: tuple[Resource, ...] = ()
-    delegation: Delegation = Delegation()
-    limits: Limits = Limits()
+    delegation: Delegation = field(default_factory=Delegation)
+    limits: Limits = field(default_factory=Limits)
     assurance: Assurance = Assurance.SELF
     """The least that must have measured an instance."""
     instance_in_path: bool = False

@@ -242,7 +242,9 @@ def _hash_file(descriptor: int, path: str, max_bytes: int) -> tuple[str, os.stat
     if not stat.S_ISREG(before.st_mode):
         raise InvalidTree(f"{shown(path)} must be a regular file")
     if before.st_size > max_bytes:
-        raise InvalidTree(f"{shown(path)} has {before.st_size} bytes, at most {max_bytes} may be read")
+        raise InvalidTree(
+            f"{shown(path)} has {before.st_size} bytes, at most {max_bytes} may be read"
+        )
     hashed = hashlib.sha256()
     left = before.st_size
     # One byte more than it should have: a file that grows under the reader never ends.
