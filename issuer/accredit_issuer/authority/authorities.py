@@ -9,12 +9,12 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from itertools import chain
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from accredit_credentials.bundle import TrustBundle
@@ -144,20 +144,12 @@ class Authorities:
         Raises:
             Unavailable: a step could not be recorded. What was recorded stays.
         """
-        done: list[Due] = []
-        for _ in range(MAX_ROUNDS):
-            standings = [a.standing for a in self.now_in_force.authorities]
-            steps = list(
-                chain.from_iterable(
-                    due(standings, kind, rule, now) for kind, rule in self._rules.items()
-                )
-            )
-            if not steps:
-                return done
-            for step in steps:
-                self._take(step, writer, now, actor)
-            done += steps
-        raise IssuerError(f"authorities do not come to rest: {done[-1]}")
+        # Kind by kind: an issuing CA needs an active root before it can be made.
+        return [
+            step
+            for kind, rule in self._rules.items()
+            for step in self._advance_kind(kind, rule, writer, now, actor)
+        ]
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which something can be due."""
@@ -196,6 +188,20 @@ class Authorities:
         if authority.key is None:
             raise Unavailable("the JWT key is not held any more")
         return authority.key, authority.id
+
+    def _advance_kind(
+        self, kind: AuthorityKind, rule: Rule, writer: Writer, now: datetime, actor: str
+    ) -> list[Due]:
+        done: list[Due] = []
+        for _ in range(MAX_ROUNDS):
+            standings = [a.standing for a in self.now_in_force.authorities]
+            steps = due(standings, kind, rule, now)
+            if not steps:
+                return done
+            for step in steps:
+                self._take(step, writer, now, actor)
+            done += steps
+        raise IssuerError(f"authorities do not come to rest: {done[-1]}")
 
     def _take(self, step: Due, writer: Writer, now: datetime, actor: str) -> None:
         snapshot = self.now_in_force
@@ -277,7 +283,7 @@ class Authorities:
             raise Unavailable("the root's key is not held")
         return ca_builder(template).sign(signing_key, hashes.SHA256())
 
-    def _of_row(self, row: models.AuthorityRow) -> Authority:
+    def _of_row(self, row: Row[Any]) -> Authority:
         pem = row.public.encode()
         kind = AuthorityKind(row.kind)
         certificate = None if kind is AuthorityKind.JWT else x509.load_pem_x509_certificate(pem)

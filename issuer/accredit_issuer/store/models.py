@@ -94,6 +94,7 @@ class InstanceRow(Model, table=True):
     assurance: str
     selectors: list[str] = Field(sa_column=Column(JSON, nullable=False))
     born_at: datetime = Field(sa_type=Moment)
+    log_index: int
 
 
 class JoinTokenRow(Model, table=True):
@@ -154,6 +155,7 @@ class CredentialRow(Model, table=True):
     namespace: str | None = Field(default=None, index=True)
     instance: str = Field(index=True)
     manifest: str | None = Field(default=None, index=True)
+    admin: str | None = None
     task: str | None = None
     authority: str
     decided_at: datetime = Field(sa_type=Moment)

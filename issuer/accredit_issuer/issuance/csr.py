@@ -1,0 +1,59 @@
+"""Certificate requests: the key, the proof of possession, and no wishes.
+
+An SVID's contents follow from the attestation. A request is accepted for its key only; whatever it
+asks for beyond that (a name, a usage, CA powers) is refused rather than dropped in silence. The
+key is judged before its signature is checked: a huge key costs nothing.
+"""
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from accredit_credentials.errors import InvalidKey
+from accredit_credentials.keys import PublicKey, check_public_key
+from accredit_issuer.errors import Kind, Refusal
+
+MAX_CSR_BYTES = 8 * 1024
+
+
+def public_key_of(csr_pem: str) -> PublicKey:
+    """The key of a PKCS #10 request whose signature proves that the sender holds it.
+
+    Raises:
+        Refusal: too large, not a request, a key that is not accepted, a wrong signature, or a
+            requested extension.
+    """
+    if len(csr_pem) > MAX_CSR_BYTES:
+        raise Refusal(
+            Kind.MALFORMED, f"csr has {len(csr_pem)} characters, the limit is {MAX_CSR_BYTES}"
+        )
+    try:
+        csr = x509.load_pem_x509_csr(csr_pem.encode())
+        key = check_public_key(csr.public_key())
+    except InvalidKey as error:
+        raise Refusal(Kind.MALFORMED, f"csr: {error}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise Refusal(Kind.MALFORMED, "csr must be a PKCS #10 request in PEM") from None
+    if not _is_signed(csr):
+        raise Refusal(Kind.MALFORMED, "csr is not signed by its own key")
+    if wishes := _wishes(csr):
+        raise Refusal(
+            Kind.MALFORMED,
+            f"csr must ask for nothing but its key, and asks for {wishes}: "
+            "an SVID's contents follow from the attestation",
+        )
+    return key
+
+
+def _is_signed(csr: x509.CertificateSigningRequest) -> bool:
+    try:
+        return csr.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+
+
+def _wishes(csr: x509.CertificateSigningRequest) -> str:
+    try:
+        extensions = [extension.oid.dotted_string for extension in csr.extensions]
+    except (ValueError, x509.DuplicateExtension):
+        return "extensions that cannot be read"
+    return f"the extensions {', '.join(extensions)}" if extensions else ""

@@ -1,0 +1,1 @@
+"""Taking back: facts, and what is derived from them in the same transaction."""

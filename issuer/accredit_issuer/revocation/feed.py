@@ -1,0 +1,151 @@
+"""The revocation feed: signed statements of the facts, for whoever asks and whoever listens.
+
+Requests and listeners live on the event loop; facts arrive from the writing thread. One signature
+serves all who ask for the same thing: a thousand verifiers cost as much as one.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from accredit_credentials.revocation import RevocationFact
+from accredit_credentials.revocation_feed import Statement, sign
+from accredit_credentials.spiffe_id import TrustDomain
+from accredit_issuer.authority.authorities import Authorities
+from accredit_issuer.clock import Clock
+from accredit_issuer.errors import Kind, Refusal
+
+MAX_CACHED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    as_of: datetime
+    through: int
+    authority: str
+    text: str
+
+
+class Feed:
+    """The facts that some living credential may match, and their signed statements."""
+
+    def __init__(
+        self, trust_domain: TrustDomain, authorities: Authorities, clock: Clock, heartbeat: float
+    ) -> None:
+        self._trust_domain = trust_domain
+        self._authorities = authorities
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._facts: list[RevocationFact] = []
+        self._through = 0
+        self._signed: dict[int, _Signed] = {}
+        self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self.listeners = 0
+
+    @property
+    def through(self) -> int:
+        """The newest sequence number."""
+        return self._through
+
+    @property
+    def facts(self) -> tuple[RevocationFact, ...]:
+        """The facts in force, in order."""
+        return tuple(self._facts)
+
+    def load(self, facts: Iterable[RevocationFact], through: int) -> None:
+        """Take up the facts that the database holds."""
+        self._facts = list(facts)
+        self._through = through
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve listeners on this loop."""
+        self._loop = loop
+
+    def publish(self, facts: Iterable[RevocationFact]) -> None:
+        """Tell new facts, once they are durable. Called on the writing thread."""
+        new = list(facts)
+        self._facts = [*self._facts, *new]
+        self._through = max([self._through, *(fact.sequence for fact in new)])
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def drop_expired(self, now: datetime) -> int:
+        """Forget facts that nothing living can match; returns how many."""
+        kept = [fact for fact in self._facts if fact.expires_at > now]
+        dropped = len(self._facts) - len(kept)
+        self._facts = kept
+        return dropped
+
+    def close(self) -> None:
+        """End all streams."""
+        self._closed = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def statement(self, after: int) -> str:
+        """A signed statement of the facts after a sequence number; 0 is a snapshot.
+
+        Raises:
+            Refusal: no fact has come so far.
+        """
+        return self._statement(after).text
+
+    async def follow(self, after: int) -> AsyncIterator[str]:
+        """Statements without end: at once, at each new fact, and as heartbeat."""
+        self.listeners += 1
+        try:
+            while not self._closed:
+                changed = self._changed
+                signed = self._statement(after)
+                yield signed.text
+                after = signed.through
+                if self._through == after:
+                    await _wait(changed, self._heartbeat)
+        finally:
+            self.listeners -= 1
+
+    def _statement(self, after: int) -> _Signed:
+        if after > self._through:
+            raise Refusal(
+                Kind.CONFLICT, f"{after} facts are known to you, the issuer knows {self._through}"
+            )
+        now = self._clock()
+        key, kid = self._authorities.jwt_signer()
+        known = self._signed.get(after)
+        fresh = timedelta(seconds=self._heartbeat / 4)
+        if (
+            known is not None
+            and known.through == self._through
+            and known.authority == kid
+            and timedelta(0) <= now - known.as_of < fresh
+        ):
+            return known
+        facts, through = self._facts, self._through
+        start = bisect_right(facts, after, key=lambda fact: fact.sequence)
+        statement = Statement(
+            trust_domain=self._trust_domain,
+            after=after,
+            through=through,
+            as_of=now,
+            facts=tuple(facts[start:]),
+        )
+        signed = _Signed(now, through, kid, sign(statement, key, kid))
+        if len(self._signed) >= MAX_CACHED:
+            self._signed.clear()
+        self._signed[after] = signed
+        return signed
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,380 @@
+"""Stating facts: one transaction writes the fact, its record, and every projection's new state.
+
+Order: does the target exist and may this kind be said of it → expand what credentials do not carry
+→ write facts, CRL entries and CRLs with the log record → commit → put the facts into force for the
+issuer's own decisions and tell the feed, before any other write is looked at.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from accredit_credentials.revocation import (
+    EXPANDED,
+    MAX_REASON_LENGTH,
+    FactKind,
+    FactSet,
+    RevocationFact,
+    Target,
+    TargetKind,
+)
+from accredit_issuer.audit.records import Record, RecordKind
+from accredit_issuer.authority.authorities import Authorities, Authority
+from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.issuance.decision import check_text
+from accredit_issuer.revocation.crl import CrlEntry, build_crl
+from accredit_issuer.revocation.feed import Feed
+from accredit_issuer.settings import Config
+from accredit_issuer.store import models
+from accredit_issuer.store.models import credentials, facts, manifests, revoked_certificates
+from accredit_issuer.store.writer import Transaction, Writer
+
+# A credential is gone within hours; a fact about one of these also keeps new ones from coming.
+LASTING = frozenset(
+    {
+        TargetKind.NAMESPACE,
+        TargetKind.AGENT,
+        TargetKind.MANIFEST,
+        TargetKind.SIGNER,
+        TargetKind.OWNER,
+        TargetKind.NODE,
+        TargetKind.ADMIN,
+        TargetKind.AUTHORITY,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StatedFact:
+    """A fact, and who stated it."""
+
+    fact: RevocationFact
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactRequest:
+    """What somebody wants to state."""
+
+    target: Target
+    kind: FactKind
+    reason: str = field(repr=False)
+    actor: str
+
+
+class Revocation:
+    """The facts in force, and how new ones come in."""
+
+    def __init__(self, config: Config, authorities: Authorities, feed: Feed) -> None:
+        self._config = config
+        self._authorities = authorities
+        self._feed = feed
+        self._sequence = 0
+        self.facts = FactSet()
+
+    def load(self, connection: Connection, now: datetime) -> None:
+        """Take up the facts of the database: all lasting ones, and those not yet expired."""
+        rows = connection.execute(select(facts).order_by(facts.c.sequence)).all()
+        known = [_fact_of(row) for row in rows]
+        self._sequence = known[-1].sequence if known else 0
+        self.facts = FactSet(
+            fact for fact in known if fact.expires_at > now or fact.target.kind in LASTING
+        )
+        self._feed.load((fact for fact in known if fact.expires_at > now), self._sequence)
+
+    def state(self, request: FactRequest, writer: Writer, now: datetime) -> list[StatedFact]:
+        """State a fact; returns it with those that it was expanded into, once all are durable.
+
+        Raises:
+            Refusal: an unknown target, nothing to restore, or revoked already.
+            Unavailable: it could not be recorded.
+        """
+        check_text("reason", request.reason, MAX_REASON_LENGTH)
+        return writer.run(lambda t: self._state(t, request, now), alone=True).result()
+
+    def publish_crls(self, writer: Writer, now: datetime) -> int:
+        """Make the CRLs that are missing or past half of their life; returns how many."""
+        return writer.run(lambda t: self._publish_due(t, now), alone=True).result()
+
+    def forget_expired(self, now: datetime) -> int:
+        """Drop from memory what no living credential can match."""
+        return self._feed.drop_expired(now)
+
+    def _state(
+        self, transaction: Transaction, request: FactRequest, now: datetime
+    ) -> list[StatedFact]:
+        self._check_possible(transaction, request)
+        targets = [request.target, *self._expanded(transaction, request)]
+        stated = [
+            RevocationFact(
+                sequence=self._sequence + offset,
+                target=target,
+                kind=request.kind,
+                at=now,
+                expires_at=now + self._longest(target),
+                reason=request.reason,
+            )
+            for offset, target in enumerate(targets, start=1)
+        ]
+        changed = set[str]()
+        for fact in stated:
+            _write_fact(transaction, fact, request.actor)
+            changed |= _project(transaction, fact, now)
+        if request.kind is FactKind.RESTORED:
+            # What another suspension still covers goes back on: it never left.
+            restored = {fact.target for fact in stated}
+            for fact in self.facts:
+                if fact.kind is FactKind.SUSPENDED and fact.target not in restored:
+                    changed |= _project(transaction, fact, now)
+        for authority in self._issuing_cas():
+            if authority.id in changed:
+                self._write_crl(transaction, authority, now)
+
+        def put_into_force() -> None:
+            self._sequence = stated[-1].sequence
+            for fact in stated:
+                self.facts.apply(fact)
+            self._feed.publish(stated)
+
+        transaction.after_commit(put_into_force)
+        return [StatedFact(fact, request.actor) for fact in stated]
+
+    def _check_possible(self, transaction: Transaction, request: FactRequest) -> None:
+        target = request.target
+        if not _exists(transaction, target):
+            raise Refusal(Kind.NOT_FOUND, f"no {target.kind.value} {target.value} is known")
+        known = self.facts.match([str(target)])
+        if request.kind is FactKind.RESTORED:
+            if known is None:
+                raise Refusal(Kind.CONFLICT, f"{target} is not suspended")
+            if known.kind is FactKind.REVOKED:
+                raise Refusal(
+                    Kind.CONFLICT, f"{target} is revoked: only a suspension can be restored"
+                )
+        elif known is not None and (known.kind is FactKind.REVOKED or known.kind is request.kind):
+            raise Refusal(Kind.CONFLICT, f"{target} is {known.kind.value} already")
+
+    def _expanded(self, transaction: Transaction, request: FactRequest) -> list[Target]:
+        """What a target that no credential carries means in targets that they do."""
+        target = request.target
+        if target.kind not in EXPANDED:
+            return []
+        column = manifests.c.signer if target.kind is TargetKind.SIGNER else manifests.c.owner
+        rows = transaction.execute(select(manifests.c.digest).where(column == target.value))
+        found = [Target(TargetKind.MANIFEST, row.digest) for row in rows]
+        if request.kind is not FactKind.RESTORED:
+            return found
+        # Only what this suspension had suspended: a manifest may have been suspended by itself.
+        mine = self.facts.match([str(target)])
+        known = {each: self.facts.match([str(each)]) for each in found}
+        return [each for each, fact in known.items() if mine and fact and fact.at == mine.at]
+
+    def _longest(self, target: Target) -> timedelta:
+        lifetimes = self._config.lifetimes
+        if target.kind is TargetKind.AUTHORITY:
+            return lifetimes.issuing_ca + lifetimes.longest_credential
+        return lifetimes.longest_credential + lifetimes.backdate
+
+    def _issuing_cas(self) -> tuple[Authority, ...]:
+        return self._authorities.now_in_force.published(AuthorityKind.X509)
+
+    def _publish_due(self, transaction: Transaction, now: datetime) -> int:
+        known = {row.authority: row for row in transaction.execute(select(models.crls))}
+        due = [
+            authority
+            for authority in self._issuing_cas()
+            if authority.id not in known
+            or now >= known[authority.id].this_update + self._config.crl_lifetime / 2
+        ]
+        for authority in due:
+            self._write_crl(transaction, authority, now)
+        # What expired was on the CRL that was in force then; it needs to be on no later one.
+        transaction.execute(
+            delete(revoked_certificates).where(
+                revoked_certificates.c.expires_at < now - self._config.crl_lifetime
+            )
+        )
+        return len(due)
+
+    def _write_crl(self, transaction: Transaction, authority: Authority, now: datetime) -> None:
+        if authority.certificate is None or authority.key is None:
+            return
+        table = models.crls
+        last = transaction.execute(
+            select(table.c.number).where(table.c.authority == authority.id)
+        ).scalar()
+        number = (last or 0) + 1
+        rows = transaction.execute(
+            select(revoked_certificates)
+            .where(revoked_certificates.c.authority == authority.id)
+            .order_by(revoked_certificates.c.serial)
+        )
+        der = build_crl(
+            authority.certificate,
+            authority.key,
+            [CrlEntry(row.serial, row.at, row.suspended) for row in rows],
+            number=number,
+            now=now,
+            lifetime=self._config.crl_lifetime,
+        )
+        values = {
+            "number": number,
+            "this_update": now,
+            "next_update": now + self._config.crl_lifetime,
+            "der": der,
+        }
+        transaction.execute(
+            upsert(table)
+            .values(authority=authority.id, **values)
+            .on_conflict_do_update(index_elements=["authority"], set_=values)
+        )
+
+
+def _write_fact(transaction: Transaction, fact: RevocationFact, actor: str) -> None:
+    log_index = transaction.record(
+        Record(
+            kind=RecordKind.FACT_STATED,
+            at=fact.at,
+            actor=actor,
+            subject=str(fact.target),
+            details={
+                "sequence": fact.sequence,
+                "fact": fact.kind.value,
+                "reason": fact.reason,
+            },
+        )
+    )
+    transaction.execute(
+        insert(facts).values(
+            sequence=fact.sequence,
+            target=str(fact.target),
+            kind=fact.kind.value,
+            at=fact.at,
+            expires_at=fact.expires_at,
+            actor=actor,
+            reason=fact.reason,
+            log_index=log_index,
+        )
+    )
+
+
+def _project(transaction: Transaction, fact: RevocationFact, now: datetime) -> set[str]:
+    """Bring the CRL entries in line with one fact; returns the CAs whose CRL changes."""
+    condition = _matching(fact.target)
+    if condition is None:
+        return set()
+    living = and_(credentials.c.kind == "x509", credentials.c.expires_at > now, condition)
+    if fact.kind is FactKind.RESTORED:
+        return _lift(transaction, fact.target)
+    authorities = {
+        row.authority
+        for row in transaction.execute(select(credentials.c.authority).where(living).distinct())
+    }
+    revoked = fact.kind is FactKind.REVOKED
+    entries = select(
+        credentials.c.id,
+        credentials.c.authority,
+        literal(fact.sequence),
+        literal(not revoked),
+        literal(fact.at, revoked_certificates.c.at.type),
+        credentials.c.expires_at,
+    ).where(living)
+    statement = upsert(revoked_certificates).from_select(
+        ["serial", "authority", "fact", "suspended", "at", "expires_at"], entries
+    )
+    transaction.execute(
+        statement.on_conflict_do_update(
+            index_elements=["serial"],
+            set_={"suspended": False, "fact": fact.sequence},
+        )
+        if revoked
+        else statement.on_conflict_do_nothing()
+    )
+    return authorities
+
+
+def _lift(transaction: Transaction, target: Target) -> set[str]:
+    """Take the certificates off that only a suspension of this target had put on."""
+    suspension = select(facts.c.sequence).where(
+        facts.c.target == str(target), facts.c.kind == FactKind.SUSPENDED.value
+    )
+    of_it = and_(revoked_certificates.c.suspended, revoked_certificates.c.fact.in_(suspension))
+    authorities = {
+        row.authority
+        for row in transaction.execute(select(revoked_certificates.c.authority).where(of_it))
+    }
+    transaction.execute(delete(revoked_certificates).where(of_it))
+    return authorities
+
+
+def _matching(target: Target) -> ColumnElement[bool] | None:
+    """The credentials that a target matches; None where it matches no certificate."""
+    column = {
+        TargetKind.NAMESPACE: credentials.c.namespace,
+        TargetKind.AGENT: credentials.c.agent,
+        TargetKind.MANIFEST: credentials.c.manifest,
+        TargetKind.INSTANCE: credentials.c.instance,
+        TargetKind.SERIAL: credentials.c.id,
+        TargetKind.AUTHORITY: credentials.c.authority,
+        TargetKind.ADMIN: credentials.c.admin,
+    }.get(target.kind)
+    return None if column is None else column == target.value
+
+
+_EXISTS: dict[TargetKind, Callable[[str], tuple[Any, ColumnElement[bool]]]] = {
+    TargetKind.NAMESPACE: lambda v: (manifests, manifests.c.namespace == v),
+    TargetKind.AGENT: lambda v: (manifests, manifests.c.agent == v),
+    TargetKind.MANIFEST: lambda v: (manifests, manifests.c.digest == v),
+    TargetKind.SIGNER: lambda v: (models.signers, models.signers.c.name == v),
+    TargetKind.OWNER: lambda v: (manifests, manifests.c.owner == v),
+    TargetKind.INSTANCE: lambda v: (credentials, credentials.c.instance == v),
+    TargetKind.TASK: lambda v: (models.tasks, models.tasks.c.id == v),
+    TargetKind.SERIAL: lambda v: (
+        credentials,
+        and_(credentials.c.id == v, credentials.c.kind == "x509"),
+    ),
+    TargetKind.JTI: lambda v: (
+        credentials,
+        and_(credentials.c.id == v, credentials.c.kind != "x509"),
+    ),
+    TargetKind.AUTHORITY: lambda v: (
+        models.authorities,
+        and_(models.authorities.c.id == v, models.authorities.c.kind != "root"),
+    ),
+    TargetKind.ADMIN: lambda v: (models.admins, models.admins.c.name == v),
+}
+
+
+def _exists(transaction: Transaction, target: Target) -> bool:
+    find = _EXISTS.get(target.kind)
+    if find is None:
+        return False
+    table, condition = find(target.value)
+    count = transaction.execute(select(func.count()).select_from(table).where(condition)).scalar()
+    return bool(count)
+
+
+def _fact_of(row: Row[Any]) -> RevocationFact:
+    return RevocationFact(
+        sequence=row.sequence,
+        target=Target.parse(row.target),
+        kind=FactKind(row.kind),
+        at=row.at,
+        expires_at=row.expires_at,
+        reason=row.reason,
+    )
