@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from accredit_credentials.x509_svid import subject_key_id
+from accredit_credentials.x509_template import subject_key_id
 
 
 @dataclass(frozen=True, slots=True)

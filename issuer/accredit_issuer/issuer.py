@@ -1,0 +1,157 @@
+"""The issuer as one thing: its parts, opened in order and closed in the other.
+
+The only place that wires effects (database, keys, clock) to decisions.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from accredit_attestors.plugins import load_attestors
+from accredit_credentials.bundle import TrustBundle
+from accredit_issuer.audit.log import Log
+from accredit_issuer.audit.records import Record, RecordKind
+from accredit_issuer.authority.authorities import Authorities
+from accredit_issuer.authority.key_store import KeyStore, read_passphrase
+from accredit_issuer.clock import Clock
+from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.issuance.issuance import Issuance, Parts
+from accredit_issuer.registry.administration import Administration, Invitation
+from accredit_issuer.registry.registry import Registry
+from accredit_issuer.registry.roles import Admin, Role
+from accredit_issuer.revocation.feed import Feed
+from accredit_issuer.revocation.revocation import Revocation
+from accredit_issuer.settings import Config
+from accredit_issuer.store.database import Database
+from accredit_issuer.store.writer import Writer
+
+LOG_KEY = "log"
+FIRST_ADMIN = "first"
+SELF = "issuer"
+
+
+class Issuer:
+    """Everything that one running issuer consists of."""
+
+    def __init__(self, config: Config, clock: Clock, database: Database, keys: KeyStore) -> None:
+        self.config = config
+        self.clock = clock
+        self.database = database
+        self.log = Log(config.log_origin, keys.load_log_key(LOG_KEY))
+        with database.read() as connection:
+            self.log.load(connection)
+        self.writer = Writer(database.writing, self.log)
+        self.authorities = Authorities(config, keys)
+        self.feed = Feed(config.trust_domain, self.authorities, clock, config.heartbeat)
+        self.registry = Registry(database)
+        self.revocation = Revocation(config, self.authorities, self.feed)
+        with database.read() as connection:
+            self.authorities.load(connection)
+            self.revocation.load(connection, clock())
+        self.administration = Administration(config, self.writer, self.registry, self.revocation)
+        self.issuance = Issuance(
+            Parts(
+                config=config,
+                clock=clock,
+                database=database,
+                writer=self.writer,
+                authorities=self.authorities,
+                registry=self.registry,
+                revocation=self.revocation,
+                attestors=load_attestors(),
+            )
+        )
+
+    @property
+    def bundle(self) -> TrustBundle:
+        """The trust bundle as published."""
+        return self.authorities.now_in_force.bundle
+
+    def keep_up(self) -> None:
+        """Do everything that is due: rotate authorities, publish CRLs, forget what expired.
+
+        Raises:
+            Unavailable: it could not be recorded.
+        """
+        now = self.clock()
+        self.authorities.advance(self.writer, now, SELF)
+        self.revocation.publish_crls(self.writer, now)
+        self.revocation.forget_expired(now)
+
+    def close(self) -> None:
+        """Finish what is waiting and close everything."""
+        self.feed.close()
+        self.writer.close()
+        self.database.close()
+
+
+class Lock:
+    """One issuer a data folder: two would write two histories."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / "issuer.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise InvalidSettings(f"another issuer is running on {folder}") from None
+
+    def release(self) -> None:
+        """Let another one run."""
+        os.close(self._descriptor)
+
+
+def initialise(config: Config, clock: Clock) -> Invitation:
+    """Make a new issuer: folder, keys, database, first authorities, first admin.
+
+    Returns the one-time token of the first admin.
+
+    Raises:
+        InvalidSettings: there is one already.
+    """
+    keys = _key_store(config)
+    if config.database.exists() or config.keys.exists():
+        raise InvalidSettings(f"there is an issuer in {config.data} already")
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keys.create_folder()
+    keys.create_log_key(LOG_KEY)
+    database = Database(config.database)
+    database.migrate()
+    issuer = Issuer(config, clock, database, keys)
+    try:
+        now = clock()
+        issuer.writer.run(
+            lambda t: t.record(
+                Record(
+                    kind=RecordKind.ISSUER_INITIALISED,
+                    at=now,
+                    actor=SELF,
+                    subject=str(config.trust_domain.id),
+                    details={"log": config.log_origin},
+                )
+            )
+        ).result()
+        issuer.keep_up()
+        return issuer.administration.invite(Admin(FIRST_ADMIN, Role.ADMIN), by=SELF, now=now)
+    finally:
+        issuer.close()
+
+
+def open_issuer(config: Config, clock: Clock) -> Issuer:
+    """Open the issuer that ``initialise`` made, its schema and authorities brought up to date.
+
+    Raises:
+        InvalidSettings: there is none.
+        KeyMissing, LogDamaged: what is there cannot be used.
+    """
+    if not config.database.exists():
+        raise InvalidSettings(f"there is no issuer in {config.data}: run 'accredit-issuer init'")
+    database = Database(config.database)
+    database.migrate()
+    issuer = Issuer(config, clock, database, _key_store(config))
+    issuer.keep_up()
+    return issuer
+
+
+def _key_store(config: Config) -> KeyStore:
+    return KeyStore(config.keys, read_passphrase(config.passphrase_file))
