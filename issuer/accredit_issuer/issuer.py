@@ -5,6 +5,7 @@ The only place that wires effects (database, keys, clock) to decisions.
 
 import fcntl
 import os
+from datetime import datetime
 from pathlib import Path
 
 from accredit_attestors.plugins import load_attestors
@@ -77,6 +78,10 @@ class Issuer:
         self.authorities.advance(self.writer, now, SELF)
         self.revocation.publish_crls(self.writer, now)
         self.revocation.forget_expired(now)
+
+    def next_due(self, now: datetime) -> datetime:
+        """The next moment at which ``keep_up`` can have something to do."""
+        return min(self.authorities.next_due(now), now + self.config.crl_lifetime / 4)
 
     def close(self) -> None:
         """Finish what is waiting and close everything."""

@@ -1,0 +1,129 @@
+"""What requests carry, with examples for the documentation. Unknown members are refused."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from accredit_credentials.revocation import MAX_REASON_LENGTH
+from accredit_issuer.registry.roles import Role
+
+Csr = Annotated[
+    str,
+    Field(
+        max_length=8192,
+        description="PKCS #10 request, PEM, without extensions",
+        examples=["-----BEGIN CERTIFICATE REQUEST-----\nMIH…\n-----END CERTIFICATE REQUEST-----\n"],
+    ),
+]
+Evidence = Annotated[
+    list[dict[str, Any]],
+    Field(
+        max_length=8,
+        examples=[[{"kind": "code_digest", "nonce": "…", "payload": {"digest": "sha256:…"}}]],
+    ),
+]
+Text = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class Body(BaseModel):
+    """Base of all bodies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Empty(Body):
+    """``{}``."""
+
+
+class Attestation(Body):
+    """Evidence and a key."""
+
+    nonce: Annotated[str, Field(max_length=128, examples=["pJ0tN…"])]
+    csr: Csr
+    evidence: Evidence
+
+
+class Renewal(Body):
+    """A new key and, for agents, the code digest measured again."""
+
+    csr: Csr
+    evidence: Evidence = []
+
+
+class JwtRequest(Body):
+    """Whom a JWT-SVID is for."""
+
+    audience: Annotated[list[str], Field(examples=[["https://api.example.org"]])]
+
+
+class TaskBody(Body):
+    """The task that a token is for."""
+
+    purpose: Annotated[str, Field(max_length=500, examples=["summarise ticket 4711"])]
+    id: Annotated[str | None, Field(max_length=36)] = None
+    parent: Annotated[str | None, Field(max_length=36)] = None
+
+
+class BindingBody(Body):
+    """How the holder will show that the token is its own."""
+
+    kind: Literal["certificate", "dpop", "bearer"] = "certificate"
+    jkt: Annotated[str | None, Field(pattern="^[A-Za-z0-9_-]{43}$")] = None
+
+
+class TaskTokenBody(Body):
+    """Actions on one resource, for one task."""
+
+    resource: Annotated[str, Field(max_length=63, examples=["tickets"])]
+    actions: Annotated[list[str], Field(max_length=64, examples=[["read"]])]
+    task: TaskBody
+    principal: Annotated[str | None, Field(max_length=254, examples=["user:maria@example.org"])] = (
+        None
+    )
+    binding: BindingBody = BindingBody()
+
+
+class Enrolment(Body):
+    """A one-time token and a key."""
+
+    token: Annotated[str, Field(max_length=128, repr=False)]
+    csr: Csr
+
+
+class AdminBody(Body):
+    """An admin to invite."""
+
+    name: Annotated[str, Field(max_length=63, examples=["ci"])]
+    role: Annotated[Role, Field(examples=["registrar"])]
+    namespaces: Annotated[list[str], Field(max_length=64, examples=[["support"]])] = []
+
+
+class SignerBody(Body):
+    """A key that may sign manifests."""
+
+    name: Annotated[str, Field(max_length=63, examples=["ci-main"])]
+    public_key: Annotated[str, Field(max_length=4096, examples=["-----BEGIN PUBLIC KEY-----\n…"])]
+    namespaces: Annotated[list[str], Field(max_length=64, examples=[["support"]])]
+
+
+class ManifestBody(Body):
+    """A signed manifest."""
+
+    envelope: Annotated[str, Field(max_length=64 * 1024, description="DSSE envelope, JSON text")]
+
+
+class JoinTokenBody(Body):
+    """A join token to make."""
+
+    ttl_seconds: Annotated[int | None, Field(ge=1, le=3600, examples=[600])] = None
+
+
+class RevocationBody(Body):
+    """A fact to state."""
+
+    target: Annotated[Text, Field(examples=["agent:support/ticket-summarizer"])]
+    kind: Literal["revoked", "suspended", "restored"] = "revoked"
+    reason: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_REASON_LENGTH, examples=["prompt injection, INC-4711"]),
+    ]

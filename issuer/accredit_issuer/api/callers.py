@@ -1,0 +1,137 @@
+"""Who is calling: from the verified TLS client certificate to an agent or an admin.
+
+The handshake proved that the SVID is of our trust domain and that the caller holds its key. Decided
+here, at each request: whether it is still valid, whether a fact is against it, and what it is. A
+connection may outlive the SVID that opened it; a call may not.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+from starlette.requests import Request
+
+from accredit_credentials.asgi_peer import peer_certificate
+from accredit_credentials.errors import CredentialError
+from accredit_credentials.keys import b64url
+from accredit_credentials.x509_svid import X509Svid, parse_der
+from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.issuance.decision import check_not_revoked
+from accredit_issuer.issuer import Issuer
+from accredit_issuer.registry.roles import Admin, Operation, Reach, may, reach
+
+REMEMBERED = 4096  # certificates that need not be parsed again
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody with an accepted SVID."""
+
+    svid: X509Svid
+    marks: tuple[str, ...]
+    thumbprint: str
+
+    @property
+    def name(self) -> str:
+        """Its SPIFFE ID."""
+        return str(self.svid.spiffe_id)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminCaller:
+    """An admin, with the role it has now."""
+
+    caller: Caller
+    admin: Admin
+
+    @property
+    def name(self) -> str:
+        """Its SPIFFE ID."""
+        return self.caller.name
+
+    def require(self, operation: Operation, namespace: str | None) -> None:
+        """Decide whether the admin may do this.
+
+        Raises:
+            Refusal: its role does not go so far.
+        """
+        if not may(self.admin, operation, namespace):
+            where = f" in namespace {namespace}" if namespace else ""
+            raise Refusal(
+                Kind.FORBIDDEN,
+                f"the role {self.admin.role.value} of {self.admin.name} does not allow to "
+                f"{operation.value}{where}",
+            )
+
+    def sees(self) -> tuple[str, ...] | None:
+        """The namespaces that the admin may read; None is all.
+
+        Raises:
+            Refusal: none at all.
+        """
+        match reach(self.admin, Operation.READ):
+            case Reach.ALL:
+                return None
+            case Reach.OWN:
+                return self.admin.namespaces
+            case None:
+                raise Refusal(Kind.FORBIDDEN, f"{self.admin.name} may not read")
+
+
+class Callers:
+    """Recognises callers. Its methods are FastAPI dependencies."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
+        self._parsed = lru_cache(REMEMBERED)(_parse)
+
+    async def anyone(self, request: Request) -> Caller:
+        """Whoever holds an accepted SVID.
+
+        Raises:
+            Refusal: no certificate, not an SVID, expired, or revoked.
+        """
+        der = peer_certificate(request.scope)
+        if der is None:
+            raise Refusal(Kind.UNAUTHENTICATED, "show an X.509-SVID as TLS client certificate")
+        caller = self._parsed(der)
+        now = self._issuer.clock()
+        if not caller.svid.not_before <= now < caller.svid.not_after:
+            raise Refusal(
+                Kind.UNAUTHENTICATED, f"the SVID is over since {caller.svid.not_after:%H:%M:%S} UTC"
+            )
+        if caller.svid.spiffe_id.trust_domain != self._issuer.config.trust_domain:
+            raise Refusal(Kind.UNAUTHENTICATED, "the SVID is of another trust domain")
+        check_not_revoked(caller.marks, self._issuer.revocation.facts)
+        return caller
+
+    async def agent(self, request: Request) -> Caller:
+        """An agent.
+
+        Raises:
+            Refusal: as ``anyone``, or not an agent.
+        """
+        caller = await self.anyone(request)
+        if caller.svid.manifest is None:
+            raise Refusal(Kind.FORBIDDEN, f"{caller.name} is not an agent")
+        return caller
+
+    async def admin(self, request: Request) -> AdminCaller:
+        """An admin.
+
+        Raises:
+            Refusal: as ``anyone``, or not an admin.
+        """
+        caller = await self.anyone(request)
+        match caller.svid.spiffe_id.segments:
+            case ("admin", name):
+                return AdminCaller(caller, self._issuer.registry.admin(name))
+        raise Refusal(Kind.FORBIDDEN, f"{caller.name} is not an admin")
+
+
+def _parse(der: bytes) -> Caller:
+    try:
+        svid = parse_der(der)
+    except CredentialError as error:
+        raise Refusal(Kind.UNAUTHENTICATED, f"client certificate: {error}") from None
+    return Caller(svid, svid.marks(), b64url(hashlib.sha256(der).digest()))

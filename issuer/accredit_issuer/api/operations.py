@@ -1,0 +1,35 @@
+"""What operators ask: is it alive, is it ready, what does it count."""
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import JSONResponse, Response
+
+from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.errors import IssuerError
+from accredit_issuer.issuer import Issuer
+from accredit_issuer.metrics import Metrics
+
+
+def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
+    """The calls of this page."""
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/health/live", summary="The process answers")
+    async def live() -> Response:
+        return JSONResponse({"live": True})
+
+    @router.get("/health/ready", summary="It can decide, sign and record")
+    def ready() -> Response:
+        try:
+            for kind in AuthorityKind:
+                issuer.authorities.now_in_force.active(kind)
+            issuer.writer.run(lambda _: None).result(timeout=2)
+        except (IssuerError, TimeoutError) as error:
+            return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
+        return JSONResponse({"ready": True})
+
+    @router.get("/metrics", summary="Prometheus metrics")
+    def prometheus() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,118 @@
+"""How the issuer says no over HTTP: RFC 9457 problem documents from the closed set of kinds.
+
+Whatever goes wrong ends here. What is not ours to tell (a stack trace, what a parser choked on, a
+token that was sent) is not told.
+"""
+
+import json
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from accredit_issuer.errors import Kind, Refusal, Unavailable
+
+RETRY_AFTER = "2"  # seconds
+
+_log = structlog.get_logger("accredit.api")
+_OF_STATUS = {
+    404: Refusal(Kind.NOT_FOUND, "no such path"),
+    405: Refusal(Kind.METHOD_NOT_ALLOWED, "the path has no such method"),
+    413: Refusal(Kind.TOO_LARGE, "a body has at most 65536 bytes"),
+    415: Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json"),
+}
+
+
+def problem(kind: Kind, detail: str) -> Response:
+    """A problem document."""
+    body = {
+        "type": f"urn:accredit:problem:{kind.wire}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+    }
+    response = Response(
+        json.dumps(body), status_code=kind.status, media_type="application/problem+json"
+    )
+    if kind in {Kind.UNAVAILABLE, Kind.BUSY}:
+        response.headers["Retry-After"] = RETRY_AFTER
+    return response
+
+
+def install(app: FastAPI, *, max_body: int) -> None:
+    """Map every error of the issuer and of the framework; ``max_body`` is in bytes."""
+    app.exception_handler(Refusal)(_on_refusal)
+    app.exception_handler(Unavailable)(_on_unavailable)
+    app.exception_handler(RequestValidationError)(_on_invalid)
+    app.exception_handler(HTTPException)(_on_http)
+    app.exception_handler(Exception)(_on_anything_else)
+    app.add_middleware(RefuseLarge, limit=max_body)
+
+
+class RefuseLarge:
+    """ASGI middleware: a body that says it is too large is refused before it is read.
+
+    One that does not say so is cut off by the framework's own limit, while it is read.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, or refuse."""
+        if scope["type"] == "http" and _content_length(scope) > self._limit:
+            refusal = _OF_STATUS[413]
+            await problem(refusal.kind, refusal.detail)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _content_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:20])
+    return 0
+
+
+async def _on_refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)  # noqa: S101 (the framework's signature is wider)
+    if error.kind is Kind.INTERNAL:
+        _log.error("internal", detail=error.detail)
+        return problem(Kind.INTERNAL, "the issuer could not answer; its log says why")
+    return problem(error.kind, error.detail)
+
+
+async def _on_unavailable(_request: Request, error: Exception) -> Response:
+    _log.error("unavailable", reason=str(error), cause=repr(error.__cause__))
+    return problem(Kind.UNAVAILABLE, str(error))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method == "POST" and content_type != "application/json":
+        return problem(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
+    # Where and what was expected; never the value, which may be a secret in the wrong place.
+    first: dict[str, Any] = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})
+    if first["type"] == "json_invalid":
+        return problem(Kind.MALFORMED, "the body is not JSON")
+    return problem(Kind.MALFORMED, f"{where or 'body'}: {str(first['msg']).lower()}")
+
+
+async def _on_http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    known = _OF_STATUS.get(error.status_code)
+    if known is not None:
+        return problem(known.kind, known.detail)
+    return problem(Kind.MALFORMED, "the request cannot be understood")
+
+
+async def _on_anything_else(_request: Request, _error: Exception) -> Response:
+    # The framework hands the error on to the server's log; the caller gets nothing of it.
+    return problem(Kind.INTERNAL, "the issuer could not answer; its log says why")

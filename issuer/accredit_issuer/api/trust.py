@@ -1,0 +1,57 @@
+"""What everyone may have: the bundle, CRLs, the revocation feed."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy import select
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.issuer import Issuer
+from accredit_issuer.store.models import crls
+
+After = Annotated[int, Query(ge=0, le=2**63 - 1, description="the newest fact that you know")]
+
+
+def routes(issuer: Issuer) -> APIRouter:
+    """The calls of this page."""
+    router = APIRouter(prefix="/v1", tags=["trust"])
+
+    @router.get("/bundle", summary="The SPIFFE trust bundle")
+    async def bundle(request: Request) -> Response:
+        document = issuer.bundle.to_json().encode()
+        tag = f'"{hashlib.sha256(document).hexdigest()[:32]}"'
+        headers = {"ETag": tag, "Cache-Control": f"max-age={issuer.config.refresh_hint}"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(document, media_type="application/json", headers=headers)
+
+    @router.get("/crl/{authority}.crl", summary="The CRL of one issuing CA, DER")
+    def crl(authority: Annotated[str, Path(pattern="^[0-9a-f]{1,64}$")]) -> Response:
+        with issuer.database.read() as connection:
+            row = connection.execute(select(crls).where(crls.c.authority == authority)).first()
+        if row is None:
+            raise Refusal(Kind.NOT_FOUND, "no issuing CA has this key id")
+        headers = {"ETag": f'"{row.number}"', "Cache-Control": "no-cache"}
+        return Response(row.der, media_type="application/pkix-crl", headers=headers)
+
+    @router.get("/revocations", summary="A signed statement of the facts after a sequence number")
+    async def revocations(after: After = 0) -> Response:
+        return PlainTextResponse(
+            issuer.feed.statement(after), headers={"Cache-Control": "no-store"}
+        )
+
+    @router.get(
+        "/revocations/stream",
+        summary="Signed statements as server-sent events",
+        response_class=EventSourceResponse,
+    )
+    async def stream(after: After = 0) -> AsyncIterator[ServerSentEvent]:
+        async for statement in issuer.feed.follow(after):
+            yield ServerSentEvent(event="statement", raw_data=statement)
+
+    return router

@@ -1,0 +1,180 @@
+"""The commands ``init``, ``run`` and ``doctor``.
+
+Errors are one line on standard error, with a hint where there is one; exit status 1 for a no, 2
+for wrong usage.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from accredit_credentials.errors import CredentialError
+from accredit_issuer.cli.doctor import examine
+from accredit_issuer.clock import system_clock
+from accredit_issuer.errors import InvalidSettings, IssuerError
+from accredit_issuer.settings import Config, load
+
+app = typer.Typer(
+    help="Run an Accredit issuer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[
+    Path, typer.Option("--config", "-c", help="The settings.", envvar="ACCREDIT_ISSUER_CONFIG")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+DEFAULT_CONFIG = Path("issuer.toml")
+TOKEN_FILE = "first-admin.token"  # noqa: S105 (a file's name)
+
+TEMPLATE = """\
+# Settings of an Accredit issuer. Every key, its unit and default: docs/settings.md
+trust_domain = "{trust_domain}"
+data = "data"
+
+[server]
+host = "127.0.0.1"
+port = 8443
+url = "https://localhost:8443"
+names = ["localhost"]
+"""
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except (IssuerError, CredentialError, OSError) as error:
+        if os.environ.get("ACCREDIT_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 (a command line speaks)
+        sys.exit(1)
+
+
+@app.command(epilog="Example: accredit-issuer init --trust-domain example.org")
+def init(
+    config: ConfigFile = DEFAULT_CONFIG,
+    trust_domain: Annotated[
+        str | None,
+        typer.Option(help="Write the settings too, where there are none, for this trust domain."),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a new issuer: keys, database, and the first admin's one-time token."""
+    from accredit_issuer.issuer import initialise  # noqa: PLC0415 (slow to import)
+
+    if trust_domain is not None and not config.exists():
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(TEMPLATE.format(trust_domain=trust_domain), encoding="utf-8")
+    settings = load(config)
+    if not settings.passphrase_file:
+        print(  # noqa: T201
+            "note: keys are protected by file permissions only; set keys.passphrase_file to "
+            "encrypt them",
+            file=sys.stderr,
+        )
+    invitation = initialise(settings, system_clock)
+    token_file = settings.data / TOKEN_FILE
+    descriptor = os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        stream.write(invitation.text + "\n")
+    pin = root_pin(settings)
+    if as_json:
+        _print_json(
+            {
+                "trust_domain": str(settings.trust_domain),
+                "url": settings.url,
+                "pin": pin,
+                "token_file": str(token_file),
+                "token_expires_at": f"{invitation.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+            }
+        )
+        return
+    _print(
+        f"issuer of {settings.trust_domain} made in {settings.data}",
+        "",
+        "next:",
+        f"  accredit-issuer run --config {config}",
+        f"  accredit login --url {settings.url} \\",
+        f"    --trust {pin} \\",
+        f"    --token-file {token_file}",
+    )
+
+
+@app.command(epilog="Example: accredit-issuer run --config issuer.toml")
+def run(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None:
+    """Serve until a signal says stop."""
+    from accredit_issuer.issuer import Lock, open_issuer  # noqa: PLC0415
+    from accredit_issuer.server import serve  # noqa: PLC0415
+
+    settings = load(config)
+    _set_up_logging()
+    if not settings.data.is_dir():
+        raise InvalidSettings(f"there is no issuer in {settings.data}: run 'accredit-issuer init'")
+    lock = Lock(settings.data)
+    issuer = open_issuer(settings, system_clock)
+
+    def ready(host: str, port: int) -> None:
+        if as_json:
+            _print_json({"ready": True, "host": host, "port": port, "url": settings.url})
+        else:
+            _print(f"issuer of {settings.trust_domain} ready on {host}:{port}")
+
+    try:
+        serve(issuer, on_ready=ready)
+    finally:
+        issuer.close()
+        lock.release()
+
+
+@app.command(epilog="Example: accredit-issuer doctor --config issuer.toml --json")
+def doctor(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None:
+    """Examine settings, keys, database and log, and say what is wrong. Changes nothing."""
+    findings = examine(config, system_clock())
+    if as_json:
+        _print_json({"ok": all(f.ok for f in findings), "findings": [f.view() for f in findings]})
+    else:
+        for finding in findings:
+            _print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
+            if finding.hint:
+                _print(f"      {finding.hint}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def root_pin(config: Config) -> str:
+    """``sha256:<hex>`` of the root certificate: what clients pin."""
+    from accredit_issuer.cli.doctor import root_certificates  # noqa: PLC0415
+
+    return root_certificates(config)[0].pin
+
+
+def _set_up_logging() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            # JSON escapes whatever could end or colour a line.
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+
+
+def _print(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)  # noqa: T201
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value), flush=True)  # noqa: T201

@@ -1,0 +1,93 @@
+"""What Prometheus can ask: issued and refused by kind, latencies, ages of keys, CRLs and feed."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from sqlalchemy import select
+
+from accredit_issuer.authority.lifecycle import State
+from accredit_issuer.errors import Refusal, Unavailable
+from accredit_issuer.issuer import Issuer
+from accredit_issuer.store.models import crls
+
+LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
+
+
+class Metrics:
+    """The counters of one issuer. ``collect`` adds what is read off when asked."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
+        self._registry = CollectorRegistry()
+        self._issued = Counter(
+            "accredit_issued", "Credentials released", ["credential"], registry=self._registry
+        )
+        self._refused = Counter(
+            "accredit_refused",
+            "Requests refused",
+            ["credential", "problem"],
+            registry=self._registry,
+        )
+        self._latency = Histogram(
+            "accredit_issuing_seconds",
+            "From request to release",
+            ["credential"],
+            buckets=LATENCIES,
+            registry=self._registry,
+        )
+        self.facts = Counter(
+            "accredit_facts", "Revocation facts stated", ["kind"], registry=self._registry
+        )
+        self._registry.register(self)
+
+    @contextmanager
+    def issuing(self, credential: str) -> Iterator[None]:
+        """Count and time what is issued or refused inside."""
+        started = time.perf_counter()
+        try:
+            yield
+        except Refusal as refusal:
+            self._refused.labels(credential, refusal.kind.wire).inc()
+            raise
+        except Unavailable:
+            self._refused.labels(credential, "unavailable").inc()
+            raise
+        self._issued.labels(credential).inc()
+        self._latency.labels(credential).observe(time.perf_counter() - started)
+
+    def text(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Ages and sizes, read off now."""
+        issuer = self._issuer
+        now = issuer.clock()
+        keys = GaugeMetricFamily(
+            "accredit_authority_expires_seconds",
+            "Seconds until an authority expires",
+            labels=["kind", "state", "id"],
+        )
+        for authority in issuer.authorities.now_in_force.authorities:
+            if authority.state is not State.REMOVED:
+                left = (authority.standing.expires_at - now).total_seconds()
+                keys.add_metric([authority.kind.value, authority.state.value, authority.id], left)
+        yield keys
+        ages = GaugeMetricFamily(
+            "accredit_crl_age_seconds", "Seconds since a CRL was made", labels=["authority"]
+        )
+        with issuer.database.read() as connection:
+            for row in connection.execute(select(crls.c.authority, crls.c.this_update)):
+                ages.add_metric([row.authority], (now - row.this_update).total_seconds())
+        yield ages
+        for name, text, value in (
+            ("accredit_feed_sequence", "Newest revocation fact", issuer.feed.through),
+            ("accredit_feed_facts", "Facts in the feed", len(issuer.feed.facts)),
+            ("accredit_feed_listeners", "Streams of the feed", issuer.feed.listeners),
+            ("accredit_log_size", "Records in the log", issuer.log.frontier.size),
+            ("accredit_writes_waiting", "Writes that wait", issuer.writer.waiting),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)

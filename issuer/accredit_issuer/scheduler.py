@@ -1,0 +1,66 @@
+"""What happens without anybody asking: rotation, CRLs, forgetting.
+
+APScheduler runs ``Issuer.keep_up`` at the next moment at which something can be due, and at least
+every five minutes: sleeping machines and moved clocks are caught up with. A run that fails is
+tried again soon; nothing is lost by it, since what is due stays due.
+"""
+
+from datetime import datetime, timedelta
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.memory import MemoryJobStore
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.date import DateTrigger
+
+from accredit_issuer.errors import IssuerError
+from accredit_issuer.issuer import Issuer
+
+AT_LEAST_EVERY = timedelta(minutes=5)
+AFTER_FAILURE = timedelta(seconds=5)
+SOONEST = timedelta(milliseconds=200)
+
+_log = structlog.get_logger("accredit.scheduler")
+
+
+class Scheduler:
+    """Keeps one issuer up to date while it runs."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
+        self._scheduler = BackgroundScheduler(
+            jobstores={"default": MemoryJobStore()},
+            executors={"default": ThreadPoolExecutor(1)},
+            timezone="UTC",
+        )
+
+    def start(self) -> None:
+        """Begin."""
+        self._scheduler.start()
+        self._arm(self._next())
+
+    def close(self) -> None:
+        """Finish what runs, and stop."""
+        self._scheduler.shutdown(wait=True)
+
+    def _next(self) -> datetime:
+        now = self._issuer.clock()
+        due = min(self._issuer.next_due(now), now + AT_LEAST_EVERY)
+        return max(due, now + SOONEST)
+
+    def _arm(self, moment: datetime) -> None:
+        self._scheduler.add_job(
+            self._run,
+            DateTrigger(run_date=moment, timezone="UTC"),
+            id="keep-up",
+            replace_existing=True,
+            misfire_grace_time=None,
+        )
+
+    def _run(self) -> None:
+        try:
+            self._issuer.keep_up()
+            self._arm(self._next())
+        except IssuerError as error:
+            _log.error("could not keep up", reason=str(error))
+            self._arm(self._issuer.clock() + AFTER_FAILURE)

@@ -1,0 +1,154 @@
+"""Serving: TLS 1.3 with the issuer's own SVID, client certificates asked for, uvicorn.
+
+The certificate and the trusted authorities change while the server runs: each handshake gets the
+context that is current then. The issuer's own SVID is renewed at half life.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from accredit_credentials.asgi_peer import exposing_peer
+from accredit_credentials.keys import generate_key
+from accredit_credentials.tls import front_context, server_context
+from accredit_credentials.x509_svid import X509Identity, X509Svid
+from accredit_issuer.app import make_app
+from accredit_issuer.errors import IssuerError
+from accredit_issuer.issuer import Issuer
+from accredit_issuer.scheduler import Scheduler
+
+BACKLOG = 4096  # a thousand verifiers that connect again at once
+SHUTDOWN_SECONDS = 5
+RETRY_SECONDS = 5.0
+
+_log = structlog.get_logger("accredit.server")
+
+
+class OwnIdentity:
+    """The issuer's own SVID and the TLS context made of it."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
+        self._identity: X509Identity | None = None
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The newest context."""
+        if self._context is None:
+            raise IssuerError("the issuer has no SVID of its own yet")
+        return self._context
+
+    async def renew(self) -> None:
+        """Get a new SVID for a new key."""
+        key = generate_key()
+        svid = await self._issuer.issuance.own_svid(key.public_key())
+        self._identity = X509Identity.of(svid, key)
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Make the context anew: another SVID, or other authorities."""
+        if self._identity is not None:
+            self._context = server_context(
+                bundle=self._issuer.bundle,
+                peer_check=_nobody_is_refused_here,
+                identity=self._identity,
+                client_optional=True,
+            )
+
+    def seconds_to_half_life(self, now: datetime) -> float:
+        """When to renew."""
+        if self._identity is None:
+            return 0.0
+        svid = self._identity.svid
+        half = svid.not_before + (svid.not_after - svid.not_before) / 2
+        return max(0.0, (half - now).total_seconds())
+
+
+def serve(issuer: Issuer, *, on_ready: Callable[[str, int], None]) -> None:
+    """Serve until a signal says stop; ``on_ready`` is told the address once it listens."""
+    uvloop_run(_serve(issuer, on_ready))
+
+
+def uvloop_run(main: Any) -> None:
+    """Run a coroutine on uvloop."""
+    import uvloop  # noqa: PLC0415 (not needed by any other command)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+async def _serve(issuer: Issuer, on_ready: Callable[[str, int], None]) -> None:
+    identity = OwnIdentity(issuer)
+    await identity.renew()
+    issuer.authorities.on_change(identity.rebuild)
+    issuer.feed.attach(asyncio.get_running_loop())
+    listening = _listen(issuer.config.host, issuer.config.port)
+    server = uvicorn.Server(_config(make_app(issuer), identity))
+    scheduler = Scheduler(issuer)
+    scheduler.start()
+    try:
+        async with _renewing(identity, issuer):
+            on_ready(*listening.getsockname()[:2])
+            await server.serve(sockets=[listening])
+    finally:
+        scheduler.close()
+
+
+def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        http=exposing_peer(HttpToolsProtocol),
+        loop="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    config.load()
+    config.ssl = front_context(lambda: identity.context, client_optional=True)
+    return config
+
+
+@contextlib.asynccontextmanager
+async def _renewing(identity: OwnIdentity, issuer: Issuer) -> AsyncIterator[None]:
+    async def keep_renewing() -> None:
+        while True:
+            await asyncio.sleep(identity.seconds_to_half_life(issuer.clock()))
+            try:
+                await identity.renew()
+            except IssuerError as error:
+                _log.error("own SVID not renewed", reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+
+    task = asyncio.create_task(keep_renewing())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host, port))
+    listening.listen(BACKLOG)
+    return listening
+
+
+def _nobody_is_refused_here(_svid: X509Svid) -> None:
+    """The chain was checked; who may call what is decided at each request."""
