@@ -10,10 +10,10 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any
 
 import structlog
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -27,7 +27,7 @@ from accredit_issuer.issuer import Issuer
 from accredit_issuer.scheduler import Scheduler
 
 BACKLOG = 4096  # a thousand verifiers that connect again at once
-SHUTDOWN_SECONDS = 5
+SHUTDOWN_SECONDS = 2
 RETRY_SECONDS = 5.0
 
 _log = structlog.get_logger("accredit.server")
@@ -74,40 +74,61 @@ class OwnIdentity:
         return max(0.0, (half - now).total_seconds())
 
 
-def serve(issuer: Issuer, *, on_ready: Callable[[str, int], None]) -> None:
-    """Serve until a signal says stop; ``on_ready`` is told the address once it listens."""
-    uvloop_run(_serve(issuer, on_ready))
+class _Protocol(exposing_peer(HttpToolsProtocol)):  # type: ignore[misc]
+    def shutdown(self) -> None:
+        # An idle connection is cut: closing it in TLS waits for the peer, which may be asleep.
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            super().shutdown()
 
 
-def uvloop_run(main: Any) -> None:
-    """Run a coroutine on uvloop."""
-    import uvloop  # noqa: PLC0415 (not needed by any other command)
+class Server:
+    """Serves one issuer, on a thread of the caller's choice."""
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main)
+    def __init__(self, issuer: Issuer) -> None:
+        self._issuer = issuer
+        self._identity = OwnIdentity(issuer)
+        self._server = uvicorn.Server(_config(make_app(issuer), self._identity))
 
+    def run(self, *, on_ready: Callable[[str, int], None]) -> None:
+        """Serve until ``stop`` or a signal; ``on_ready`` is told the address once it listens."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve(on_ready))
 
-async def _serve(issuer: Issuer, on_ready: Callable[[str, int], None]) -> None:
-    identity = OwnIdentity(issuer)
-    await identity.renew()
-    issuer.authorities.on_change(identity.rebuild)
-    issuer.feed.attach(asyncio.get_running_loop())
-    listening = _listen(issuer.config.host, issuer.config.port)
-    server = uvicorn.Server(_config(make_app(issuer), identity))
-    scheduler = Scheduler(issuer)
-    scheduler.start()
-    try:
-        async with _renewing(identity, issuer):
-            on_ready(*listening.getsockname()[:2])
-            await server.serve(sockets=[listening])
-    finally:
-        scheduler.close()
+    def stop(self) -> None:
+        """End ``run``; open streams are closed. From any thread."""
+        self._issuer.feed.close()
+        self._server.should_exit = True
+
+    async def _serve(self, on_ready: Callable[[str, int], None]) -> None:
+        await self._identity.renew()
+        self._issuer.authorities.on_change(self._identity.rebuild)
+        self._issuer.feed.attach(asyncio.get_running_loop())
+        listening = _listen(self._issuer.config.host, self._issuer.config.port)
+        scheduler = Scheduler(self._issuer)
+        scheduler.start()
+        try:
+            async with _renewing(self._identity, self._issuer):
+                on_ready(*listening.getsockname()[:2])
+                await self._server.serve(sockets=[listening])
+        finally:
+            self._cut_connections()
+            await asyncio.sleep(0)  # let the loop see the cuts before it is closed
+            scheduler.close()
+            listening.close()
+
+    def _cut_connections(self) -> None:
+        """End what would wait for its peer to say goodbye in TLS."""
+        for connection in list(self._server.server_state.connections):
+            if (transport := connection.transport) is not None:
+                transport.abort()
 
 
 def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
-        http=exposing_peer(HttpToolsProtocol),
+        http=_Protocol,
         loop="none",
         log_config=None,
         access_log=False,

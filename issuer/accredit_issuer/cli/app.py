@@ -113,7 +113,7 @@ def init(
 def run(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None:
     """Serve until a signal says stop."""
     from accredit_issuer.issuer import Lock, open_issuer  # noqa: PLC0415
-    from accredit_issuer.server import serve  # noqa: PLC0415
+    from accredit_issuer.server import Server  # noqa: PLC0415
 
     settings = load(config)
     _set_up_logging()
@@ -129,7 +129,7 @@ def run(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None
             _print(f"issuer of {settings.trust_domain} ready on {host}:{port}")
 
     try:
-        serve(issuer, on_ready=ready)
+        Server(issuer).run(on_ready=ready)
     finally:
         issuer.close()
         lock.release()
