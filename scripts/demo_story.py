@@ -1,0 +1,486 @@
+"""The story that ``scripts/demo`` plays: real processes, real sockets, nothing pretended.
+
+Three kinds of user, each by the commands they would type: CI signs and registers, an agent runtime
+starts an agent, a security team revokes it. In between, what must fail is tried. Each step says
+what it expects; the exit status is 0 only if every step did that.
+"""
+
+import argparse
+import json
+import os
+import queue
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import httpx2
+from rich.console import Console
+from rich.text import Text
+
+from accredit_client import AgentIdentity, TaskTokenRequest
+from accredit_client.errors import ClientError
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+EXAMPLES = ROOT / "config" / "examples"
+PATIENCE = 20.0  # seconds for anything to happen
+AGENT = "support/ticket-summarizer"
+
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
+
+ISSUER_TOML = """\
+trust_domain = "example.org"
+data = "data"
+
+[server]
+port = {port}
+url = "https://localhost:{port}"
+
+[keys]
+passphrase_file = "passphrase"
+
+[lifetimes]
+jwt_key = 3600
+
+[revocation]
+heartbeat = 1.0
+
+[bundle]
+refresh_hint = 5
+"""
+
+
+class Failed(Exception):
+    """A step did not do what the story says."""
+
+
+@dataclass
+class Story:
+    """What happened so far; ``steps`` is what ``--json`` writes."""
+
+    console: Console
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def chapter(self, title: str) -> None:
+        """A new part of the story."""
+        self.console.print()
+        self.console.print(Text(title, style="bold"))
+
+    @contextmanager
+    def step(self, what: str, **figures: Any) -> Iterator[dict[str, Any]]:
+        """One step; what it puts into the figures is shown behind it."""
+        started = time.perf_counter()
+        ok = False
+        try:
+            yield figures
+            ok = True
+        finally:
+            figures["ms"] = round((time.perf_counter() - started) * 1000)
+            self.steps.append({"step": what, "ok": ok, **figures})
+            line = Text("  ✓ " if ok else "  ✗ ", style="green" if ok else "red")
+            line.append(what, style="default")
+            if shown := figures.get("shown"):
+                line.append("  " + _DIGEST.sub(r"\1…", shown), style="dim")
+            self.console.print(line, soft_wrap=True)
+
+
+@dataclass
+class Watched:
+    """A process whose lines of JSON are read as they come."""
+
+    process: subprocess.Popen[str]
+    events: "queue.Queue[dict[str, Any]]" = field(default_factory=queue.Queue)
+    seen: list[dict[str, Any]] = field(default_factory=list)
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """The next event of this name."""
+        deadline = time.monotonic() + PATIENCE
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                found = self.events.get(timeout=left)
+            except queue.Empty:
+                break
+            self.seen.append(found)
+            if found.get("event") == event:
+                return found
+        raise Failed(f"no event {event!r} within {PATIENCE:.0f} s; seen: {self.seen}")
+
+
+class Stage:
+    """The folder, the processes, and the commands of the story."""
+
+    def __init__(self, folder: Path, undo: ExitStack) -> None:
+        self.folder = folder
+        self.undo = undo
+        self.port = _free_port()
+        self.server_port = _free_port()
+        self.url = f"https://localhost:{self.port}"
+        self.pin = ""
+
+    def accredit(self, *arguments: str, profile: str = "default", fails: bool = False) -> Any:
+        """Run ``accredit … --json`` and read what it prints.
+
+        With ``fails`` the command has to refuse; its error is returned.
+        """
+        done = subprocess.run(
+            [BIN / "accredit", *arguments],
+            env=self._environment(profile),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        if fails:
+            if done.returncode != 1:
+                raise Failed(f"accredit {arguments[0]} should refuse, exit {done.returncode}")
+            return done.stderr.strip().splitlines()[0].removeprefix("error: ")
+        if done.returncode != 0:
+            raise Failed(f"accredit {' '.join(arguments[:2])}: {done.stderr.strip()}")
+        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+    def start(self, name: str, command: list[str], cwd: Path) -> Watched:
+        """Start a process that prints JSON lines."""
+        log = self.undo.enter_context((self.folder / f"{name}.log").open("w"))
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=self._environment("none"),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        watched = Watched(process)
+        self.undo.callback(_end, process)
+        assert process.stdout is not None  # noqa: S101 (for the type checker)
+        threading.Thread(target=_read, args=(process.stdout, watched.events), daemon=True).start()
+        return watched
+
+    def runtime(self, name: str, folder: Path, join_token: Path, *command: str) -> Watched:
+        """Start an agent as its runtime does."""
+        accredit_run = [str(BIN / "accredit"), "run", *self.attesting(folder, join_token)]
+        credentials = ["--folder", str(self.folder / f"{name}-credentials")]
+        run = [*accredit_run, *credentials, "--", sys.executable, "main.py", *command]
+        return self.start(name, run, folder)
+
+    def attesting(self, folder: Path, join_token: Path) -> list[str]:
+        """The options of every command that attests."""
+        manifest = str(folder / "agent.manifest.json")
+        return [
+            *("--url", self.url, "--trust", self.pin, "--manifest", manifest),
+            *("--code-root", str(folder), "--join-token-file", str(join_token)),
+        ]
+
+    def identity(self, name: str) -> AgentIdentity:
+        """The identity that a runtime keeps for its agent."""
+        return AgentIdentity.from_folder(self.folder / f"{name}-credentials")
+
+    def _environment(self, profile: str) -> dict[str, str]:
+        return {
+            **{name: value for name, value in os.environ.items() if name in {"PATH", "LANG"}},
+            "XDG_CONFIG_HOME": str(self.folder / "config"),
+            "HOME": str(self.folder),
+            "ACCREDIT_PROFILE": profile,
+            "NO_COLOR": "1",
+        }
+
+
+def main() -> int:
+    """Play the story."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every step with figures")
+    parser.add_argument("--keep", action="store_true", help="keep the folder of the story")
+    options = parser.parse_args()
+    console = Console(highlight=False)
+    story = Story(console)
+    folder = Path(tempfile.mkdtemp(prefix="accredit-demo-"))
+    started = time.perf_counter()
+    problem = ""
+    try:
+        with ExitStack() as undo:
+            play(story, Stage(folder, undo))
+    except Exception as error:
+        if os.environ.get("ACCREDIT_DEBUG"):
+            raise
+        problem = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+    ok = not problem and all(step["ok"] for step in story.steps)
+    seconds = time.perf_counter() - started
+    console.print()
+    if ok:
+        console.print(f"All {len(story.steps)} steps did what they say, in {seconds:.1f} s.")
+    else:
+        console.print(f"error: {problem}", style="red", markup=False)
+        console.print(f"hint: the logs of every process are in {folder}", markup=False)
+    if options.json:
+        report = {"ok": ok, "seconds": round(seconds, 1), "steps": story.steps}
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if ok and not options.keep:
+        shutil.rmtree(folder)
+    elif options.keep:
+        console.print(f"kept: {folder}", markup=False)
+    return 0 if ok else 1
+
+
+def play(story: Story, stage: Stage) -> None:
+    """The chapters, in order."""
+    start_issuer(story, stage)
+    ci_registers(story, stage)
+    agent = runtime_starts(story, stage)
+    what_must_fail(story, stage)
+    security_revokes(story, stage, agent)
+
+
+def start_issuer(story: Story, stage: Stage) -> None:
+    """The issuer, and the first admin."""
+    story.chapter("An issuer")
+    config = stage.folder / "issuer.toml"
+    config.write_text(ISSUER_TOML.format(port=stage.port))
+    passphrase = stage.folder / "passphrase"
+    passphrase.touch(mode=0o600)
+    passphrase.write_bytes(os.urandom(24).hex().encode())
+    issuer = str(BIN / "accredit-issuer")
+    with story.step("accredit-issuer init: keys, database, one-time token") as figures:
+        made = subprocess.run(
+            [issuer, "init", "--config", str(config), "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        if made.returncode != 0:
+            raise Failed(made.stderr.strip())
+        init = json.loads(made.stdout)
+        stage.pin = init["pin"]
+        figures["shown"] = f"root {stage.pin[:20]}…"
+    with story.step("accredit-issuer run: TLS 1.3, SQLite") as figures:
+        command = [issuer, "run", "--config", str(config), "--json"]
+        started = time.perf_counter()
+        ready = stage.start("issuer", command, stage.folder).wait_for("ready")
+        figures["ready_ms"] = round((time.perf_counter() - started) * 1000)
+        figures["shown"] = f"{ready['url']}, ready in {figures['ready_ms']} ms"
+    with story.step("accredit login: the token is spent for a short-lived admin SVID"):
+        login = ("--url", stage.url, "--trust", stage.pin, "--token-file", init["token_file"])
+        stage.accredit("login", *login)
+
+
+def ci_registers(story: Story, stage: Stage) -> None:
+    """CI signs and registers the two sample agents."""
+    story.chapter("CI pipeline")
+    with story.step("accredit signer keygen, add: this key may sign for namespace support"):
+        key = stage.folder / "ci.key"
+        stage.accredit("signer", "keygen", "--out", str(key))
+        public = ("--key", f"{key}.pub", "--namespace", "support")
+        stage.accredit("signer", "add", "ci-main", *public)
+    with story.step("accredit admin invite ci: a registrar that can do nothing else"):
+        token = str(stage.folder / "ci.token")
+        role = ("--role", "registrar", "--namespace", "support", "--out", token)
+        stage.accredit("admin", "invite", "ci", *role)
+        login = ("--url", stage.url, "--trust", stage.pin, "--token-file", token)
+        stage.accredit("login", *login, profile="ci")
+    for name in ("ticket-summarizer", "ticket-server"):
+        with story.step(f"accredit manifest sign, register: {name}") as figures:
+            folder = stage.folder / name
+            shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("__pycache__"))
+            stage.accredit("manifest", "sign", str(folder), "--key", str(key))
+            manifest = str(folder / "agent.manifest.json")
+            registered = stage.accredit("manifest", "register", manifest, "--json", profile="ci")
+            figures["shown"] = registered["digest"][:20] + "…"
+
+
+def runtime_starts(story: Story, stage: Stage) -> Watched:
+    """The runtimes start the resource server and the agent."""
+    story.chapter("Agent runtime")
+    with story.step("accredit run: the ticket server attests and serves with its SVID"):
+        token = _enrol(stage, "support/ticket-server")
+        arguments = (stage.url, str(stage.server_port))
+        stage.runtime("ticket-server", stage.folder / "ticket-server", token, *arguments)
+        _wait_for_port(stage.server_port)
+    with story.step("accredit run: the agent attests, its code is what was signed") as figures:
+        token = _enrol(stage, AGENT)
+        address = f"https://localhost:{stage.server_port}"
+        folder = stage.folder / "ticket-summarizer"
+        agent = stage.runtime("ticket-summarizer", folder, token, address)
+        identity = agent.wait_for("identity")
+        figures["shown"] = identity["spiffe_id"]
+    with story.step("it has an X.509-SVID and a JWT-SVID"):
+        agent.wait_for("jwt_svid")
+    with story.step("it reads tickets over mutual TLS, with a token for this task") as figures:
+        figures["shown"] = f"“{agent.wait_for('summary')['text']}”"
+    return agent
+
+
+def what_must_fail(story: Story, stage: Stage) -> None:
+    """Each of these is refused, and says why."""
+    story.chapter("What must fail, fails")
+    with story.step("one byte of the agent's code changed") as figures:
+        figures["shown"] = _changed_code(stage)
+    with story.step("a manifest signed by a stranger") as figures:
+        figures["shown"] = _stranger(stage)
+    with stage.identity("ticket-summarizer") as agent, stage.identity("ticket-server") as other:
+        refusals: list[tuple[str, Callable[[], str]]] = [
+            ("a resource that was not declared", lambda: _asked(agent, "payroll", "read")),
+            ("a high-risk action", lambda: _asked(agent, "tickets", "delete")),
+            ("the token of another audience", lambda: _used(stage, agent, agent, "archive")),
+            ("the token in another agent's hands", lambda: _used(stage, agent, other, "tickets")),
+            ("the token after it expired", lambda: _used_late(stage, agent)),
+        ]
+        for what, attempt in refusals:
+            with story.step(what) as figures:
+                figures["shown"] = attempt()
+
+
+def security_revokes(story: Story, stage: Stage, agent: Watched) -> None:
+    """One word, and the agent holds nothing."""
+    story.chapter("Security team")
+    with story.step("meanwhile the agent renewed its identity, unasked") as figures:
+        renewed = next((e for e in agent.seen if e.get("event") == "renewed"), None)
+        renewed = renewed or agent.wait_for("renewed")
+        figures["shown"] = f"now serial {renewed['serial'][:12]}…"
+    with story.step("accredit agent list") as figures:
+        agents = stage.accredit("agent", "list", "--json")
+        figures["shown"] = ", ".join(each["agent"] for each in agents)
+    with stage.identity("ticket-summarizer") as identity:
+        wanted = TaskTokenRequest(resource="tickets", actions=("read",), purpose="one last time")
+        last = identity.task_token(wanted)
+        revoke = ("agent", AGENT, "--reason", "prompt injection, INC-4711", "--json")
+        with story.step(f"accredit revoke agent {AGENT}") as figures:
+            stage.accredit("revoke", *revoke)
+        with story.step("the ticket server refuses its next call") as figures:
+            said = _stated_at(stage)
+            refused = agent.wait_for("refused")
+            while refused["at"] < said:  # a token that had expired, say, and was renewed
+                refused = agent.wait_for("refused")
+            figures["cut_off_ms"] = round((refused["at"] - said) * 1000, 1)
+            figures["shown"] = f"{figures['cut_off_ms']} ms after the word: {refused['why']}"
+        with story.step("a new token is refused") as figures:
+            figures["shown"] = _asked(identity, "tickets", "read")
+    with story.step("its runtime stops it, and renewal is refused") as figures:
+        agent.process.wait(PATIENCE)
+        lines = (stage.folder / "ticket-summarizer.log").read_text().splitlines()
+        said_so = [line for line in lines if "revoked" in line]
+        if not said_so:
+            raise Failed(f"the runtime did not say why: {lines[-3:]}")
+        figures["shown"] = said_so[0].removeprefix("error: ")[:100]
+    with story.step("accredit log verify: nothing was changed or left out") as figures:
+        verified = stage.accredit("log", "verify", "--json")
+        figures["shown"] = f"{verified['entries']} records"
+    with story.step(f"accredit log explain {last.jti}: why the token had been allowed"):
+        explained = stage.accredit("log", "explain", last.jti)
+    story.console.print()
+    for line in explained.strip().splitlines():
+        story.console.print(Text("    " + line, style="dim"), soft_wrap=True)
+
+
+def _enrol(stage: Stage, agent: str) -> Path:
+    token = stage.folder / f"{agent.rpartition('/')[2]}-{time.monotonic_ns()}.token"
+    stage.accredit("agent", "enrol", agent, "--out", str(token), profile="ci")
+    return token
+
+
+def _changed_code(stage: Stage) -> str:
+    copy = stage.folder / "changed"
+    shutil.copytree(stage.folder / "ticket-summarizer", copy)
+    code = copy / "summarize.py"
+    code.write_bytes(code.read_bytes().replace(b"72", b"73"))
+    attesting = stage.attesting(copy, _enrol(stage, AGENT))
+    out = ("--out", str(stage.folder / "never"))
+    return str(stage.accredit("svid", "fetch", *attesting, *out, fails=True))
+
+
+def _stranger(stage: Stage) -> str:
+    copy, key = stage.folder / "strange", stage.folder / "stranger.key"
+    shutil.copytree(EXAMPLES / "ticket-summarizer", copy)
+    stage.accredit("signer", "keygen", "--out", str(key))
+    stage.accredit("manifest", "sign", str(copy), "--key", str(key))
+    manifest = str(copy / "agent.manifest.json")
+    return str(stage.accredit("manifest", "register", manifest, profile="ci", fails=True))
+
+
+def _asked(agent: AgentIdentity, resource: str, action: str) -> str:
+    """Ask for a token that must be refused; returns why it was."""
+    request = TaskTokenRequest(resource=resource, actions=(action,), purpose="try it")
+    try:
+        agent.task_token(request)
+    except ClientError as error:
+        return str(error)
+    raise Failed(f"{resource}:{action} was granted")
+
+
+def _used(
+    stage: Stage, agent: AgentIdentity, holder: AgentIdentity, resource: str, late: float = 0
+) -> str:
+    """Use a token where it must be refused; returns why it was."""
+    request = TaskTokenRequest(resource=resource, actions=("read",), purpose="try it")
+    token = agent.task_token(request)
+    time.sleep(late)
+    server = "spiffe://example.org/ns/support/agent/ticket-server"
+    with httpx2.Client(transport=holder.transport(peer=server)) as client:
+        response = client.get(
+            f"https://localhost:{stage.server_port}/tickets",
+            headers={"Authorization": f"Bearer {token.access_token}"},
+        )
+    if response.status_code not in {401, 403}:
+        raise Failed(f"the server answered {response.status_code}")
+    return f"{response.status_code}: {response.json()['detail']}"
+
+
+def _used_late(stage: Stage, agent: AgentIdentity) -> str:
+    return _used(stage, agent, agent, "tickets", late=5.2)
+
+
+def _stated_at(stage: Stage) -> float:
+    """When the issuer put the newest fact into the log, as seconds since 1970."""
+    entries = stage.accredit("log", "tail", "-n", "20", "--json")
+    stated = [entry for entry in entries if entry["kind"] == "fact.stated"]
+    return datetime.fromisoformat(stated[-1]["at"]).timestamp()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise Failed(f"nothing listens on port {port}")
+
+
+def _read(stream: IO[str], events: "queue.Queue[dict[str, Any]]") -> None:
+    for line in stream:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        events.put({"event": "ready", **event} if event.get("ready") else event)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
