@@ -6,13 +6,13 @@ belongs to one trust domain and is never merged with another's.
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from accredit_credentials.errors import InvalidBundle, InvalidKey
@@ -22,6 +22,15 @@ from accredit_credentials.strict_json import NotStrictJson, parse_object
 
 MAX_BUNDLE_BYTES = 1024 * 1024
 MAX_SEQUENCE = 2**64 - 1
+
+# What cryptography raises for a certificate that it cannot read; most share no root but Exception.
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True)
@@ -108,13 +117,13 @@ def _x509_authority(jwk: Mapping[str, Any]) -> Sequence[x509.Certificate]:
     chain = jwk.get("x5c")
     if not isinstance(chain, list) or not chain or not isinstance(chain[0], str):
         return ()
-    if jwk.get("kty") not in {"EC", "RSA"}:
+    if jwk.get("kty") not in ("EC", "RSA"):
         return ()
     try:
         certificate = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
         check_public_key(certificate.public_key())
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-    except (ValueError, binascii.Error, InvalidKey, x509.ExtensionNotFound):
+    except (*UNREADABLE, InvalidKey, x509.ExtensionNotFound):
         return ()
     return (certificate,) if constraints.value.ca else ()
 

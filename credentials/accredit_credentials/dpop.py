@@ -106,7 +106,7 @@ def token_hash(access_token: str) -> str:
 
 
 def _target(url: str) -> str:
-    """The address without query and fragment, normalised (§4.3, RFC 3986 §6.2.2 and §6.2.3)."""
+    """The address without query and fragment, in one spelling of scheme, host and port (§4.3)."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").lower(), parts.port

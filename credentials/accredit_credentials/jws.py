@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from jwt.algorithms import get_default_algorithms
@@ -29,8 +31,15 @@ MAX_TOKEN_BYTES = 16 * 1024
 MAX_STATEMENT_BYTES = 8 * 1024 * 1024  # signed documents, such as a snapshot of revocation facts
 MAX_EPOCH = 253_402_300_799  # the last second that a datetime can say
 
-_ALGORITHMS = get_default_algorithms()
+# Those that go with a key that we accept; ``none`` and HS* are not even known here.
+_ALGORITHMS = {
+    name: algorithm
+    for name, algorithm in get_default_algorithms().items()
+    if name in {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"}
+}
 _HEADER = frozenset({"alg", "kid", "typ"})
+_MAX_HEADER_CHARS = 4096
+_NUMBERS = frozenset({int, float})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +88,10 @@ def parse(
         raise InvalidToken("token must be a JWS in compact form")
     signing_input, _, signature_part = token.rpartition(".")
     header_part, _, payload_part = signing_input.partition(".")
+    if len(header_part) > _MAX_HEADER_CHARS:
+        raise InvalidToken(f"token header has more than {_MAX_HEADER_CHARS} characters")
     try:
-        header = parse_object(b64url_decode(header_part))
+        header = _header_of(header_part)
         claims = parse_object(b64url_decode(payload_part))
         signature = b64url_decode(signature_part)
     except NotStrictJson as error:
@@ -89,9 +100,11 @@ def parse(
         raise InvalidToken("token's parts must be canonical base64url") from None
     if foreign := header.keys() - _HEADER - extra_header:
         raise InvalidToken(f"token header must not have {_names(foreign)}")
-    if not isinstance(header.get("alg"), str) or header["alg"] not in _ALGORITHMS:
-        raise InvalidToken("token header must name an asymmetric 'alg'")
-    typ = header.get("typ")
+    alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
+    if not isinstance(alg, str) or alg not in _ALGORITHMS:
+        raise InvalidToken(f"token header must have an 'alg' of {', '.join(_ALGORITHMS)}")
+    if not (kid is None or isinstance(kid, str)):
+        raise InvalidToken("token header must have a text as its 'kid'")
     if not (typ is None or isinstance(typ, str)) or typ not in types:
         expected = " or ".join(sorted(str(t) for t in types if t))
         raise InvalidToken(f"token header must have the typ {expected}")
@@ -165,8 +178,8 @@ def time_claim(claims: Mapping[str, Any], name: str) -> datetime:
     Raises:
         InvalidToken: absent, not a number, or outside the years 1970 to 9999.
     """
-    value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_EPOCH:
+    value: Any = claims.get(name)
+    if type(value) not in _NUMBERS or not 0 <= value <= MAX_EPOCH:  # a bool is no number here
         raise InvalidToken(f"token must have the claim {name!r}, seconds since 1970")
     return datetime.fromtimestamp(value, UTC)
 
@@ -205,12 +218,24 @@ def check_time(
 
 
 def epoch(moment: datetime) -> int:
-    """A moment as NumericDate, whole seconds."""
+    """A moment as NumericDate, whole seconds.
+
+    Raises:
+        ValueError: a moment without time zone: the machine's own zone would be guessed.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("moment must have a time zone")
     return int(moment.timestamp())
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+@lru_cache(maxsize=256)
+def _header_of(part: str) -> Mapping[str, Any]:
+    """Read the header; the tokens of one key share its very text, so it is read once."""
+    return MappingProxyType(parse_object(b64url_decode(part)))
 
 
 def _names(names: frozenset[str] | set[str]) -> str:

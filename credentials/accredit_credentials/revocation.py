@@ -7,7 +7,7 @@ the issuer into targets that they do, before they come here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -124,13 +124,14 @@ class RevocationFact:
         sequence = value.get("seq")
         if isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 1:
             raise InvalidRevocation("fact must have 'seq', a number from 1")
-        if value.get("kind") not in _FACT_KINDS:
+        kind = value.get("kind")
+        if not isinstance(kind, str) or kind not in _FACT_KINDS:
             raise InvalidRevocation(f"fact's kind must be one of {', '.join(FactKind)}")
         try:
             return cls(
                 sequence=sequence,
                 target=Target.parse(jws.text_claim(value, "target")),
-                kind=FactKind(value["kind"]),
+                kind=FactKind(kind),
                 at=jws.time_claim(value, "at"),
                 expires_at=jws.time_claim(value, "exp"),
                 reason=jws.text_claim(value, "reason"),
@@ -154,19 +155,24 @@ class FactSet:
         """Put one fact into force; facts come in the order of their sequence."""
         mark = str(fact.target)
         known = self._by_mark.get(mark)
-        if known is not None and known.kind is FactKind.REVOKED:
-            return  # nothing weakens or ends a revocation
         if fact.kind is FactKind.RESTORED:
-            self._by_mark.pop(mark, None)
-        else:
+            if known is not None and known.kind is FactKind.SUSPENDED:
+                del self._by_mark[mark]
+        elif known is None:
             self._by_mark[mark] = fact
+        else:
+            # Nothing weakens or ends a revocation, and neither fact is forgotten before its time.
+            strongest = known if known.kind is FactKind.REVOKED else fact
+            expires_at = max(known.expires_at, fact.expires_at)
+            self._by_mark[mark] = replace(strongest, expires_at=expires_at)
 
     def match(self, marks: Iterable[str]) -> RevocationFact | None:
         """The fact that matches a credential with these marks, if any."""
         by_mark = self._by_mark
         for mark in marks:
-            if mark in by_mark:
-                return by_mark[mark]
+            fact = by_mark.get(mark)
+            if fact is not None:
+                return fact
         return None
 
     def check(self, marks: Iterable[str]) -> None:
@@ -179,7 +185,7 @@ class FactSet:
         if fact is not None:
             raise Revoked(
                 f"{fact.target} is {fact.kind.value} since {fact.at:%Y-%m-%dT%H:%M:%SZ}: "
-                f"{fact.reason}"
+                f"{fact.reason!r}"
             )
 
     def drop_expired(self, now: datetime) -> int:

@@ -1,10 +1,12 @@
-"""JSON objects with one meaning: no duplicate keys, no NaN, no endless depth.
+"""JSON objects with one meaning: no duplicate keys, no NaN, no lone surrogates, no endless depth.
 
 Two parsers that disagree about a document are two documents. Everything signed that Accredit
 reads goes through here, once its size was bounded by the caller.
 """
 
 import json
+import math
+import re
 from typing import Any, NoReturn
 
 
@@ -16,10 +18,16 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
-        NotStrictJson: not UTF-8, not JSON, not an object, duplicate keys, NaN or Infinity.
+        NotStrictJson: not UTF-8, not JSON, not an object, duplicate keys, NaN, Infinity or a number
+            that overflows to it, half of a surrogate pair.
     """
     try:
-        value = _DECODER.decode(text if isinstance(text, str) else text.decode())
+        document = text if isinstance(text, str) else text.decode()
+        value = _DECODER.decode(document)
+        if isinstance(text, str) or ("\\u" in document and _SURROGATE_ESCAPE.search(document)):
+            # Half of a pair is no character (RFC 7493 §2.1): it would parse here and fail later,
+            # wherever the text is hashed, stored or logged.
+            json.dumps(value, ensure_ascii=False).encode()
     except NotStrictJson:
         raise
     except RecursionError:
@@ -42,4 +50,14 @@ def _no_constant(name: str) -> NoReturn:
     raise NotStrictJson(f"{name} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise NotStrictJson("a number is too large")
+    return value
+
+
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates, parse_constant=_no_constant, parse_float=_finite
+)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from hmac import compare_digest
 from typing import Any, TypeGuard
 
@@ -51,6 +52,7 @@ class Binding:
 
 
 BEARER = Binding(BindingKind.BEARER)
+_CONFIRMATIONS = {kind.value: kind for kind in (BindingKind.CERTIFICATE, BindingKind.DPOP_KEY)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +238,7 @@ def check_holder(token: TaskToken, presented: Presented) -> None:
             return
     if shown is None:
         raise WrongHolder(f"token is bound to a key, and the request has no {what}")
-    if not compare_digest(shown, token.binding.thumbprint):
+    if not compare_digest(shown.encode(), token.binding.thumbprint.encode()):
         raise WrongHolder(f"token is bound to another key than that of the {what}")
 
 
@@ -257,7 +259,7 @@ def _of_claims(claims: Mapping[str, Any], authority: str) -> TaskToken:
     if len(audience) != 1:
         raise InvalidToken(f"task token must have one audience, not {len(audience)}")
     try:
-        client = SpiffeId.parse(jws.text_claim(claims, "client_id"))
+        client = _client_of(jws.text_claim(claims, "client_id"))
     except InvalidSpiffeId as error:
         raise InvalidToken(f"token's client_id: {error}") from None
     return TaskToken(
@@ -274,6 +276,9 @@ def _of_claims(claims: Mapping[str, Any], authority: str) -> TaskToken:
         binding=_binding_of(claims),
         authority=authority,
     )
+
+
+_client_of = lru_cache(maxsize=1024)(SpiffeId.parse)  # a server sees the same agents all day
 
 
 def _grants_of(value: object) -> tuple[Grant, ...]:
@@ -316,12 +321,12 @@ def _binding_of(claims: Mapping[str, Any]) -> Binding:
         return BEARER
     confirmation = claims["cnf"]
     if isinstance(confirmation, dict) and len(confirmation) == 1:
-        for kind in (BindingKind.CERTIFICATE, BindingKind.DPOP_KEY):
-            if kind.value in confirmation:
-                return Binding(kind, jws.text_claim(confirmation, kind.value))
+        (member,) = confirmation
+        if kind := _CONFIRMATIONS.get(member):
+            return Binding(kind, jws.text_claim(confirmation, member))
     # An unknown confirmation is a condition that we cannot check.
     raise InvalidToken("token's cnf must be one of x5t#S256 and jkt")
 
 
 def _texts(value: object) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) and v for v in value)
+    return isinstance(value, list) and {*map(type, value)} == {str} and "" not in value

@@ -1,13 +1,14 @@
 """TLS between holders of SVIDs: ``ssl.SSLContext`` objects that decide by SPIFFE ID.
 
-OpenSSL checks the chain against one trust domain's authorities; ``PeerCheck`` then decides about
-the peer's SVID, inside the handshake, for sockets and for asyncio alike. A context is never
+OpenSSL checks the chain against one trust domain's authorities, strictly as RFC 5280 says; the
+peer's SVID must then be of that trust domain, and ``PeerCheck`` decides about it, inside the
+handshake, for sockets and for asyncio alike: no byte is read or written before. A context is never
 changed once made: renewal, a new bundle or a dropped authority means a new context. Servers that
 must not restart hand out a *front* context (``front_context``) that picks the newest at each
 handshake.
 
-TLS 1.3 only, no session tickets: a resumed session would skip every check and come back as who
-its holder once was.
+TLS 1.3 only, no session tickets given and no resumed session taken: it would skip every check and
+come back as who its holder once was.
 
 The one place in this package that touches the operating system: Python's OpenSSL takes a private
 key from a file only, so an anonymous memory file holds it for the length of one call.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from accredit_credentials.bundle import TrustBundle
+    from accredit_credentials.spiffe_id import TrustDomain
 
 PeerCheck = Callable[[X509Svid], None]
 """Raises ``CredentialError`` where the peer is not one that we talk to."""
@@ -34,6 +36,7 @@ PeerCheck = Callable[[X509Svid], None]
 class SpiffeContext(ssl.SSLContext):
     """A context that decides about the peer's SVID at the end of the handshake."""
 
+    trust_domain: "TrustDomain | None" = None
     peer_check: PeerCheck | None = None
     peer_optional: bool = False
 
@@ -48,21 +51,62 @@ class SpiffeContext(ssl.SSLContext):
                 if not self.peer_optional:
                     raise Untrusted("peer has no certificate")
             elif self.peer_check is not None:
-                self.peer_check(parse_der(der))
+                self._check_svid(parse_der(der), self.peer_check)
         except CredentialError as error:
             raise ssl.SSLCertVerificationError(f"peer refused: {error}") from error
 
+    def _check_svid(self, svid: X509Svid, peer_check: PeerCheck) -> None:
+        # The authorities of one trust domain never speak for another (SPIFFE Federation §4.2).
+        if svid.spiffe_id.trust_domain != self.trust_domain:
+            raise Untrusted(f"{svid.spiffe_id} is not of the trust domain {self.trust_domain}")
+        peer_check(svid)
+
+
+# OpenSSL shakes hands by itself in the first read or write of a connection that did not before
+# (``do_handshake_on_connect=False``): each of them goes through the check first.
+
 
 class _Socket(ssl.SSLSocket):
+    _peer_verified = False
+
     def do_handshake(self, block: bool = False) -> None:
         super().do_handshake(block)
         _verify(self)
+        self._peer_verified = True
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 (ssl's own name)
+        if not self._peer_verified:
+            self.do_handshake()
+        return super().read(len, buffer)
+
+    def write(self, data: Any) -> int:
+        if not self._peer_verified:
+            self.do_handshake()
+        return super().write(data)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        if not self._peer_verified:
+            self.do_handshake()
+        return super().send(data, flags)
 
 
 class _Object(ssl.SSLObject):
+    _peer_verified = False
+
     def do_handshake(self) -> None:
         super().do_handshake()
         _verify(self)
+        self._peer_verified = True
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 (ssl's own name)
+        if not self._peer_verified:
+            self.do_handshake()
+        return super().read(len, buffer)
+
+    def write(self, data: Any) -> int:
+        if not self._peer_verified:
+            self.do_handshake()
+        return super().write(data)
 
 
 SpiffeContext.sslsocket_class = _Socket
@@ -131,6 +175,7 @@ def _context(protocol: int, bundle: "TrustBundle", peer_check: PeerCheck) -> Spi
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=bundle.x509_pem)
+    context.trust_domain = bundle.trust_domain
     context.peer_check = peer_check
     return context
 
@@ -138,6 +183,9 @@ def _context(protocol: int, bundle: "TrustBundle", peer_check: PeerCheck) -> Spi
 def _harden(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_TICKET
+    # Strict asks each certificate for its authority's key identifier, which facts about an
+    # authority are matched by. Each authority of the bundle is an anchor, self-signed or not.
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
     if context.protocol is ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0
 
@@ -146,6 +194,8 @@ def _verify(connection: ssl.SSLSocket | ssl.SSLObject) -> None:
     context = connection.context
     if not isinstance(context, SpiffeContext):
         raise ssl.SSLCertVerificationError("connection left the contexts that check SPIFFE IDs")
+    if connection.session_reused:
+        raise ssl.SSLCertVerificationError("peer refused: a resumed session proves nothing now")
     context.verify_peer(connection.getpeercert(binary_form=True))
 
 

@@ -17,9 +17,15 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    PolicyBuilder,
+    Store,
+    VerificationError,
+)
 
-from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.bundle import UNREADABLE, TrustBundle
 from accredit_credentials.errors import (
     Expired,
     InvalidCertificate,
@@ -28,10 +34,18 @@ from accredit_credentials.errors import (
     Untrusted,
 )
 from accredit_credentials.keys import PrivateKey, check_public_key
-from accredit_credentials.spiffe_id import AgentId, SpiffeId, TrustDomain
+from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 
 MAX_CHAIN = 8
 MAX_CHAIN_BYTES = 32 * 1024
+
+# The web's rules for a leaf, except that they forbid what RFC 5280 allows: a critical SAN beside a
+# subject (§4.2.1.6) and a critical EKU (§4.2.1.12). ``check_leaf`` decides about both.
+_LEAF_POLICY = (
+    ExtensionPolicy.webpki_defaults_ee()
+    .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
+)
 
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
@@ -138,7 +152,7 @@ def parse_pem(text: str) -> X509Svid:
         )
     try:
         certificates = x509.load_pem_x509_certificates(text.encode())
-    except ValueError as error:
+    except UNREADABLE as error:
         raise InvalidCertificate("expected PEM certificates, leaf first") from error
     return unverified_svid(certificates)
 
@@ -154,7 +168,7 @@ def parse_der(leaf: bytes, intermediates: tuple[bytes, ...] = ()) -> X509Svid:
         raise InvalidCertificate(f"chain has {size} bytes, the limit is {MAX_CHAIN_BYTES}")
     try:
         certificates = [x509.load_der_x509_certificate(der) for der in (leaf, *intermediates)]
-    except ValueError as error:
+    except UNREADABLE as error:
         raise InvalidCertificate("expected DER certificates, leaf first") from error
     return unverified_svid(certificates)
 
@@ -182,12 +196,13 @@ def check_leaf(leaf: x509.Certificate) -> SpiffeId:
     """
     try:
         extensions = leaf.extensions
+        subject_empty = not list(leaf.subject)
         check_public_key(leaf.public_key())
     except InvalidKey as error:
         raise InvalidCertificate(f"SVID: {error}") from error
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise InvalidCertificate("SVID has extensions that cannot be read") from error
-    spiffe_id = _spiffe_id_of(extensions, subject_empty=not list(leaf.subject))
+    except UNREADABLE as error:
+        raise InvalidCertificate("SVID has fields that cannot be read") from error
+    spiffe_id = _spiffe_id_of(extensions, subject_empty=subject_empty)
     if not spiffe_id.path:
         raise InvalidCertificate(f"leaf SVID must have a path in its SPIFFE ID, not {spiffe_id}")
     constraints = _find(extensions, x509.BasicConstraints)
@@ -213,7 +228,9 @@ def validate(
     never speak for another (SPIFFE Federation §4.2).
 
     Raises:
-        Untrusted: no bundle for its trust domain, or no path to one of its authorities.
+        InvalidCertificate: a signing certificate cannot be read.
+        Untrusted: no bundle for its trust domain, no path to one of its authorities, or it names
+            another authority than the one that signed it.
         Expired: ``now`` is outside its validity.
     """
     bundle = bundles.get(svid.spiffe_id.trust_domain)
@@ -231,22 +248,31 @@ def validate(
         .store(Store(list(bundle.x509_authorities)))
         .time(now)
         .max_chain_depth(MAX_CHAIN)
+        .extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=_LEAF_POLICY)
         .build_client_verifier()
     )
     try:
-        verifier.verify(svid.leaf, list(svid.intermediates))
+        path = verifier.verify(svid.leaf, list(svid.intermediates)).chain
     except VerificationError as error:
+        # The library's reason quotes a subject, which anybody may have chosen: escaped, short.
         raise Untrusted(
-            f"SVID of {svid.spiffe_id} has no path to an authority of its trust domain: {error}"
+            f"SVID of {svid.spiffe_id} has no path to an authority of its trust domain: "
+            f"{str(error)[:160]!r}"
         ) from error
+    # The path is proved by signatures alone, but a fact about an authority is matched by the key
+    # identifier in the leaf: a stolen issuing key must not get to write somebody else's there.
+    if not _names_its_signer(svid.leaf, path[1]):
+        raise Untrusted(
+            f"SVID of {svid.spiffe_id} names another authority than the one that signed"
+        )
     return svid
 
 
 def identity_marks(spiffe_id: SpiffeId) -> tuple[str, ...]:
     """The revocation marks that follow from the identity alone."""
     match spiffe_id.segments:
-        case ("ns", namespace, "agent", _, *_):
-            return (f"agent:{AgentId.from_spiffe_id(spiffe_id)}", f"namespace:{namespace}")
+        case ("ns", namespace, "agent", name, *_):
+            return (f"agent:{namespace}/{name}", f"namespace:{namespace}")
         case ("admin", name):
             return (f"admin:{name}",)
     return ()
@@ -278,13 +304,18 @@ def _check_signing_id(certificate: x509.Certificate, trust_domain: TrustDomain) 
     """A signing certificate's SPIFFE ID, if it has one, is its trust domain's (§3.2)."""
     try:
         san = _find(certificate.extensions, x509.SubjectAlternativeName)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise InvalidCertificate("signing certificate has unreadable extensions") from error
     if san is None:
         return
     uris = san.value.get_values_for_type(x509.UniformResourceIdentifier)
     if uris and uris != [str(trust_domain.id)]:
         raise Untrusted(f"signing certificate must have the SPIFFE ID {trust_domain.id} or none")
+
+
+def _names_its_signer(leaf: x509.Certificate, signer: x509.Certificate) -> bool:
+    extension = _find(signer.extensions, x509.SubjectKeyIdentifier)
+    return extension is not None and extension.value.digest.hex() == authority_key_id(leaf)
 
 
 def _check_extended_key_usage(extensions: x509.Extensions) -> None:

@@ -62,8 +62,6 @@ class CaTemplate:
 
 def leaf_builder(template: LeafTemplate, issuer: x509.Certificate) -> x509.CertificateBuilder:
     """The builder of a leaf SVID below ``issuer`` (X509-SVID §2 to §4)."""
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(template.spiffe_id))]
-    names += [x509.DNSName(name) for name in template.dns_names]
     builder = (
         x509.CertificateBuilder()
         .subject_name(_leaf_subject(template))
@@ -72,21 +70,10 @@ def leaf_builder(template: LeafTemplate, issuer: x509.Certificate) -> x509.Certi
         .serial_number(template.serial)
         .not_valid_before(template.not_before)
         .not_valid_after(template.not_after)
-        .add_extension(_LEAF_USAGE, critical=True)
-        .add_extension(_LEAF_EXTENDED_USAGE, critical=False)
-        .add_extension(_NOT_A_CA, critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(template.public_key), critical=False
-        )
-        .add_extension(_authority_key_identifier(issuer), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
-    if template.crl_url is None:
-        return builder
-    point = x509.DistributionPoint(
-        [x509.UniformResourceIdentifier(template.crl_url)], None, None, None
-    )
-    return builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
+    for extension, critical in _leaf_extensions(template, issuer):
+        builder = builder.add_extension(extension, critical=critical)
+    return builder
 
 
 def ca_builder(template: CaTemplate) -> x509.CertificateBuilder:
@@ -125,7 +112,7 @@ def ca_builder(template: CaTemplate) -> x509.CertificateBuilder:
 def check_signed_leaf(
     signed: x509.Certificate, template: LeafTemplate, issuer: x509.Certificate
 ) -> X509Svid:
-    """Compare what was signed with what was meant, field by field.
+    """Compare what was signed with what was meant, field by field, extension by extension.
 
     Returns the chain that is released: the leaf and its issuing CA.
 
@@ -142,6 +129,8 @@ def check_signed_leaf(
         "notBefore": svid.not_before == template.not_before,
         "notAfter": svid.not_after == template.not_after,
         "public key": signed.public_key() == template.public_key,
+        "extensions": [(extension.value, extension.critical) for extension in signed.extensions]
+        == _leaf_extensions(template, issuer),
     }
     wrong = ", ".join(name for name, same in holds.items() if not same)
     if wrong:
@@ -152,6 +141,27 @@ def check_signed_leaf(
 def subject_key_id(certificate: x509.Certificate) -> str:
     """The key identifier of a CA, in lower-case hexadecimal."""
     return _key_identifier(certificate).hex()
+
+
+def _leaf_extensions(
+    template: LeafTemplate, issuer: x509.Certificate
+) -> list[tuple[x509.ExtensionType, bool]]:
+    """Every extension of the leaf and whether it is critical, in order."""
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(template.spiffe_id))]
+    names += [x509.DNSName(name) for name in template.dns_names]
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (_LEAF_USAGE, True),
+        (_LEAF_EXTENDED_USAGE, False),
+        (_NOT_A_CA, True),
+        (x509.SubjectKeyIdentifier.from_public_key(template.public_key), False),
+        (_authority_key_identifier(issuer), False),
+        (x509.SubjectAlternativeName(names), False),
+    ]
+    if template.crl_url is not None:
+        url = x509.UniformResourceIdentifier(template.crl_url)
+        point = x509.DistributionPoint([url], None, None, None)
+        extensions.append((x509.CRLDistributionPoints([point]), False))
+    return extensions
 
 
 def _leaf_subject(template: LeafTemplate) -> x509.Name:

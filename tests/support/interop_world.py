@@ -1,0 +1,94 @@
+"""A running issuer, an agent, and what outside judges are shown of them."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from support.issuer import (
+    Admin,
+    AgentFolder,
+    RunningIssuer,
+    attest,
+    join_token_file,
+    log_in,
+    register,
+    running_issuer,
+    write_agent,
+)
+from support.judges import PemFiles, pem_of
+
+from accredit_attestors.manifest import generate_signer_key
+from accredit_client import calls
+from accredit_credentials.x509_svid import X509Identity
+from accredit_issuer.clock import system_clock
+
+
+@dataclass
+class World:
+    """A running issuer and what judges are shown of it."""
+
+    running: RunningIssuer
+    admin: Admin
+    agent: AgentFolder
+    identity: X509Identity
+    folder: Path = field(repr=False)
+
+    @property
+    def root(self) -> x509.Certificate:
+        """The one root of the bundle."""
+        (root,) = self.running.bundle.x509_authorities
+        return root
+
+    @property
+    def issuing_ca(self) -> x509.Certificate:
+        """The CA that signed the agent's SVID."""
+        (issuing_ca,) = self.identity.svid.intermediates
+        return issuing_ca
+
+    @property
+    def root_file(self) -> Path:
+        """The root in a file."""
+        file = self.folder / "root.pem"
+        file.write_text(pem_of(self.root))
+        return file
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the issuer listens."""
+        parts = urlsplit(self.running.url)
+        assert parts.hostname
+        assert parts.port
+        return parts.hostname, parts.port
+
+    def files(self, identity: X509Identity) -> PemFiles:
+        """An identity in files of its own."""
+        return PemFiles.write(self.folder / identity.svid.serial, identity)
+
+    def another(self) -> X509Identity:
+        """A new instance of the agent."""
+        return attest(self.running, self.agent, join_token_file(self.admin, self.agent))
+
+    def crl(self) -> bytes:
+        """The issuing CA's CRL, over the wire."""
+        ski = self.issuing_ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        return self.running.connect().send(calls.crl(ski.value.digest.hex()))
+
+    def server_certificate(self) -> x509.Certificate:
+        """What the issuer's own server shows."""
+        return x509.load_pem_x509_certificate(ssl.get_server_certificate(self.address).encode())
+
+
+@contextmanager
+def make_world(folder: Path, *, name: str) -> Iterator[World]:
+    """Make an issuer with a DNS name in a new folder, serve it, and attest one agent."""
+    server = {"port": 0, "names": [name]}
+    with running_issuer(folder / "issuer", server=server) as running:
+        admin = log_in(running, running.first_token)
+        agent = write_agent(folder / "agent", key=generate_signer_key(), now=system_clock())
+        register(running, admin, agent)
+        identity = attest(running, agent, join_token_file(admin, agent))
+        yield World(running, admin, agent, identity, folder)
