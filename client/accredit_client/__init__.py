@@ -1,4 +1,128 @@
 """The client: holds an identity and renews it, and checks what others present.
 
 Imports ``accredit_credentials`` and ``accredit_attestors``; meets the issuer only over the wire.
+Read from the bottom up::
+
+    serving   fastapi   asgi   http          edges: servers, applications, HTTP clients
+    guard   identity   wire   transports     effects: requests, threads, sockets
+    revocations   files                      effects: the feed, the folder
+    verify   keeper   task_tokens   trust    decisions
+    renewal   replay   tls   calls           decisions
+    answers   effects   thumbprint   errors  vocabulary
+
+The names below are loaded when they are first used: importing this package costs a millisecond.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accredit_client.answers import JwtAnswer, TaskTokenAnswer, X509Answer
+    from accredit_client.asgi import Open, Rule, TaskTokenMiddleware
+    from accredit_client.calls import Call, TaskTokenRequest
+    from accredit_client.errors import (
+        ClientError,
+        Closed,
+        IdentityExpired,
+        IdentityRefused,
+        InvalidAnswer,
+        InvalidFolder,
+        InvalidPeer,
+        InvalidTrust,
+        IssuerRefused,
+        IssuerUnreachable,
+        IssuerUntrusted,
+        NotReady,
+    )
+    from accredit_client.guard import Guard
+    from accredit_client.http import TaskTokenAuth
+    from accredit_client.identity import AgentIdentity, AsyncAgentIdentity
+    from accredit_client.keeper import Status
+    from accredit_client.renewal import State
+    from accredit_client.revocations import AsyncRevocationFeed, RevocationFeed
+    from accredit_client.tls import members_of
+    from accredit_client.trust import Trust
+    from accredit_client.verify import TaskTokenVerifier, TokenRequest
+    from accredit_client.wire import AsyncIssuer, Issuer, Timeouts
+
+__all__ = [
+    "AgentIdentity",
+    "AsyncAgentIdentity",
+    "AsyncIssuer",
+    "AsyncRevocationFeed",
+    "Call",
+    "ClientError",
+    "Closed",
+    "Guard",
+    "IdentityExpired",
+    "IdentityRefused",
+    "InvalidAnswer",
+    "InvalidFolder",
+    "InvalidPeer",
+    "InvalidTrust",
+    "Issuer",
+    "IssuerRefused",
+    "IssuerUnreachable",
+    "IssuerUntrusted",
+    "JwtAnswer",
+    "NotReady",
+    "Open",
+    "RevocationFeed",
+    "Rule",
+    "State",
+    "Status",
+    "TaskTokenAnswer",
+    "TaskTokenAuth",
+    "TaskTokenMiddleware",
+    "TaskTokenRequest",
+    "TaskTokenVerifier",
+    "Timeouts",
+    "TokenRequest",
+    "Trust",
+    "X509Answer",
+    "members_of",
+]
+
+_MODULES = {
+    "answers": ("JwtAnswer", "TaskTokenAnswer", "X509Answer"),
+    "asgi": ("Open", "Rule", "TaskTokenMiddleware"),
+    "calls": ("Call", "TaskTokenRequest"),
+    "errors": (
+        "ClientError",
+        "Closed",
+        "IdentityExpired",
+        "IdentityRefused",
+        "InvalidAnswer",
+        "InvalidFolder",
+        "InvalidPeer",
+        "InvalidTrust",
+        "IssuerRefused",
+        "IssuerUnreachable",
+        "IssuerUntrusted",
+        "NotReady",
+    ),
+    "guard": ("Guard",),
+    "http": ("TaskTokenAuth",),
+    "identity": ("AgentIdentity", "AsyncAgentIdentity"),
+    "keeper": ("Status",),
+    "renewal": ("State",),
+    "revocations": ("AsyncRevocationFeed", "RevocationFeed"),
+    "tls": ("members_of",),
+    "trust": ("Trust",),
+    "verify": ("TaskTokenVerifier", "TokenRequest"),
+    "wire": ("AsyncIssuer", "Issuer", "Timeouts"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

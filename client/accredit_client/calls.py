@@ -1,0 +1,366 @@
+"""Every call of the issuer's API, as a value (docs/api.md).
+
+A ``Call`` says what to send and how to read the reply; it sends nothing. ``wire`` sends it, in
+threads or in asyncio, and a test may look at it without either.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
+from accredit_client import answers
+from accredit_client.answers import Members
+from accredit_client.errors import InvalidAnswer, IssuerRefused
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.errors import InvalidBundle
+from accredit_credentials.keys import PrivateKey
+from accredit_credentials.revocation_feed import Statement, verify
+from accredit_credentials.spiffe_id import AgentId, TrustDomain
+from accredit_credentials.strict_json import NotStrictJson, parse_object
+
+A = TypeVar("A")
+
+DEFAULT_LIMIT = 1024 * 1024  # bytes of an answer
+STATEMENT_LIMIT = 8 * 1024 * 1024  # a snapshot of revocation facts, a CRL
+PROBLEM_PREFIX = "urn:accredit:problem:"
+
+_MAX_SHOWN = 500
+_MAX_RETRY_AFTER = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    body: bytes = field(repr=False)
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[A]):
+    """One call.
+
+    Attributes:
+        method: GET or POST.
+        path: with its query, from the issuer's root.
+        read: makes the typed answer out of the body of a good reply.
+        body: the JSON object to send.
+        limit: the most bytes of an answer that are read.
+    """
+
+    method: str
+    path: str
+    read: Callable[[bytes], A] = field(repr=False)
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
+    limit: int = DEFAULT_LIMIT
+
+    @property
+    def content(self) -> bytes | None:
+        """The body as bytes."""
+        if self.body is None:
+            return None
+        return json.dumps(self.body, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def answer(self, reply: Reply) -> A:
+        """Read the reply.
+
+        Raises:
+            IssuerRefused: the issuer said no.
+            InvalidAnswer: not of the documented form.
+        """
+        if reply.status // 100 != 2:  # noqa: PLR2004 (RFC 9110 §15.3: success)
+            raise refusal(reply)
+        return self.read(reply.body)
+
+
+def refusal(reply: Reply) -> IssuerRefused:
+    """The error that a reply other than success stands for (RFC 9457)."""
+    kind, detail = "unknown", f"HTTP status {reply.status}"
+    try:
+        problem = parse_object(reply.body)
+    except NotStrictJson:
+        problem = {}
+    if isinstance(problem.get("type"), str) and problem["type"].startswith(PROBLEM_PREFIX):
+        kind = _printable(problem["type"].removeprefix(PROBLEM_PREFIX))
+        detail = _printable(str(problem.get("detail") or problem.get("title") or detail))
+    return IssuerRefused(kind, detail, reply.status, retry_after=reply.retry_after)
+
+
+def retry_after(header: str | None) -> float | None:
+    """The header ``Retry-After`` in seconds; None for its date form and for anything odd."""
+    if header is None or not header.isascii() or not header.isdigit():
+        return None
+    return min(float(header[:10]), _MAX_RETRY_AFTER)
+
+
+def certificate_request(key: PrivateKey) -> str:
+    """A PKCS#10 request that proves possession of ``key``, in PEM.
+
+    It names nobody: the issuer decides the subject from what was attested.
+    """
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    request = builder.sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+# Trust
+
+
+def bundle(trust_domain: TrustDomain) -> Call[TrustBundle]:
+    """The trust bundle."""
+
+    def read(body: bytes) -> TrustBundle:
+        try:
+            return TrustBundle.parse(trust_domain, body)
+        except InvalidBundle as error:
+            raise InvalidAnswer(f"the issuer's trust bundle: {error}") from error
+
+    return Call(method="GET", path="/v1/bundle", read=read)
+
+
+def unverified_bundle() -> Call[bytes]:
+    """The trust bundle as it came, for someone who does not know the trust domain yet."""
+    return Call(method="GET", path="/v1/bundle", read=bytes)
+
+
+def crl(authority: str) -> Call[bytes]:
+    """The CRL of one issuing CA, in DER."""
+    path = f"/v1/crl/{quote(authority, safe='')}.crl"
+    return Call(method="GET", path=path, read=bytes, limit=STATEMENT_LIMIT)
+
+
+def revocations(*, after: int, bundle: TrustBundle) -> Call[Statement]:
+    """The facts after a sequence number, verified; a snapshot for 0."""
+
+    def read(body: bytes) -> Statement:
+        return verify(_ascii(body).strip(), bundle=bundle)
+
+    path = _path("/v1/revocations", after=after)
+    return Call(method="GET", path=path, read=read, limit=STATEMENT_LIMIT)
+
+
+def revocation_stream(*, after: int) -> Call[bytes]:
+    """The feed of signed statements; to be streamed, not read at once."""
+    path = _path("/v1/revocations/stream", after=after)
+    return Call(method="GET", path=path, read=bytes, limit=STATEMENT_LIMIT)
+
+
+def log_key() -> Call[str]:
+    """The log's verifier key (C2SP vkey)."""
+    return Call(method="GET", path="/v1/log/key", read=_ascii)
+
+
+def log_checkpoint() -> Call[str]:
+    """The log's newest signed checkpoint."""
+    return Call(method="GET", path="/v1/log/checkpoint", read=_utf8)
+
+
+def log_tile(level: str, path: str) -> Call[bytes]:
+    """A hash tile (``level`` a number) or an entry bundle (``level`` is ``entries``)."""
+    where = f"/v1/log/tile/{quote(level, safe='')}/{quote(path, safe='/')}"
+    return Call(method="GET", path=where, read=bytes)
+
+
+# Agents
+
+
+def nonce() -> Call[answers.NonceAnswer]:
+    """A nonce for one attestation."""
+    return _post("/v1/attestations/nonce", answers.NonceAnswer.of, {})
+
+
+def attestation(
+    *, nonce: str, csr: str, evidence: Sequence[Mapping[str, Any]]
+) -> Call[answers.X509Answer]:
+    """A first SVID, against evidence."""
+    body = {"nonce": nonce, "csr": csr, "evidence": list(evidence)}
+    return _post("/v1/attestations", answers.X509Answer.of, body)
+
+
+def x509_svid(
+    *, csr: str, evidence: Sequence[Mapping[str, Any]] | None = None
+) -> Call[answers.X509Answer]:
+    """A further SVID for the one that this connection shows, with a new key."""
+    body: dict[str, Any] = {"csr": csr}
+    if evidence is not None:
+        body["evidence"] = list(evidence)
+    return _post("/v1/svids/x509", answers.X509Answer.of, body)
+
+
+def jwt_svid(*, audience: Sequence[str]) -> Call[answers.JwtAnswer]:
+    """A JWT-SVID for the holder of this connection's SVID."""
+    return _post("/v1/svids/jwt", answers.JwtAnswer.of, {"audience": list(audience)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTokenRequest:
+    """What a task token is asked for.
+
+    Attributes:
+        resource: as the manifest declares it.
+        actions: of that resource.
+        purpose: what the task is for, in plain words.
+        task_id: an earlier task of this instance, to get a further token for it.
+        parent: the task that this one is a part of.
+        principal: on whose behalf; None for the agent itself.
+        binding: ``certificate``, ``dpop`` or ``bearer``.
+        jkt: the thumbprint of the DPoP key, for the binding ``dpop``.
+    """
+
+    resource: str
+    actions: tuple[str, ...]
+    purpose: str
+    task_id: str | None = None
+    parent: str | None = None
+    principal: str | None = None
+    binding: str = "certificate"
+    jkt: str | None = None
+
+
+def task_token(request: TaskTokenRequest) -> Call[answers.TaskTokenAnswer]:
+    """A task token."""
+    binding = {"kind": request.binding}
+    if request.jkt is not None:
+        binding["jkt"] = request.jkt
+    body: dict[str, Any] = {
+        "resource": request.resource,
+        "actions": list(request.actions),
+        "task": {"purpose": request.purpose, "id": request.task_id, "parent": request.parent},
+        "binding": binding,
+    }
+    if request.principal is not None:
+        body["principal"] = request.principal
+    return _post("/v1/task-tokens", answers.TaskTokenAnswer.of, body)
+
+
+# Administration
+
+
+def enrolment(*, token: str, csr: str) -> Call[answers.X509Answer]:
+    """An admin's first SVID, against the one-time token."""
+    return _post("/v1/admins/enrolment", answers.X509Answer.of, {"token": token, "csr": csr})
+
+
+def whoami() -> Call[answers.WhoamiAnswer]:
+    """Who the issuer takes the holder of this connection's SVID for."""
+    return _get("/v1/whoami", answers.WhoamiAnswer.of)
+
+
+def admins() -> Call[tuple[answers.Admin, ...]]:
+    """Every admin."""
+    return _get("/v1/admins", lambda members: members.each("admins", answers.Admin.of))
+
+
+def add_admin(*, name: str, role: str, namespaces: Sequence[str]) -> Call[answers.Admin]:
+    """A new admin, with the token that enrols them."""
+    body = {"name": name, "role": role, "namespaces": list(namespaces)}
+    return _post("/v1/admins", answers.Admin.of, body)
+
+
+def signers() -> Call[tuple[answers.SignerRecord, ...]]:
+    """Every signer."""
+    return _get("/v1/signers", lambda members: members.each("signers", answers.SignerRecord.of))
+
+
+def add_signer(
+    *, name: str, public_key: str, namespaces: Sequence[str]
+) -> Call[answers.SignerRecord]:
+    """A new signer; ``public_key`` is PEM."""
+    body = {"name": name, "public_key": public_key, "namespaces": list(namespaces)}
+    return _post("/v1/signers", answers.SignerRecord.of, body)
+
+
+def register_manifest(*, envelope: str) -> Call[answers.ManifestRecord]:
+    """Register a signed manifest."""
+    return _post("/v1/manifests", answers.ManifestRecord.of, {"envelope": envelope})
+
+
+def manifests(*, agent: AgentId | None = None) -> Call[tuple[answers.ManifestRecord, ...]]:
+    """The registered manifests, of one agent or of all."""
+    path = _path("/v1/manifests", agent=agent)
+    return _get(path, lambda members: members.each("manifests", answers.ManifestRecord.of))
+
+
+def manifest(digest: str) -> Call[answers.ManifestRecord]:
+    """One manifest with its envelope."""
+    return _get(f"/v1/manifests/{quote(digest, safe=':')}", answers.ManifestRecord.of)
+
+
+def agents() -> Call[tuple[answers.AgentRecord, ...]]:
+    """Every agent that the caller may see."""
+    return _get("/v1/agents", lambda members: members.each("agents", answers.AgentRecord.of))
+
+
+def agent(agent_id: AgentId) -> Call[answers.AgentRecord]:
+    """One agent with its manifests and instances."""
+    return _get(f"/v1/agents/{agent_id}", answers.AgentRecord.of)
+
+
+def join_token(agent_id: AgentId, *, ttl_seconds: int) -> Call[answers.JoinTokenAnswer]:
+    """A new join token for an agent."""
+    body = {"ttl_seconds": ttl_seconds}
+    return _post(f"/v1/agents/{agent_id}/join-tokens", answers.JoinTokenAnswer.of, body)
+
+
+def revoke(*, target: str, kind: str, reason: str) -> Call[tuple[answers.FactRecord, ...]]:
+    """Say that from now on nothing matching ``target`` is valid (or is again)."""
+    body = {"target": target, "kind": kind, "reason": reason}
+    return _post("/v1/revocations", _facts, body)
+
+
+def revocation_facts() -> Call[tuple[answers.FactRecord, ...]]:
+    """Every fact, as admins see it."""
+    return _get("/v1/revocations/facts", _facts)
+
+
+def log_entries(*, after: int, limit: int) -> Call[answers.LogPage]:
+    """Entries of the log, from index ``after``."""
+    return _get(_path("/v1/log/entries", after=after, limit=limit), answers.LogPage.of)
+
+
+def log_explain(subject: str) -> Call[answers.Explanation]:
+    """What the log says about a jti, a serial or an instance, with proofs."""
+    return _get(f"/v1/log/explain/{quote(subject, safe='')}", answers.Explanation.of)
+
+
+def _get(path: str, read: Callable[[Members], A]) -> Call[A]:
+    return Call(method="GET", path=path, read=lambda body: read(Members.parse(body)))
+
+
+def _post(path: str, read: Callable[[Members], A], body: Mapping[str, Any]) -> Call[A]:
+    return Call(method="POST", path=path, read=lambda text: read(Members.parse(text)), body=body)
+
+
+def _path(path: str, **query: object) -> str:
+    values = {name: str(value) for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(values)}" if values else path
+
+
+def _facts(members: Members) -> tuple[answers.FactRecord, ...]:
+    return members.each("facts", answers.FactRecord.of)
+
+
+def _ascii(body: bytes) -> str:
+    return _decoded(body, "ascii")
+
+
+def _utf8(body: bytes) -> str:
+    return _decoded(body, "utf-8")
+
+
+def _decoded(body: bytes, encoding: str) -> str:
+    try:
+        return body.decode(encoding)
+    except UnicodeDecodeError:
+        raise InvalidAnswer(f"the issuer's answer must be {encoding} text") from None
+
+
+def _printable(text: str) -> str:
+    """The issuer's words as they may stand in a log line: no line break, no escape, bounded."""
+    return "".join(c if c.isprintable() else "�" for c in text[:_MAX_SHOWN])

@@ -1,0 +1,121 @@
+"""``accredit revoke``, ``suspend``, ``restore`` and ``facts``: taking back, at once."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+from accredit_client import calls
+from accredit_client.answers import FactRecord
+from accredit_client.cli import options, output, session
+from accredit_client.cli.framework import example, top_level
+from accredit_credentials.revocation import FactKind, Target
+
+app = top_level()
+
+
+class Kind(StrEnum):
+    """What can be taken back."""
+
+    AGENT = "agent"
+    MANIFEST = "manifest"
+    INSTANCE = "instance"
+    SERIAL = "serial"
+    JTI = "jti"
+    TASK = "task"
+    NAMESPACE = "namespace"
+    SIGNER = "signer"
+    OWNER = "owner"
+    AUTHORITY = "authority"
+    ADMIN = "admin"
+
+
+KindArgument = Annotated[
+    Kind, typer.Argument(metavar="KIND", show_choices=False, help=f"One of {', '.join(Kind)}.")
+]
+Which = Annotated[str, typer.Argument(metavar="TARGET", help="Which one.")]
+Reason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why, for the log and for whom it hits.")
+]
+
+
+@app.command(
+    epilog=example(
+        "accredit revoke agent support/summarizer --reason 'leaked its prompt'",
+        "accredit revoke instance 5a1f0c9e-… --reason 'odd requests'",
+        "accredit revoke owner ada@example.com --reason 'left the company'",
+    )
+)
+def revoke(
+    what: KindArgument,
+    target: Which,
+    reason: Reason,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Say that from now on nothing of it is valid. Nothing takes this back."""
+    _state(FactKind.REVOKED, what, target, reason, profile=profile, as_json=as_json)
+
+
+@app.command(
+    epilog=example("accredit suspend agent support/summarizer --reason 'checking an alert'")
+)
+def suspend(
+    what: KindArgument,
+    target: Which,
+    reason: Reason,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Say that nothing of it is valid until it is restored."""
+    _state(FactKind.SUSPENDED, what, target, reason, profile=profile, as_json=as_json)
+
+
+@app.command(epilog=example("accredit restore agent support/summarizer --reason 'false alarm'"))
+def restore(
+    what: KindArgument,
+    target: Which,
+    reason: Reason,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """End a suspension."""
+    _state(FactKind.RESTORED, what, target, reason, profile=profile, as_json=as_json)
+
+
+@app.command(epilog=example("accredit facts", "accredit facts --json | jq -r '.[].target'"))
+def facts(
+    profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
+) -> None:
+    """List what is revoked and suspended, by whom and why."""
+    with session.open_issuer(profile) as issuer:
+        found = issuer.send(calls.revocation_facts())
+    if as_json:
+        output.document(found)
+    else:
+        _print_facts(found, empty="nothing is revoked or suspended")
+
+
+def _state(
+    kind: FactKind, what: Kind, target: str, reason: str, *, profile: str, as_json: bool
+) -> None:
+    named = str(Target.parse(f"{what.value}:{target}"))
+    with session.open_issuer(profile) as issuer:
+        started = perf_counter()
+        stated = issuer.send(calls.revoke(target=named, kind=kind.value, reason=reason))
+        milliseconds = (perf_counter() - started) * 1000
+    if as_json:
+        output.document({"facts": stated, "milliseconds": round(milliseconds, 1)})
+        return
+    _print_facts(stated, empty="the issuer stated nothing")
+    output.note(f"in force after {milliseconds:.0f} ms")
+
+
+def _print_facts(facts: Sequence[FactRecord], *, empty: str) -> None:
+    output.table(
+        ("FACT", "TARGET", "KIND", "SINCE", "BY", "REASON"),
+        [(f.sequence, f.target, f.kind, f.at, f.actor, f.reason) for f in facts],
+        empty=empty,
+    )

@@ -1,0 +1,155 @@
+"""``accredit run``: a command that has an identity, and never sees how.
+
+The credentials stand in a private folder, renewed in time. The issuer's revocation feed is followed
+too, so that a revoked agent is stopped within a moment rather than at its next renewal.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accredit_client.cli import options, output
+from accredit_client.cli.child import Child
+from accredit_client.cli.framework import example, top_level
+from accredit_client.cli.local_files import make_private_folder
+from accredit_client.cli.problems import Failed
+from accredit_client.cli.trust_option import trust_of
+from accredit_client.effects import utc_now
+from accredit_client.errors import ClientError, IdentityRefused
+from accredit_client.files import FOLDER_VARIABLE, FolderContent, write_folder
+from accredit_client.identity import AgentIdentity
+from accredit_client.renewal import State
+from accredit_credentials.errors import Revoked, Stale
+
+app = top_level()
+
+PULSE = 0.5  # seconds between looks at the identity
+
+
+@app.command(
+    epilog=example(
+        "accredit run --url https://issuer:8443 --trust bundle.json \\",
+        "  --manifest agent.manifest.json --code-root . --join-token-file join-token \\",
+        "  -- python agent.py",
+    ),
+    context_settings={"allow_interspersed_args": False},
+)
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run.")],
+    *,
+    url: options.Url,
+    trust: options.Trust,
+    manifest: options.ManifestFile,
+    code_root: options.CodeRoot,
+    join_token_file: options.JoinTokenFile,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", metavar="DIR", help="Private folder; a temporary one by default."),
+    ] = None,
+    stop_on_revocation: Annotated[
+        bool,
+        typer.Option(
+            "--stop-on-revocation/--go-on", help="End the command when its identity is revoked."
+        ),
+    ] = True,
+) -> None:
+    """Run a command with an identity that is kept fresh.
+
+    The command finds svid.pem, svid_key.pem and bundle.pem in the folder that ACCREDIT_FOLDER
+    names. It gets the signals that this process gets, and its exit code is returned.
+    """
+    # Before the join token is spent: whatever can fail without it should.
+    if shutil.which(command[0]) is None:
+        raise Failed(f"command {command[0]} was not found, or may not be executed")
+    if folder is not None:
+        make_private_folder(folder)
+    identity = AgentIdentity(
+        issuer_url=url,
+        trust=trust_of(trust),
+        manifest_file=manifest,
+        code_root=code_root,
+        join_token_file=join_token_file,
+        revocations=True,
+    )
+    with ExitStack() as open_things:
+        open_things.enter_context(identity)
+        place = folder or open_things.enter_context(_temporary_folder())
+        kept = _KeptFolder(place.absolute(), url, identity)
+        kept.refresh()
+        raise typer.Exit(_supervise(command, kept, stop=stop_on_revocation))
+
+
+class _KeptFolder:
+    """The folder, brought in line with the identity whenever that has changed."""
+
+    def __init__(self, path: Path, url: str, identity: AgentIdentity) -> None:
+        self.path = path
+        self.identity = identity
+        self._url = url
+        self._written: FolderContent | None = None
+
+    def refresh(self) -> None:
+        """Write what is new.
+
+        Raises:
+            ClientError: there is nothing that may be used, or the folder cannot be written.
+        """
+        content = FolderContent(self._url, self.identity.bundle, self.identity.x509)
+        if content != self._written:
+            write_folder(self.path, content)
+            self._written = content
+
+
+def _supervise(command: Sequence[str], kept: _KeptFolder, *, stop: bool) -> int:
+    told: set[str] = set()
+
+    def say_once(what: str, message: str, hint: str) -> None:
+        if what not in told:
+            told.add(what)
+            output.error(message, hint)
+
+    environment = {**os.environ, FOLDER_VARIABLE: str(kept.path)}
+    with Child(command, environment) as child:
+        while (code := child.wait(PULSE)) is None:
+            if taken_back := _taken_back(kept.identity):
+                then = "the command is stopped" if stop else "the command goes on without it"
+                say_once("revoked", taken_back, then)
+                if stop:
+                    child.stop()
+                continue
+            try:
+                kept.refresh()
+            except ClientError as error:
+                say_once("folder", str(error), error.hint or "trying again")
+            if kept.identity.status.state is State.LATE:
+                why = kept.identity.status.last_error
+                say_once("late", f"renewal is late: {why}", "trying again")
+    return code
+
+
+def _taken_back(identity: AgentIdentity) -> str | None:
+    """Why the identity is not ours any more; None while it is."""
+    try:
+        svid = identity.x509.svid
+        if identity.facts is not None:
+            identity.facts.check(svid.marks(), now=utc_now(), max_age=float("inf"))
+    except (IdentityRefused, Revoked) as error:
+        return str(error)
+    except (ClientError, Stale):
+        return None  # over, or nothing known yet: not taken back
+    return None
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    # In memory where there is such a place: the key then never reaches a disk.
+    with tempfile.TemporaryDirectory(
+        prefix="accredit-", dir=os.environ.get("XDG_RUNTIME_DIR")
+    ) as name:
+        yield Path(name)

@@ -1,0 +1,118 @@
+"""Every error of this package, as one tree.
+
+    ClientError
+    ├── IssuerUnreachable      nobody answered, in time and in full
+    ├── IssuerUntrusted        somebody answered who is not the issuer of the trust domain
+    ├── IssuerRefused          the issuer said no; ``kind`` says why (docs/api.md, Problems)
+    ├── InvalidAnswer          the issuer's answer is not of the documented form
+    ├── InvalidTrust           a file or a pin that trust cannot start from
+    ├── InvalidFolder          an identity folder that is missing, unsafe or torn
+    ├── InvalidPeer            nobody, or nonsense, where a peer has to be named
+    ├── NotReady               used before its first success
+    ├── Closed                 used after its end, or in a forked process
+    ├── IdentityExpired        the SVID is over and could not be renewed
+    ├── IdentityRefused        the issuer has taken the identity back
+    ├── ProofRefused           a DPoP proof that does not prove this request
+    │   └── Replayed           one that was used before
+    └── ReplayMemoryFull       no room to remember a proof: refused rather than forgotten
+
+What ``accredit_credentials`` refuses keeps its own names (``Expired``, ``Revoked``, …). A message
+says which value was wrong and what was expected; advice stands apart, in ``hint``. Neither carries
+a token, a key or any other secret.
+"""
+
+
+class ClientError(Exception):
+    """Root of all errors raised by ``accredit_client``."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class IssuerUnreachable(ClientError):
+    """Nobody answered, in time and in full."""
+
+
+class IssuerUntrusted(ClientError):
+    """Somebody answered who is not the issuer of the trust domain."""
+
+
+class IssuerRefused(ClientError):
+    """The issuer said no.
+
+    Attributes:
+        kind: the last part of the problem's type, as ``not-declared``.
+        detail: what was wrong, in the issuer's words.
+        status: the HTTP status.
+        retry_after: seconds after which to ask again, where the issuer said so.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        status: int,
+        *,
+        retry_after: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(f"the issuer refused ({kind}): {detail}", hint=hint)
+        self.kind = kind
+        self.detail = detail
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def for_good(self) -> bool:
+        """Whether asking again with the same identity is pointless."""
+        return self.kind in {"revoked", "forbidden"}
+
+    @property
+    def for_now(self) -> bool:
+        """Whether the issuer could not, rather than would not."""
+        return self.status >= 500 or self.kind == "busy"  # noqa: PLR2004 (RFC 9110 §15.6)
+
+
+class InvalidAnswer(ClientError):
+    """The issuer's answer is not of the documented form."""
+
+
+class InvalidTrust(ClientError):
+    """Trust cannot start from this file or pin."""
+
+
+class InvalidFolder(ClientError):
+    """The identity folder is missing, unsafe or torn."""
+
+
+class InvalidPeer(ClientError):
+    """Nobody, or nonsense, stands where a peer has to be named."""
+
+
+class NotReady(ClientError):
+    """It was used before its first success."""
+
+
+class Closed(ClientError):
+    """It was used after its end, or in a process forked from its own."""
+
+
+class IdentityExpired(ClientError):
+    """The SVID is over and could not be renewed."""
+
+
+class IdentityRefused(ClientError):
+    """The issuer has taken the identity back."""
+
+
+class ProofRefused(ClientError):
+    """The DPoP proof does not prove this request."""
+
+
+class Replayed(ProofRefused):
+    """The DPoP proof was used before."""
+
+
+class ReplayMemoryFull(ClientError):
+    """No room is left to remember a proof."""

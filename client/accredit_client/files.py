@@ -1,0 +1,189 @@
+"""An identity in a folder, for programs that read files.
+
+``accredit run`` writes it, ``AgentIdentity.from_folder`` reads it::
+
+    svid.pem  svid_key.pem  bundle.pem  bundle.json  issuer.json
+
+The five belong together, so they change together: each set is a folder of its own, and the names
+above are links through ``.current``, which one rename moves from set to set. A reader that
+resolves ``.current`` once never sees a key beside another key's certificate; neither does anyone
+after a crash. The folder is 0700 and every file is 0600 from its first byte on.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+
+from accredit_client.errors import InvalidFolder
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.errors import CredentialError
+from accredit_credentials.keys import check_public_key
+from accredit_credentials.spiffe_id import TrustDomain
+from accredit_credentials.strict_json import NotStrictJson, parse_object
+from accredit_credentials.x509_svid import X509Identity, parse_pem
+
+FOLDER_VARIABLE = "ACCREDIT_FOLDER"
+
+_CURRENT = ".current"
+_SET_PREFIX = ".set-"
+_NAMES = ("svid.pem", "svid_key.pem", "bundle.pem", "bundle.json", "issuer.json")
+_MAX_BYTES = 1024 * 1024
+_READS = 3  # a set may be removed under a reader once or twice, not for ever
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True)
+class FolderContent:
+    """What a folder holds: one identity, what it trusts, and where its issuer is."""
+
+    issuer_url: str
+    bundle: TrustBundle
+    identity: X509Identity = field(repr=False)
+
+
+def write_folder(folder: Path, content: FolderContent) -> None:
+    """Put a new set into the folder, in one step.
+
+    Raises:
+        InvalidFolder: somebody else owns it or may look into it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_private(folder)
+        fresh = folder / f"{_SET_PREFIX}{secrets.token_hex(8)}"
+        fresh.mkdir(mode=0o700)
+        for name, text in zip(_NAMES, _texts(content), strict=True):
+            _write(fresh / name, text)
+        _sync(fresh)
+        _link(folder / _CURRENT, fresh.name)
+        for name in _NAMES:
+            _link(folder / name, f"{_CURRENT}/{name}")
+        _sync(folder)
+        for old in folder.glob(f"{_SET_PREFIX}*"):
+            if old.name != fresh.name:
+                shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise InvalidFolder(f"folder {folder} cannot be written: {error.strerror}") from error
+
+
+def read_folder(folder: Path) -> FolderContent:
+    """Read the folder's one set.
+
+    Raises:
+        InvalidFolder: missing, open to others, or not of one piece.
+    """
+    try:
+        _check_private(folder)
+        texts = _read_set(folder)
+    except OSError as error:
+        raise InvalidFolder(
+            f"folder {folder} cannot be read: {error.strerror}",
+            hint="accredit run keeps the folder fresh: is it running?",
+        ) from error
+    try:
+        return _content(texts)
+    except (CredentialError, NotStrictJson, ValueError) as error:
+        # A parser's words may quote what it read, and one of these files is a private key.
+        said = f": {error}" if isinstance(error, CredentialError) else ""
+        raise InvalidFolder(f"folder {folder} does not hold an identity{said}") from None
+
+
+def version_of(folder: Path) -> str | None:
+    """Something that changes with each set; None where the folder has none."""
+    try:
+        return str((folder / _CURRENT).readlink())
+    except OSError:
+        return None
+
+
+def _texts(content: FolderContent) -> tuple[bytes, ...]:
+    issuer = {
+        "issuer_url": content.issuer_url,
+        "trust_domain": str(content.bundle.trust_domain),
+    }
+    return (
+        content.identity.svid.pem.encode(),
+        content.identity.key_pem,
+        content.bundle.x509_pem.encode(),
+        content.bundle.to_json().encode(),
+        json.dumps(issuer).encode(),
+    )
+
+
+def _content(texts: dict[str, bytes]) -> FolderContent:
+    issuer = parse_object(texts["issuer.json"])
+    url, name = issuer.get("issuer_url"), issuer.get("trust_domain")
+    if not isinstance(url, str) or not isinstance(name, str):
+        raise NotStrictJson("issuer.json must have issuer_url and trust_domain")
+    key = serialization.load_pem_private_key(texts["svid_key.pem"], password=None)
+    check_public_key(key.public_key())
+    svid = parse_pem(texts["svid.pem"].decode("ascii"))
+    bundle = TrustBundle.parse(TrustDomain.parse(name), texts["bundle.json"])
+    return FolderContent(url, bundle, X509Identity.of(svid, key))  # type: ignore[arg-type]
+
+
+def _read_set(folder: Path) -> dict[str, bytes]:
+    for attempt in range(_READS):
+        version = version_of(folder)
+        place = folder / version if version is not None else folder
+        try:
+            return {name: _read(place / name) for name in _NAMES}
+        except FileNotFoundError:
+            if attempt == _READS - 1:
+                raise
+    raise AssertionError  # the loop returns or raises
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        if path.name == "svid_key.pem" and os.fstat(file.fileno()).st_mode & _OTHERS:
+            raise InvalidFolder(f"{path} must be closed to group and others (mode 0600)")
+        text = file.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise InvalidFolder(f"{path} is larger than {_MAX_BYTES} bytes")
+    return text
+
+
+def _write(path: Path, text: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _link(path: Path, target: str) -> None:
+    """Point a link at its target, in one step; leave it where it points there already."""
+    try:
+        if str(path.readlink()) == target:
+            return
+    except OSError:
+        pass  # not there, or not a link: it becomes one
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    fresh.symlink_to(target)
+    fresh.replace(path)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_private(folder: Path) -> None:
+    """The folder is ours, a folder, and closed to everyone else."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise InvalidFolder(f"{folder} must be a folder, and no link to one")
+    if status.st_uid != os.geteuid():
+        raise InvalidFolder(f"folder {folder} belongs to user {status.st_uid}, not to us")
+    if status.st_mode & _OTHERS:
+        raise InvalidFolder(f"folder {folder} must be closed to group and others (mode 0700)")

@@ -1,0 +1,192 @@
+"""What a resource server says to a request: the decision of ``verify``, in HTTP's words.
+
+One place reads the headers, one place maps each refusal to a status, a problem document and a
+challenge (RFC 6750 §3, RFC 9449 §7.1). ``asgi`` and ``fastapi`` both go through it. A refusal
+names what was wrong, and never repeats a token, a proof, or the reason of a revocation fact.
+"""
+
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from accredit_client.errors import ClientError, ProofRefused, ReplayMemoryFull
+from accredit_client.verify import TaskTokenVerifier, TokenRequest
+from accredit_credentials.asgi_peer import peer_certificate
+from accredit_credentials.errors import (
+    CredentialError,
+    NotGranted,
+    Revoked,
+    Stale,
+)
+from accredit_credentials.task_token import TaskToken
+
+Scope = MutableMapping[str, Any]
+
+STATE_KEY = "task_token"
+PROBLEM_PREFIX = "urn:accredit:problem:"
+
+_DPOP_ALGORITHMS = "ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512"
+_RETRY_AFTER = 1  # seconds: the feed reconnects by itself
+# RFC 6750 §3 allows these and no quote or backslash; everything else becomes a space.
+_QUOTABLE = frozenset(chr(c) for c in range(0x20, 0x7F)) - {'"', "\\"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A refusal as HTTP: a problem document (RFC 9457) with its headers."""
+
+    status: int
+    kind: str
+    title: str
+    detail: str
+    challenges: tuple[str, ...] = ()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The problem document."""
+        return {
+            "type": f"{PROBLEM_PREFIX}{self.kind}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The headers beside it."""
+        headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
+        headers += [("www-authenticate", challenge) for challenge in self.challenges]
+        if self.status == 503:  # noqa: PLR2004 (RFC 9110 §15.6.4)
+            headers.append(("retry-after", str(_RETRY_AFTER)))
+        return headers
+
+
+class RequestRefused(ClientError):
+    """A request that is refused; ``problem`` is the answer to send."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+class Guard:
+    """Decides about ASGI requests.
+
+    Args:
+        verifier: decides about task tokens.
+        public_url: ``https://host[:port]``, where clients reach this server. DPoP proofs are made
+            for it; what a request's Host header says is its sender's opinion.
+    """
+
+    def __init__(self, verifier: TaskTokenVerifier, *, public_url: str) -> None:
+        parts = urlsplit(public_url)
+        if parts.scheme != "https" or not parts.netloc or parts.path not in {"", "/"}:
+            raise ValueError(f"public_url {public_url!r} must have the form https://host[:port]")
+        self._verifier = verifier
+        self._base = f"https://{parts.netloc}"
+
+    def decide(self, scope: Scope, *, resource: str, action: str) -> TaskToken:
+        """Let a request do ``action`` on ``resource``, or refuse it.
+
+        Raises:
+            RequestRefused: with the answer to send.
+        """
+        try:
+            request = self._read(scope)
+            return self._verifier.verify_request(request, resource=resource, action=action)
+        except (CredentialError, ProofRefused, ReplayMemoryFull) as error:
+            raise RequestRefused(_problem_of(error, f"{resource}:{action}")) from error
+
+    def _read(self, scope: Scope) -> TokenRequest:
+        authorization = _only(scope, b"authorization")
+        if authorization is None:
+            raise RequestRefused(_NO_TOKEN)
+        scheme, _, token = authorization.partition(" ")
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        return TokenRequest(
+            scheme=scheme.lower(),
+            token=token.strip(" "),
+            proof=_only(scope, b"dpop"),
+            certificate=peer_certificate(scope),
+            method=scope["method"],
+            url=f"{self._base}{raw_path.decode('latin-1')}",
+        )
+
+
+def not_covered() -> RequestRefused:
+    """The refusal of a request that no rule is about."""
+    return RequestRefused(
+        Problem(403, "forbidden", "not allowed", "no rule of this server allows this request")
+    )
+
+
+def _only(scope: Scope, name: bytes) -> str | None:
+    """The one value of a header; two would be two opinions."""
+    values = [value for key, value in _headers(scope) if key == name]
+    if not values:
+        return None
+    if len(values) > 1:
+        shown = name.decode().title()
+        raise RequestRefused(
+            Problem(
+                400,
+                "malformed",
+                "malformed request",
+                f"the request must have one {shown} header",
+                _challenges("invalid_request", f"the request must have one {shown} header"),
+            )
+        )
+    return values[0].decode("latin-1")
+
+
+def _headers(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
+    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    return headers
+
+
+def _problem_of(error: Exception, asked: str) -> Problem:
+    detail = str(error)
+    match error:
+        case Stale() | ReplayMemoryFull():
+            return Problem(503, "unavailable", "cannot decide now", detail)
+        case NotGranted():
+            return Problem(
+                403,
+                "not-declared",
+                "not granted",
+                detail,
+                _challenges("insufficient_scope", detail, scope=asked),
+            )
+        case Revoked():
+            # The reason is the security team's, not the revoked one's.
+            detail = "the credential was taken back"
+            return Problem(401, "revoked", "revoked", detail, _challenges("invalid_token", detail))
+        case ProofRefused():
+            code = "invalid_dpop_proof"
+        case _:
+            code = "invalid_token"
+    title = "the task token is not accepted"
+    return Problem(401, "unauthenticated", title, detail, _challenges(code, detail))
+
+
+def _challenges(code: str | None, detail: str = "", *, scope: str | None = None) -> tuple[str, ...]:
+    """One challenge for each scheme that we take (RFC 9449 §7.1)."""
+    members = []
+    if code is not None:
+        said = "".join(c if c in _QUOTABLE else " " for c in detail)
+        members = [f'error="{code}"', f'error_description="{said}"']
+    if scope is not None:
+        members.append(f'scope="{scope}"')
+    bearer = ", ".join(members)
+    dpop = ", ".join([*members, f'algs="{_DPOP_ALGORITHMS}"'])
+    return (f"DPoP {dpop}", f"Bearer {bearer}".rstrip())
+
+
+_NO_TOKEN = Problem(
+    401,
+    "unauthenticated",
+    "a task token is needed",
+    "the request has no Authorization header",
+    _challenges(None),
+)

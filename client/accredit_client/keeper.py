@@ -1,0 +1,478 @@
+"""What an identity knows and what it does next, without doing any of it.
+
+A keeper holds the SVID, its key and the bundle of the moment (``Held``, replaced as a whole), says
+when something is due (``pause``), and says it as a ``Talk``: a generator that yields what has to
+be done, a ``Call`` to send or ``Blocking`` work to run, and is sent the result. ``identity`` runs
+talks in a thread or in asyncio; both therefore behave alike.
+
+``IssuerKeeper`` attests, renews and refreshes over the wire. ``FolderKeeper`` follows a folder
+that ``accredit run`` keeps fresh.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from accredit_attestors.contract import Attestor, CollectContext
+from accredit_client import calls, renewal
+from accredit_client.answers import X509Answer
+from accredit_client.calls import Call
+from accredit_client.effects import Clock, Draw
+from accredit_client.errors import (
+    ClientError,
+    IdentityExpired,
+    IdentityRefused,
+    InvalidAnswer,
+    IssuerRefused,
+    NotReady,
+)
+from accredit_client.files import FolderContent, read_folder, version_of
+from accredit_client.renewal import Life, State
+from accredit_client.trust import Trust, newer
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.errors import Expired, Untrusted
+from accredit_credentials.keys import PrivateKey, generate_key
+from accredit_credentials.tls import SpiffeContext
+from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
+
+LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while its SVID expires
+FOLDER_POLL = 2.0  # seconds between looks at a folder's link
+
+_EXPIRED_HINT = "where a join token proved the agent, put a new join token into the same file"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """Work that may block: reading files, measuring code, the first connection."""
+
+    run: Callable[[], Any]
+
+
+View = tuple[TrustBundle, X509Identity | None]
+"""What a TLS context is made from."""
+
+Talk = Generator[Call[Any] | Blocking, Any, None]
+
+
+class Conversation:
+    """A talk under way: what it wants now, until it wants nothing more."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self.wanted: Call[Any] | Blocking | None = next(talk, None)
+
+    def answered(self, result: object) -> None:
+        """Go on with the result of what was wanted."""
+        self._advance(lambda: self._talk.send(result))
+
+    def failed(self, error: Exception) -> None:
+        """Let the talk decide what a failure means; most let it through."""
+        self._advance(lambda: self._talk.throw(error))
+
+    def _advance(self, step: Callable[[], Call[Any] | Blocking]) -> None:
+        try:
+            self.wanted = step()
+        except StopIteration:
+            self.wanted = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One identity, and what it trusts. Never changed: the next one takes its place."""
+
+    bundle: TrustBundle
+    identity: X509Identity = field(repr=False)
+    life: Life
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How an identity is doing.
+
+    Attributes:
+        state: what it is worth now.
+        age: seconds since its SVID was made; None before the first.
+        expires_in: seconds until it ends, negative after; None before the first.
+        stale_for: seconds since it should have been renewed.
+        failures: tries in a row that failed.
+        renewals: SVIDs that were obtained so far.
+        last_error: why the last try failed; None after a success.
+    """
+
+    state: State
+    age: float | None
+    expires_in: float | None
+    stale_for: float
+    failures: int
+    renewals: int
+    last_error: Exception | None
+
+
+class Keeper(ABC):
+    """What both kinds of keeper share. Safe to read from any thread; one thread or task talks."""
+
+    def __init__(self, *, clock: Clock, draw: Draw) -> None:
+        self.clock = clock
+        self._draw = draw
+        self._held: Held | None = None
+        self._refused: IssuerRefused | None = None
+        self._last_error: Exception | None = None
+        self._failures = 0
+        self._renewals = 0
+        self._try_at: datetime | None = None
+
+    @property
+    @abstractmethod
+    def issuer_url(self) -> str:
+        """Where the issuer is."""
+
+    def issuer_view(self) -> View:
+        """What to meet the issuer with."""
+        held = self.held()
+        return (held.bundle, held.identity)
+
+    def trusted(self) -> TrustBundle:
+        """The bundle, as soon as there is one.
+
+        Raises:
+            NotReady: there is none yet.
+        """
+        return self.last_held().bundle
+
+    @abstractmethod
+    def begin(self) -> Talk:
+        """Obtain the first SVID."""
+
+    @abstractmethod
+    def step(self, now: datetime) -> Talk:
+        """Do what is due."""
+
+    @abstractmethod
+    def due(self, now: datetime) -> datetime:
+        """When the next step is due, failures aside."""
+
+    def pause(self, now: datetime) -> float:
+        """Seconds until the next step; 0 when it is due."""
+        if self._refused is not None:
+            return LONGEST_WAIT
+        due = self.due(now)
+        if self._try_at is not None:
+            due = max(due, self._try_at)
+        return min(renewal.seconds_until(due, now), LONGEST_WAIT)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do, ever."""
+        return self._refused is not None
+
+    @property
+    def renewals(self) -> int:
+        """SVIDs that were obtained so far."""
+        return self._renewals
+
+    def held(self) -> Held:
+        """The identity, if it may be used.
+
+        Raises:
+            NotReady: there is none yet.
+            IdentityRefused: the issuer has taken it back.
+            IdentityExpired: it is over.
+        """
+        held, now = self._held, self.clock()
+        if self._refused is not None:
+            raise IdentityRefused(
+                f"the issuer has taken this identity back ({self._refused.kind}): "
+                f"{self._refused.detail}"
+            ) from self._refused
+        if held is None:
+            raise NotReady("there is no SVID yet", hint="start the identity first")
+        if held.life.expired(now):
+            over = (now - held.life.not_after).total_seconds()
+            why = f"; the last try failed: {self._last_error}" if self._last_error else ""
+            raise IdentityExpired(
+                f"SVID of {held.identity.svid.spiffe_id} expired {over:.0f} seconds ago{why}",
+                hint=_EXPIRED_HINT,
+            ) from self._last_error
+        return held
+
+    def last_held(self) -> Held:
+        """The identity, good or not: its peers decide what it is worth.
+
+        Raises:
+            NotReady: there is none yet.
+        """
+        if self._held is None:
+            raise NotReady("there is no SVID yet", hint="start the identity first")
+        return self._held
+
+    def status(self) -> Status:
+        """How the identity is doing."""
+        held, now = self._held, self.clock()
+        life = held.life if held else None
+        state = life.state(now) if life else State.WAITING
+        return Status(
+            state=State.REFUSED if self._refused else state,
+            age=life.age(now) if life else None,
+            expires_in=(life.not_after - now).total_seconds() if life else None,
+            stale_for=life.stale_for(now) if life else 0.0,
+            failures=self._failures,
+            renewals=self._renewals,
+            last_error=self._last_error,
+        )
+
+    def failed(self, error: Exception) -> float:
+        """Take note that a talk failed; returns the seconds until the next try."""
+        self._failures += 1
+        self._last_error = error
+        asked = error.retry_after if isinstance(error, IssuerRefused) else None
+        pause = renewal.pause_after(self._failures, draw=self._draw, asked=asked)
+        self._try_at = renewal.later(self.clock(), pause)
+        return pause
+
+    def _hold(self, bundle: TrustBundle, identity: X509Identity, life: Life) -> None:
+        self._held = Held(bundle, identity, life)
+        self._renewals += 1
+        self._succeeded()
+
+    def _succeeded(self) -> None:
+        self._failures = 0
+        self._last_error = None
+        self._try_at = None
+
+
+class IssuerKeeper(Keeper):
+    """Attests at the issuer and renews there."""
+
+    def __init__(
+        self,
+        *,
+        issuer_url: str,
+        trust: Trust,
+        manifest_file: Path | None,
+        code_root: Path | None,
+        join_token_file: Path | None,
+        attestors: Callable[[], Mapping[str, Attestor]],
+        clock: Clock,
+        draw: Draw,
+    ) -> None:
+        super().__init__(clock=clock, draw=draw)
+        self._issuer_url = issuer_url
+        self._trust = trust
+        self._manifest_file = manifest_file
+        self._code_root = code_root
+        self._join_token_file = join_token_file
+        self._attestors = attestors
+        self._bundle: TrustBundle | None = None
+        self._refresh_at: datetime | None = None
+        self._attest_next = False
+
+    @property
+    def issuer_url(self) -> str:
+        """Where the issuer is."""
+        return self._issuer_url
+
+    def begin(self) -> Talk:
+        """Establish trust, attest, and hold the first SVID."""
+        if self._bundle is None:
+            self._took_bundle((yield Blocking(self._establish)))
+        yield from self._attest()
+
+    def due(self, now: datetime) -> datetime:
+        """The renewal, the bundle's refresh or the end, whichever comes first."""
+        held = self._held
+        if held is None or self._refresh_at is None or self._attest_next:
+            return now
+        return min(held.life.renew_at, self._refresh_at)
+
+    def step(self, now: datetime) -> Talk:
+        """Attest where nothing is held any more, renew where it is time, or refresh."""
+        held = self._held
+        if held is None:
+            yield from self.begin()
+        elif self._attest_next or held.life.expired(now):
+            yield from self._again()
+        elif now >= held.life.renew_at:
+            yield from self._renew(held)
+        else:
+            yield from self._refresh()
+            self._succeeded()
+
+    def issuer_view(self) -> View:
+        """As before, but for a first connection, or in a last resort, nothing is shown."""
+        held = self._held
+        if held is None or self._attest_next or held.life.expired(self.clock()):
+            return (self.trusted(), None)
+        return (held.bundle, held.identity)
+
+    def trusted(self) -> TrustBundle:
+        """The bundle, which is there before the first SVID."""
+        if self._bundle is None:
+            raise NotReady("there is no trust bundle yet", hint="start the identity first")
+        return self._bundle
+
+    def _establish(self) -> TrustBundle:
+        return self._trust.establish(self._issuer_url)
+
+    def _again(self) -> Talk:
+        """Attest anew: the bundle first, since what was missed may include new authorities."""
+        yield from self._refresh()
+        yield from self._attest()
+
+    def _attest(self) -> Talk:
+        key = generate_key()
+        nonce = (yield calls.nonce()).nonce
+        evidence = yield Blocking(lambda: self._collect(nonce, only=None))
+        csr = calls.certificate_request(key)
+        answer = yield from self._decisive(
+            calls.attestation(nonce=nonce, csr=csr, evidence=evidence)
+        )
+        yield from self._accept(answer, key)
+        self._attest_next = False
+
+    def _renew(self, held: Held) -> Talk:
+        key = generate_key()
+        serial = held.identity.svid.serial
+        evidence = yield Blocking(lambda: self._collect(serial, only="code_digest"))
+        csr = calls.certificate_request(key)
+        try:
+            answer = yield from self._decisive(calls.x509_svid(csr=csr, evidence=evidence or None))
+        except IssuerRefused as refused:
+            # The SVID itself is not accepted any more, as when its authority was tainted.
+            self._attest_next = refused.kind == "unauthenticated"
+            raise
+        _check_same(held.identity.svid, answer)
+        yield from self._accept(answer, key)
+
+    def _refresh(self) -> Talk:
+        known = self.trusted()
+        self._took_bundle(newer(known, (yield calls.bundle(known.trust_domain))))
+
+    def _decisive(self, call: Call[X509Answer]) -> Generator[Call[Any], Any, X509Answer]:
+        """A call whose refusal may be the last word."""
+        try:
+            answer: X509Answer = yield call
+        except IssuerRefused as refused:
+            if refused.for_good:
+                self._refused = refused
+            raise
+        return answer
+
+    def _accept(self, answer: X509Answer, key: PrivateKey) -> Talk:
+        """Hold an SVID, once the bundle vouches for it and it is for our key."""
+        identity = X509Identity.of(answer.svid, key)
+        try:
+            self._validate(identity.svid)
+        except Untrusted:
+            yield from self._refresh()  # its authority may be newer than our bundle
+            self._validate(identity.svid)
+        svid = identity.svid
+        life = renewal.life_of(svid.not_before, svid.not_after, draw=self._draw)
+        self._hold(self.trusted(), identity, life)
+
+    def _validate(self, svid: X509Svid) -> None:
+        bundle = self.trusted()
+        try:
+            validate(svid, bundles={bundle.trust_domain: bundle}, now=self.clock())
+        except Expired as error:
+            raise ClientError(
+                f"the issuer's answer does not fit this machine's time: {error}",
+                hint="compare the clocks",
+            ) from error
+
+    def _collect(self, nonce: str, *, only: str | None) -> list[dict[str, object]]:
+        context = CollectContext(
+            nonce=nonce,
+            manifest_file=self._manifest_file,
+            code_root=self._code_root,
+            join_token_file=self._join_token_file,
+        )
+        collected = [
+            attestor.collect(context)
+            for kind, attestor in self._attestors().items()
+            if only in {None, kind}
+        ]
+        return [evidence.to_json() for evidence in collected if evidence is not None]
+
+    def _took_bundle(self, bundle: TrustBundle) -> None:
+        self._bundle = bundle
+        self._refresh_at = renewal.later(self.clock(), renewal.refresh_after(bundle.refresh_hint))
+        held = self._held
+        if held is not None and bundle != held.bundle:
+            self._held = Held(bundle, held.identity, held.life)
+
+
+class FolderKeeper(Keeper):
+    """Follows a folder that somebody else keeps fresh."""
+
+    def __init__(self, folder: Path, *, clock: Clock, draw: Draw) -> None:
+        super().__init__(clock=clock, draw=draw)
+        self._folder = folder
+        self._version: str | None = None
+        self._look_at: datetime | None = None
+        self._url: str | None = None
+
+    @property
+    def issuer_url(self) -> str:
+        """Where the issuer is, as the folder says."""
+        if self._url is None:
+            raise NotReady("the folder was not read yet", hint="start the identity first")
+        return self._url
+
+    def begin(self) -> Talk:
+        """Read the folder."""
+        version = version_of(self._folder)
+        content: FolderContent = yield Blocking(lambda: read_folder(self._folder))
+        bundle, svid = content.bundle, content.identity.svid
+        validate(svid, bundles={bundle.trust_domain: bundle}, now=self.clock())
+        self._url = content.issuer_url
+        self._version = version
+        self._look_at = renewal.later(self.clock(), FOLDER_POLL)
+        # The latest that whoever keeps the folder would renew.
+        life = renewal.life_of(svid.not_before, svid.not_after, draw=lambda: 1.0)
+        self._hold(bundle, content.identity, life)
+
+    def due(self, now: datetime) -> datetime:
+        """The next look."""
+        return self._look_at or now
+
+    def step(self, now: datetime) -> Talk:
+        """Read the folder again if it has another set."""
+        if version_of(self._folder) != self._version or self._version is None:
+            yield from self.begin()
+        else:
+            self._look_at = renewal.later(now, FOLDER_POLL)
+            self._succeeded()
+
+
+class Latest:
+    """The context made from what is held now; made again whenever that changes."""
+
+    def __init__(self, make: Callable[[View], SpiffeContext], view: Callable[[], View]) -> None:
+        self._make = make
+        self._view = view
+        self._lock = threading.Lock()
+        self._made: tuple[View, SpiffeContext] | None = None
+
+    def __call__(self) -> SpiffeContext:
+        """The context of this moment."""
+        view = self._view()
+        with self._lock:
+            made = self._made
+            # By identity: equal certificates would take longer to compare than to look up.
+            if made is None or made[0][0] is not view[0] or made[0][1] is not view[1]:
+                made = self._made = (view, self._make(view))
+            return made[1]
+
+
+def _check_same(held: X509Svid, answer: X509Answer) -> None:
+    """A renewal is for the identity and the instance that asked."""
+    renewed = answer.svid
+    if (renewed.spiffe_id, renewed.instance) != (held.spiffe_id, held.instance):
+        raise InvalidAnswer(
+            f"the issuer renewed {held.spiffe_id} as {renewed.spiffe_id}: "
+            "expected the same identity and instance"
+        )

@@ -1,0 +1,266 @@
+"""The revocation feed, followed: what a verifier knows of revocation, never older than it says.
+
+Opens the issuer's stream, verifies every statement with the bundle of the moment, and applies it
+to a ``FeedState``. A gap is closed with a new snapshot; a stream that ends or falls silent is
+opened again after a pause. Nothing here decides how old is too old: whoever checks says so, and
+refuses when the feed has been gone for longer (``FeedState.check``).
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+from accredit_client import calls, renewal
+from accredit_client.calls import Call
+from accredit_client.effects import (
+    AsyncWaiter,
+    Clock,
+    Draw,
+    TaskWaiter,
+    ThreadWaiter,
+    Waiter,
+    system_draw,
+    utc_now,
+)
+from accredit_client.errors import Closed, IssuerUnreachable, NotReady
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.revocation_feed import FeedState, Gap, verify
+
+if TYPE_CHECKING:
+    from accredit_client.wire import AsyncIssuer, Issuer, Stream
+
+MAX_STALENESS = 30.0  # seconds
+SILENCE = 30.0  # seconds without a heartbeat after which a stream counts as lost
+
+
+class _Follower:
+    """What both feeds share: what to ask for, and what to make of what comes."""
+
+    def __init__(self, bundle: Callable[[], TrustBundle], *, clock: Clock, draw: Draw) -> None:
+        self.state = FeedState()
+        self.last_error: Exception | None = None
+        self._bundle = bundle
+        self._clock = clock
+        self._draw = draw
+        self._failures = 0
+        self._from_start = False
+
+    def call(self) -> Call[bytes]:
+        """The stream to open."""
+        after = 0 if self._from_start or self.state.as_of is None else self.state.through
+        return calls.revocation_stream(after=after)
+
+    def take(self, event: str, data: str) -> bool:
+        """Take in one event; says whether it brought knowledge.
+
+        Raises:
+            CredentialError: it is not a statement that continues what is known.
+        """
+        if event != "statement":
+            return False  # the issuer may say more than we understand, beside the statements
+        try:
+            self.state.apply(verify(data, bundle=self._bundle()), now=self._clock())
+        except Gap:
+            self._from_start = True
+            raise
+        self._from_start = False
+        self._failures = 0
+        self.last_error = None
+        return True
+
+    def failed(self, error: Exception) -> float:
+        """Take note that the stream was lost; returns the seconds until the next try."""
+        self.last_error = error
+        self._failures += 1
+        return renewal.pause_after(self._failures, draw=self._draw)
+
+    def fresh(self, max_age: float) -> bool:
+        """Whether the newest statement is at most so old."""
+        as_of = self.state.as_of
+        return as_of is not None and self._clock() - as_of <= timedelta(seconds=max_age)
+
+
+class RevocationFeed:
+    """The feed in one thread. A context manager: the thread ends with the block.
+
+    Args:
+        issuer: where the stream is; a public call, so no identity is needed.
+        bundle: gives the bundle of the moment.
+        clock: the time.
+        waiter: how to wait between tries.
+        draw: for the jitter.
+    """
+
+    def __init__(
+        self,
+        issuer: "Issuer",
+        bundle: Callable[[], TrustBundle],
+        *,
+        clock: Clock = utc_now,
+        waiter: Waiter | None = None,
+        draw: Draw = system_draw,
+    ) -> None:
+        self._issuer = issuer
+        self._follower = _Follower(bundle, clock=clock, draw=draw)
+        self._waiter = waiter or ThreadWaiter()
+        self._changed = threading.Condition()
+        self._stream: Stream | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = False
+
+    @property
+    def state(self) -> FeedState:
+        """What is known."""
+        return self._follower.state
+
+    @property
+    def last_error(self) -> Exception | None:
+        """Why the stream was lost last; None while it flows."""
+        return self._follower.last_error
+
+    def start(self) -> None:
+        """Begin to follow.
+
+        Raises:
+            Closed: it was closed.
+        """
+        if self._closing:
+            raise Closed("the revocation feed was closed")
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name="accredit-revocations", daemon=True
+            )
+            self._thread.start()
+
+    def wait_fresh(self, timeout: float, *, max_age: float = MAX_STALENESS) -> None:
+        """Wait until the newest statement is at most ``max_age`` seconds old.
+
+        Raises:
+            NotReady: it was not so in time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._follower.fresh(max_age), timeout):
+                raise NotReady(
+                    f"no fresh revocation statement within {timeout:g} seconds"
+                ) from self.last_error
+
+    def close(self) -> None:
+        """Stop following and join the thread."""
+        self._closing = True
+        self._waiter.wake()
+        stream = self._stream
+        if stream is not None:
+            stream.abort()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while not self._closing:
+            try:
+                self._follow()
+            except Exception as error:  # noqa: BLE001 (a dead thread would be noticed too late)
+                pause = self._follower.failed(error)
+                if not self._closing:
+                    self._waiter.wait(pause)
+
+    def _follow(self) -> None:
+        try:
+            with self._issuer.stream(self._follower.call()) as stream:
+                self._stream = stream
+                if self._closing:  # ``close`` came before there was a stream to abort
+                    return
+                for event, data in stream:
+                    if self._follower.take(event, data):
+                        with self._changed:
+                            self._changed.notify_all()
+        finally:
+            self._stream = None
+        raise IssuerUnreachable("the issuer ended the revocation stream")
+
+
+class AsyncRevocationFeed:
+    """The feed in one asyncio task. As ``RevocationFeed``, with ``await``."""
+
+    def __init__(
+        self,
+        issuer: "AsyncIssuer",
+        bundle: Callable[[], TrustBundle],
+        *,
+        clock: Clock = utc_now,
+        waiter: AsyncWaiter | None = None,
+        draw: Draw = system_draw,
+    ) -> None:
+        self._issuer = issuer
+        self._follower = _Follower(bundle, clock=clock, draw=draw)
+        self._waiter = waiter or TaskWaiter()
+        self._changed = asyncio.Condition()
+        self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def state(self) -> FeedState:
+        """What is known."""
+        return self._follower.state
+
+    @property
+    def last_error(self) -> Exception | None:
+        """Why the stream was lost last; None while it flows."""
+        return self._follower.last_error
+
+    def start(self) -> None:
+        """Begin to follow."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="accredit-revocations")
+
+    async def wait_fresh(self, timeout: float, *, max_age: float = MAX_STALENESS) -> None:  # noqa: ASYNC109 (as in the threaded twin)
+        """Wait until the newest statement is at most ``max_age`` seconds old.
+
+        Raises:
+            NotReady: it was not so in time.
+        """
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: self._follower.fresh(max_age))
+        except TimeoutError:
+            raise NotReady(
+                f"no fresh revocation statement within {timeout:g} seconds"
+            ) from self.last_error
+
+    async def aclose(self) -> None:
+        """Stop following and await the task's end."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._follow()
+            except Exception as error:  # noqa: BLE001 (a dead task would be noticed too late)
+                await self._waiter.wait(self._follower.failed(error))
+
+    async def _follow(self) -> None:
+        async with self._issuer.stream(self._follower.call()) as events:
+            async for event, data in events:
+                if self._follower.take(event, data):
+                    async with self._changed:
+                        self._changed.notify_all()
+        raise IssuerUnreachable("the issuer ended the revocation stream")

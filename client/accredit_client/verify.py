@@ -1,0 +1,237 @@
+"""Task tokens on the resource server's side: may this sender do this action on this resource now?
+
+``TaskTokenVerifier.verify`` decides, in this order: the token's form, signature, issuer and
+audience (remembered for tokens seen before), its time, its holder, the grant, and the revocation
+facts. Whatever can change between two requests is decided for each of them. ``verify_request``
+reads the token and its proof out of a request first; which proofs were used is the last thing it
+asks, so that only proofs that would have been accepted take up memory.
+
+Nothing here does I/O. What it knows of trust and revocation is handed in, and when that is too
+old, the answer is no.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from accredit_client.effects import Clock, utc_now
+from accredit_client.errors import ProofRefused
+from accredit_client.replay import ReplayMemory
+from accredit_client.revocations import MAX_STALENESS
+from accredit_client.thumbprint import certificate_thumbprint
+from accredit_credentials import dpop, task_token
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.errors import CredentialError, InvalidToken, WrongHolder
+from accredit_credentials.task_token import BindingKind, Presented, TaskToken
+from accredit_credentials.x509_svid import parse_der
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+DEFAULT_CACHE_SIZE = 4096  # tokens; about 3 KB each
+
+
+class Facts(Protocol):
+    """What is known of revocation, as ``FeedState``."""
+
+    def check(self, marks: tuple[str, ...], *, now: datetime, max_age: float) -> None:
+        """Raises ``Revoked`` where a fact matches, ``Stale`` where too little is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRequest:
+    """What came with a request, as far as its task token is concerned.
+
+    Attributes:
+        scheme: of the ``Authorization`` header, in lower case: ``bearer`` or ``dpop``.
+        token: what stands behind the scheme.
+        proof: the ``DPoP`` header, if there is one.
+        certificate: the TLS client certificate in DER, if the handshake had one.
+        method: the HTTP method.
+        url: where the request went, by the server's own knowledge, never by its Host header.
+    """
+
+    scheme: str
+    token: str = field(repr=False)
+    proof: str | None = field(default=None, repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
+    method: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A token that was verified with this very bundle, and what facts can match it."""
+
+    token: TaskToken
+    bundle: TrustBundle
+    marks: tuple[str, ...]
+
+
+class TaskTokenVerifier:
+    """Decides about task tokens for one audience. Safe to share between threads.
+
+    Args:
+        audience: who we are; tokens for anybody else are refused.
+        issuer: the ``iss`` that tokens must have.
+        bundle: gives the trust bundle of the moment, as ``lambda: identity.bundle``.
+        facts: what is known of revocation, as ``feed.state``; None is only for those who accept
+            that a revoked agent keeps its tokens until they expire.
+        max_staleness: seconds that the facts may be old.
+        bearer: whether to accept tokens that are bound to no key.
+        clock: the time.
+        replays: the memory of DPoP proofs; share one between all verifiers of a server.
+        cache_size: how many verified tokens to remember; 0 for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        audience: str,
+        issuer: str,
+        bundle: Callable[[], TrustBundle],
+        facts: Facts | None,
+        max_staleness: float = MAX_STALENESS,
+        bearer: bool = False,
+        clock: Clock = utc_now,
+        replays: ReplayMemory | None = None,
+        cache_size: int = DEFAULT_CACHE_SIZE,
+    ) -> None:
+        self.audience = audience
+        self.issuer = issuer
+        self._bundle = bundle
+        self._facts = facts
+        self._max_staleness = max_staleness
+        self._bearer = bearer
+        self._clock = clock
+        self._replays = replays if replays is not None else ReplayMemory()
+        self._verified: _Bounded[str, _Verified] = _Bounded(cache_size)
+        self._peers: _Bounded[bytes, tuple[str, ...]] = _Bounded(cache_size)
+
+    def verify(self, token: str, presented: Presented, *, resource: str, action: str) -> TaskToken:
+        """Decide whether the sender of ``token`` may do ``action`` on ``resource`` now.
+
+        Raises:
+            InvalidToken, Untrusted, WrongAudience: not a token for us.
+            Expired: its time is over, or not yet come.
+            WrongHolder: presented by somebody else, or bound to no key.
+            NotGranted: it does not carry the action.
+            Revoked: a fact matches.
+            Stale: what is known of revocation is too old to say yes.
+        """
+        now = self._clock()
+        verified = self._verify(token, now)
+        task_token.check_time(verified.token, now=now)
+        self._decide(verified, presented, resource=resource, action=action, now=now)
+        return verified.token
+
+    def verify_request(self, request: TokenRequest, *, resource: str, action: str) -> TaskToken:
+        """Decide about a request.
+
+        Raises: as ``verify``, and
+            ProofRefused: its DPoP proof is not for this request, or was used before.
+            ReplayMemoryFull: there is no room to remember the proof.
+        """
+        now = self._clock()
+        self.check_peer(request.certificate)
+        verified = self._verify(request.token, now)
+        task_token.check_time(verified.token, now=now)
+        proof = self._proof(request, now)
+        presented = Presented(
+            certificate=certificate_thumbprint(request.certificate)
+            if request.certificate is not None
+            else None,
+            dpop_key=proof.key_thumbprint if proof is not None else None,
+        )
+        if proof is not None and verified.token.binding.kind is not BindingKind.DPOP_KEY:
+            raise WrongHolder("token is not bound to a DPoP key, and was sent as if it were")
+        self._decide(verified, presented, resource=resource, action=action, now=now)
+        if proof is not None:
+            self._replays.remember(proof, now=now)
+        return verified.token
+
+    def check_peer(self, certificate: bytes | None) -> None:
+        """Decide whether the holder of a TLS client certificate may be talked to at all.
+
+        Raises:
+            InvalidCertificate: it is not an SVID.
+            Revoked, Stale: as ``verify``.
+        """
+        if certificate is None or self._facts is None:
+            return
+        marks = self._peers.get(certificate)
+        if marks is None:
+            marks = parse_der(certificate).marks()
+            self._peers.put(certificate, marks)
+        self._facts.check(marks, now=self._clock(), max_age=self._max_staleness)
+
+    def _verify(self, token: str, now: datetime) -> _Verified:
+        bundle = self._bundle()
+        verified = self._verified.get(token)
+        # Another bundle may lack the authority: what it vouched for is asked again.
+        if verified is not None and verified.bundle is bundle:
+            return verified
+        fresh = task_token.verify(
+            token, bundle=bundle, issuer=self.issuer, audience=self.audience, now=now
+        )
+        verified = _Verified(fresh, bundle, fresh.marks())
+        self._verified.put(token, verified)
+        return verified
+
+    def _proof(self, request: TokenRequest, now: datetime) -> dpop.DpopProof | None:
+        if request.scheme == "bearer":
+            return None  # a proof beside another scheme proves nothing (RFC 9449 §7.2)
+        if request.scheme != "dpop":
+            raise InvalidToken("authorization scheme must be Bearer or DPoP")
+        if request.proof is None:
+            raise ProofRefused("authorization scheme DPoP must come with a DPoP proof")
+        try:
+            return dpop.verify_proof(
+                request.proof,
+                method=request.method,
+                url=request.url,
+                access_token=request.token,
+                now=now,
+            )
+        except CredentialError as error:
+            raise ProofRefused(str(error)) from error
+
+    def _decide(
+        self,
+        verified: _Verified,
+        presented: Presented,
+        *,
+        resource: str,
+        action: str,
+        now: datetime,
+    ) -> None:
+        token = verified.token
+        if token.binding.kind is BindingKind.BEARER and not self._bearer:
+            raise WrongHolder("token is bound to no key, and this server accepts none such")
+        task_token.check_holder(token, presented)
+        task_token.check_grant(token, resource=resource, action=action)
+        if self._facts is not None:
+            self._facts.check(verified.marks, now=now, max_age=self._max_staleness)
+
+
+class _Bounded(Generic[K, V]):
+    """A dictionary that forgets its oldest entry when it is full. Reading takes no lock."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: dict[K, V] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        return self._values.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        if self._size <= 0:
+            return
+        with self._lock:
+            self._values.pop(key, None)
+            while len(self._values) >= self._size:
+                del self._values[next(iter(self._values))]
+            self._values[key] = value

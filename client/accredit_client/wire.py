@@ -1,0 +1,305 @@
+"""The issuer over HTTPS: sends ``calls`` and reads the replies, bounded and verified.
+
+The peer must be the issuer of the bundle's trust domain, by its SPIFFE ID; host names prove
+nothing here. Only https, only TLS 1.3, no redirect is followed, no proxy of the environment is
+used, and no more of an answer is read than its call allows. ``Issuer`` is for threads,
+``AsyncIssuer`` for asyncio; what they share decides, they only carry.
+"""
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+
+from accredit_client.calls import Call, Reply, refusal, retry_after
+from accredit_client.errors import (
+    ClientError,
+    InvalidAnswer,
+    InvalidTrust,
+    IssuerUnreachable,
+    IssuerUntrusted,
+)
+from accredit_client.tls import peer_check
+from accredit_client.transports import AsyncRotatingTransport, RotatingTransport
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.spiffe_id import issuer_id
+from accredit_credentials.tls import SpiffeContext, client_context
+from accredit_credentials.x509_svid import X509Identity
+
+A = TypeVar("A")
+Contexts = Callable[[], SpiffeContext]
+
+MAX_PROBLEM_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long to wait, in seconds.
+
+    Attributes:
+        connect: for TCP and TLS.
+        read: for the next bytes of an answer.
+        write: for room to send.
+        pool: for a free connection.
+    """
+
+    connect: float = 5.0
+    read: float = 10.0
+    write: float = 5.0
+    pool: float = 5.0
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+def issuer_context(bundle: TrustBundle, identity: X509Identity | None = None) -> SpiffeContext:
+    """A context that talks to the bundle's issuer and to nobody else."""
+    return client_context(
+        bundle=bundle,
+        peer_check=peer_check(issuer_id(bundle.trust_domain)),
+        identity=identity,
+    )
+
+
+def check_issuer_url(url: str) -> str:
+    """The issuer's address in its one form: ``https://host[:port]``, without a path.
+
+    Raises:
+        InvalidTrust: any other form.
+    """
+    try:
+        parts = urlsplit(url)
+        odd = parts.username is not None or parts.query or parts.fragment or parts.port == 0
+    except ValueError:
+        odd = True
+        parts = urlsplit("")
+    if odd or parts.scheme != "https" or not parts.hostname or parts.path not in {"", "/"}:
+        raise InvalidTrust(
+            f"issuer URL {url[:80]!r} must have the form https://host or https://host:port"
+        )
+    return f"https://{parts.netloc}"
+
+
+class Issuer:
+    """The issuer, for threads. Safe to share between them.
+
+    Args:
+        url: ``https://host[:port]``.
+        contexts: gives the TLS context of the moment; see ``issuer_context``.
+        timeouts: how long to wait.
+    """
+
+    def __init__(
+        self, url: str, contexts: Contexts, *, timeouts: Timeouts = DEFAULT_TIMEOUTS
+    ) -> None:
+        self.url = check_issuer_url(url)
+        self._client = httpx2.Client(
+            **_options(self.url, timeouts), transport=RotatingTransport(contexts)
+        )
+
+    @classmethod
+    def at(
+        cls,
+        url: str,
+        *,
+        bundle: TrustBundle,
+        identity: X509Identity | None = None,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    ) -> Self:
+        """The issuer of ``bundle``'s trust domain, called with one identity or with none."""
+        context = issuer_context(bundle, identity)
+        return cls(url, lambda: context, timeouts=timeouts)
+
+    def send(self, call: Call[A]) -> A:
+        """Send a call and read its answer.
+
+        Raises:
+            IssuerUnreachable: nobody answered, in time and in full.
+            IssuerUntrusted: somebody answered who is not the issuer.
+            IssuerRefused: the issuer said no.
+            InvalidAnswer: the answer is not of the documented form.
+        """
+        with self._open(call) as response:
+            body = bytearray()
+            for chunk in response.iter_raw():
+                _take(body, chunk, call.limit)
+        return call.answer(_reply(response, bytes(body)))
+
+    @contextmanager
+    def stream(self, call: Call[Any]) -> Iterator["Stream"]:
+        """Open a stream of server-sent events.
+
+        Raises:
+            IssuerUnreachable, IssuerUntrusted, IssuerRefused: as ``send``.
+        """
+        with self._open(call) as response:
+            if response.status_code != httpx2.codes.OK:
+                body = bytearray()
+                for chunk in response.iter_raw():
+                    _take(body, chunk, MAX_PROBLEM_BYTES)
+                raise refusal(_reply(response, bytes(body)))
+            yield Stream(response, call.limit)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _open(self, call: Call[Any]) -> Iterator[httpx2.Response]:
+        with _failures(self.url), self._client.stream(**_request(call)) as response:
+            yield response
+
+
+class Stream:
+    """Server-sent events that are arriving; ``abort`` ends the wait from any thread."""
+
+    def __init__(self, response: httpx2.Response, limit: int) -> None:
+        self._events = httpx2.EventSource(response, max_event_size=limit)
+        self._socket = response.extensions["network_stream"].get_extra_info("socket")
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for event in self._events:
+            yield event.event, event.data
+
+    def abort(self) -> None:
+        """Make the waiting thread's read fail at once."""
+        with suppress(OSError):  # it is closed already: nobody waits
+            # The plain socket's shutdown: the TLS socket's would take the state away under a
+            # thread that is reading.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class AsyncIssuer:
+    """The issuer, for asyncio. As ``Issuer``, with ``await``."""
+
+    def __init__(
+        self, url: str, contexts: Contexts, *, timeouts: Timeouts = DEFAULT_TIMEOUTS
+    ) -> None:
+        self.url = check_issuer_url(url)
+        self._client = httpx2.AsyncClient(
+            **_options(self.url, timeouts), transport=AsyncRotatingTransport(contexts)
+        )
+
+    @classmethod
+    def at(
+        cls,
+        url: str,
+        *,
+        bundle: TrustBundle,
+        identity: X509Identity | None = None,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+    ) -> Self:
+        """The issuer of ``bundle``'s trust domain, called with one identity or with none."""
+        context = issuer_context(bundle, identity)
+        return cls(url, lambda: context, timeouts=timeouts)
+
+    async def send(self, call: Call[A]) -> A:
+        """Send a call and read its answer; raises as ``Issuer.send``."""
+        async with self._open(call) as response:
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                _take(body, chunk, call.limit)
+        return call.answer(_reply(response, bytes(body)))
+
+    @asynccontextmanager
+    async def stream(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[tuple[str, str]]]:
+        """Open a stream of server-sent events; raises as ``Issuer.stream``."""
+        async with self._open(call) as response:
+            if response.status_code != httpx2.codes.OK:
+                body = bytearray()
+                async for chunk in response.aiter_raw():
+                    _take(body, chunk, MAX_PROBLEM_BYTES)
+                raise refusal(_reply(response, bytes(body)))
+            source = httpx2.EventSource(response, max_event_size=call.limit)
+            yield ((event.event, event.data) async for event in source)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @asynccontextmanager
+    async def _open(self, call: Call[Any]) -> AsyncIterator[httpx2.Response]:
+        with _failures(self.url):
+            async with self._client.stream(**_request(call)) as response:
+                yield response
+
+
+def _options(url: str, timeouts: Timeouts) -> dict[str, Any]:
+    return {
+        "base_url": url,
+        "follow_redirects": False,
+        "trust_env": False,
+        "timeout": httpx2.Timeout(
+            connect=timeouts.connect,
+            read=timeouts.read,
+            write=timeouts.write,
+            pool=timeouts.pool,
+        ),
+        # Read as it comes: an encoded answer could grow beyond its bound while it is decoded.
+        "headers": {"accept-encoding": "identity"},
+    }
+
+
+def _request(call: Call[Any]) -> dict[str, Any]:
+    headers = {} if call.body is None else {"content-type": "application/json"}
+    return {
+        "method": call.method,
+        "url": call.path,
+        "content": call.content,
+        "headers": headers,
+    }
+
+
+def _take(body: bytearray, chunk: bytes, limit: int) -> None:
+    if len(body) + len(chunk) > limit:
+        raise InvalidAnswer(f"the issuer's answer is larger than {limit} bytes")
+    body += chunk
+
+
+def _reply(response: httpx2.Response, body: bytes) -> Reply:
+    return Reply(response.status_code, body, retry_after(response.headers.get("retry-after")))
+
+
+@contextmanager
+def _failures(url: str) -> Iterator[None]:
+    """Say what went wrong on the way in this package's words."""
+    try:
+        yield
+    except httpx2.HTTPError as error:
+        raise _failure(url, error) from error
+
+
+def _failure(url: str, error: Exception) -> ClientError:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return IssuerUntrusted(
+                f"{url} is not the issuer that we trust: {_reason(cause)}",
+                hint="check the address, and that the trust bundle or pin is this issuer's",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return IssuerUnreachable(
+        f"{url} did not answer: {str(error) or type(error).__name__}",
+        hint="check the address, and that the issuer is running",
+    )
+
+
+def _reason(error: ssl.SSLCertVerificationError) -> str:
+    return error.verify_message if getattr(error, "verify_message", "") else str(error)
