@@ -376,10 +376,19 @@ def security_revokes(story: Story, stage: Stage, agent: Watched) -> None:
         verified = stage.accredit("log", "verify", "--json")
         figures["shown"] = f"{verified['entries']} records"
     with story.step(f"accredit log explain {last.jti}: why the token had been allowed"):
-        explained = stage.accredit("log", "explain", last.jti)
-    story.console.print()
-    for line in explained.strip().splitlines():
-        story.console.print(Text("    " + line, style="dim"), soft_wrap=True)
+        explained = stage.accredit("log", "explain", last.jti, "--json")
+    for line in _told(explained["records"]):
+        story.console.print(Text("      " + line, style="dim"), soft_wrap=True)
+
+
+def _told(records: list[dict[str, Any]]) -> Iterator[str]:
+    """The story of a token, one line a record; its reasons in full."""
+    for record in records:
+        actor = record["actor"].rpartition("/")[2]
+        subject = _DIGEST.sub(r"\1…", record["subject"])
+        yield f"{record['at'][11:19]}  {record['kind']:<19}  {subject}  by {actor}"
+        for reason in record["details"].get("reasons", []):
+            yield "          because " + _DIGEST.sub(r"\1…", reason)
 
 
 def _enrol(stage: Stage, agent: str) -> Path:
