@@ -4,7 +4,8 @@ Imports ``accredit_credentials`` and ``accredit_attestors``; meets the issuer on
 Read from the bottom up::
 
     serving   fastapi   asgi   http          edges: servers, applications, HTTP clients
-    guard   identity   wire   transports     effects: requests, threads, sockets
+    guard   identity   async_identity        effects: requests, threads, tasks
+    base_identity   wire   transports        effects: contexts, sockets
     revocations   files                      effects: the feed, the folder
     verify   keeper   task_tokens   trust    decisions
     renewal   replay   tls   calls           decisions
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from accredit_client.answers import JwtAnswer, TaskTokenAnswer, X509Answer
     from accredit_client.asgi import Open, Rule, TaskTokenMiddleware
+    from accredit_client.async_identity import AsyncAgentIdentity
     from accredit_client.calls import Call, TaskTokenRequest
     from accredit_client.errors import (
         ClientError,
@@ -36,16 +38,17 @@ if TYPE_CHECKING:
     )
     from accredit_client.guard import Guard
     from accredit_client.http import TaskTokenAuth
-    from accredit_client.identity import AgentIdentity, AsyncAgentIdentity
+    from accredit_client.identity import AgentIdentity
     from accredit_client.keeper import Status
     from accredit_client.renewal import State
     from accredit_client.revocations import AsyncRevocationFeed, RevocationFeed
     from accredit_client.tls import members_of
     from accredit_client.trust import Trust
-    from accredit_client.verify import TaskTokenVerifier, TokenRequest
+    from accredit_client.verify import UNCHECKED, TaskTokenVerifier, TokenRequest
     from accredit_client.wire import AsyncIssuer, Issuer, Timeouts
 
 __all__ = [
+    "UNCHECKED",
     "AgentIdentity",
     "AsyncAgentIdentity",
     "AsyncIssuer",
@@ -86,6 +89,7 @@ __all__ = [
 _MODULES = {
     "answers": ("JwtAnswer", "TaskTokenAnswer", "X509Answer"),
     "asgi": ("Open", "Rule", "TaskTokenMiddleware"),
+    "async_identity": ("AsyncAgentIdentity",),
     "calls": ("Call", "TaskTokenRequest"),
     "errors": (
         "ClientError",
@@ -103,13 +107,13 @@ _MODULES = {
     ),
     "guard": ("Guard",),
     "http": ("TaskTokenAuth",),
-    "identity": ("AgentIdentity", "AsyncAgentIdentity"),
+    "identity": ("AgentIdentity",),
     "keeper": ("Status",),
     "renewal": ("State",),
     "revocations": ("AsyncRevocationFeed", "RevocationFeed"),
     "tls": ("members_of",),
     "trust": ("Trust",),
-    "verify": ("TaskTokenVerifier", "TokenRequest"),
+    "verify": ("UNCHECKED", "TaskTokenVerifier", "TokenRequest"),
     "wire": ("AsyncIssuer", "Issuer", "Timeouts"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

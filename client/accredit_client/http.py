@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 import httpx2
 
+from accredit_client.async_identity import AsyncAgentIdentity
 from accredit_client.effects import Clock, utc_now
 from accredit_client.errors import InvalidPeer, IssuerRefused, IssuerUnreachable
-from accredit_client.identity import AgentIdentity, AsyncAgentIdentity
+from accredit_client.identity import AgentIdentity
 from accredit_client.task_tokens import HeldToken, TaskTokens, TokenBinding
 
 if TYPE_CHECKING:

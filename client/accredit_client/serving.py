@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from accredit_client.identity import BaseIdentity
+from accredit_client.base_identity import BaseIdentity
 from accredit_client.tls import Peer
 from accredit_credentials.asgi_peer import App, exposing_peer
 

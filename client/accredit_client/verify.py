@@ -40,6 +40,15 @@ class Facts(Protocol):
         """Raises ``Revoked`` where a fact matches, ``Stale`` where too little is known."""
 
 
+class _Unchecked:
+    def check(self, marks: tuple[str, ...], *, now: datetime, max_age: float) -> None:
+        pass
+
+
+UNCHECKED: Facts = _Unchecked()
+"""No revocation: every token is good until it expires."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
     """What came with a request, as far as its task token is concerned.
@@ -77,8 +86,8 @@ class TaskTokenVerifier:
         audience: who we are; tokens for anybody else are refused.
         issuer: the ``iss`` that tokens must have.
         bundle: gives the trust bundle of the moment, as ``lambda: identity.bundle``.
-        facts: what is known of revocation, as ``feed.state``; None is only for those who accept
-            that a revoked agent keeps its tokens until they expire.
+        facts: what is known of revocation, as ``feed.state``; ``UNCHECKED`` is for those only who
+            accept that a revoked agent keeps its tokens until they expire.
         max_staleness: seconds that the facts may be old.
         bearer: whether to accept tokens that are bound to no key.
         clock: the time.
@@ -92,13 +101,17 @@ class TaskTokenVerifier:
         audience: str,
         issuer: str,
         bundle: Callable[[], TrustBundle],
-        facts: Facts | None,
+        facts: Facts,
         max_staleness: float = MAX_STALENESS,
         bearer: bool = False,
         clock: Clock = utc_now,
         replays: ReplayMemory | None = None,
         cache_size: int = DEFAULT_CACHE_SIZE,
     ) -> None:
+        if not audience or not issuer:
+            raise ValueError("audience and issuer must be named")
+        if facts is None:  # ``identity.facts`` of one that does not follow the feed
+            raise ValueError("facts must be what is known of revocation, or UNCHECKED")
         self.audience = audience
         self.issuer = issuer
         self._bundle = bundle
@@ -159,7 +172,7 @@ class TaskTokenVerifier:
             InvalidCertificate: it is not an SVID.
             Revoked, Stale: as ``verify``.
         """
-        if certificate is None or self._facts is None:
+        if certificate is None:
             return
         marks = self._peers.get(certificate)
         if marks is None:
@@ -212,8 +225,7 @@ class TaskTokenVerifier:
             raise WrongHolder("token is bound to no key, and this server accepts none such")
         task_token.check_holder(token, presented)
         task_token.check_grant(token, resource=resource, action=action)
-        if self._facts is not None:
-            self._facts.check(verified.marks, now=now, max_age=self._max_staleness)
+        self._facts.check(verified.marks, now=now, max_age=self._max_staleness)
 
 
 class _Bounded(Generic[K, V]):

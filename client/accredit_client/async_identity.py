@@ -1,0 +1,168 @@
+"""An agent's identity in asyncio: ``AgentIdentity``'s twin, renewed by one task.
+
+Reading files and measuring code happens in a worker thread, never in the event loop.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from accredit_client import calls
+from accredit_client.answers import JwtAnswer, TaskTokenAnswer
+from accredit_client.base_identity import BaseIdentity, audiences_of
+from accredit_client.calls import Call, TaskTokenRequest
+from accredit_client.effects import AsyncWaiter, TaskWaiter
+from accredit_client.keeper import Blocking, Conversation, Talk
+from accredit_client.revocations import SILENCE, AsyncRevocationFeed
+from accredit_credentials.x509_svid import X509Identity
+
+if TYPE_CHECKING:
+    from accredit_client.wire import AsyncIssuer
+
+A = TypeVar("A")
+
+
+class AsyncAgentIdentity(BaseIdentity):
+    """An identity that one asyncio task renews; takes the arguments of ``BaseIdentity``.
+
+    An asynchronous context manager: the task ends with the block.
+    """
+
+    feed: AsyncRevocationFeed | None = None
+    """The revocation feed that is followed, if it was asked for."""
+
+    _issuer: "AsyncIssuer | None" = None
+    _task: asyncio.Task[None] | None = None
+    _resources: AsyncExitStack
+
+    async def start(self, *, waiter: AsyncWaiter | None = None) -> Self:
+        """Obtain the first SVID and begin to renew; raises as ``AgentIdentity.start``."""
+        self._check_open()
+        if self._task is not None:
+            return self
+        self._process = os.getpid()
+        self._waiter = waiter or TaskWaiter()
+        self._changed = asyncio.Condition()
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._hang_up)
+            await self._begin()
+            if self._revocations:
+                self.feed = await undo.enter_async_context(await self._follow(undo))
+                self._facts = self.feed.state
+            self._task = asyncio.create_task(self._run(), name="accredit-identity")
+            self._resources = undo.pop_all()
+        return self
+
+    async def aclose(self) -> None:
+        """Stop renewing and await the task's end."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._task is None:
+            return
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        await self._resources.aclose()
+
+    async def wait_until_renewed(
+        self,
+        timeout: float,  # noqa: ASYNC109 (as in the threaded twin)
+        *,
+        after: X509Identity | None = None,
+    ) -> X509Identity:
+        """Wait until another identity is held than ``after``, or than now.
+
+        Raises:
+            NotReady: there was none in time.
+        """
+        old = self.x509 if after is None else after
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: self._is_after(old))
+        return self._renewed(old, timeout)
+
+    async def fetch_jwt_svid(self, audience: str | Sequence[str]) -> JwtAnswer:
+        """A JWT-SVID, for where mTLS cannot reach; raises as ``AgentIdentity.fetch_jwt_svid``."""
+        return await self._call(calls.jwt_svid(audience=audiences_of(audience)))
+
+    async def task_token(self, request: TaskTokenRequest) -> TaskTokenAnswer:
+        """A task token; raises as ``fetch_jwt_svid``."""
+        return await self._call(calls.task_token(request))
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _call(self, call: Call[A]) -> A:
+        self._check_open()
+        self._keeper.held()
+        return await self._dial().send(call)
+
+    def _dial(self) -> "AsyncIssuer":
+        from accredit_client.wire import AsyncIssuer  # noqa: PLC0415 (httpx2 is slow to import)
+
+        if self._issuer is None:
+            self._issuer = AsyncIssuer(self._keeper.issuer_url, self._issuer_contexts)
+        return self._issuer
+
+    async def _hang_up(self) -> None:
+        issuer, self._issuer = self._issuer, None
+        if issuer is not None:
+            await issuer.aclose()
+
+    async def _follow(self, undo: AsyncExitStack) -> AsyncRevocationFeed:
+        from accredit_client.wire import AsyncIssuer, Timeouts  # noqa: PLC0415 (as above)
+
+        url, timeouts = self._keeper.issuer_url, Timeouts(read=SILENCE)
+        issuer = AsyncIssuer(url, self._public_contexts, timeouts=timeouts)
+        await undo.enter_async_context(issuer)
+        return AsyncRevocationFeed(
+            issuer, self._keeper.trusted, clock=self._keeper.clock, draw=self._draw
+        )
+
+    async def _begin(self) -> None:
+        started = self._keeper.clock()
+        while True:
+            try:
+                await self._converse(self._keeper.begin())
+            except Exception as error:
+                pause = self._keeper.failed(error)
+                if self._gives_up(error, started):
+                    raise
+                await self._waiter.wait(pause)
+            else:
+                return
+
+    async def _run(self) -> None:
+        while True:
+            now = self._keeper.clock()
+            pause = self._keeper.pause(now)
+            if pause > 0:
+                await self._waiter.wait(pause)
+                continue
+            before = self._keeper.renewals
+            try:
+                await self._converse(self._keeper.step(now))
+                self._tell(before)
+            except Exception as error:  # noqa: BLE001 (a dead task would be noticed too late)
+                self._failed(error)
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _converse(self, talk: Talk) -> None:
+        conversation = Conversation(talk)
+        while (wanted := conversation.wanted) is not None:
+            try:
+                if isinstance(wanted, Blocking):
+                    result = await asyncio.to_thread(wanted.run)
+                else:
+                    result = await self._dial().send(wanted)
+            except Exception as error:  # noqa: BLE001 (the talk decides what it means)
+                conversation.failed(error)
+            else:
+                conversation.answered(result)

@@ -1,0 +1,169 @@
+"""The revocation feed: followed, verified, and never older than it says."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from support.authority import Authority
+from support.fake_issuer import FakeIssuer, fake_issuer
+from support.manual_time import ManualTime, TaskTime
+
+from accredit_client.errors import Closed, NotReady
+from accredit_client.identity import AgentIdentity
+from accredit_client.revocations import AsyncRevocationFeed, RevocationFeed
+from accredit_client.wire import AsyncIssuer, Issuer
+from accredit_credentials.errors import Revoked, Stale, Untrusted
+from accredit_credentials.revocation import FactKind
+
+MARKS = ("agent:support/triage",)
+
+
+@pytest.fixture
+def feed(issuer: FakeIssuer, authority: Authority, time: ManualTime) -> Iterator[RevocationFeed]:
+    """A feed that flows."""
+    bundle = authority.bundle
+    with Issuer.at(issuer.url, bundle=bundle) as client:
+        feed = RevocationFeed(
+            client, lambda: bundle, clock=time.clock, waiter=time, draw=lambda: 0.5
+        )
+        with feed:
+            feed.wait_fresh(20)
+            yield feed
+
+
+def _wait_through(feed: RevocationFeed, sequence: int) -> None:
+    with feed._changed:
+        assert feed._changed.wait_for(lambda: feed.state.through >= sequence, 20)
+
+
+def test_a_snapshot_and_then_every_fact(
+    feed: RevocationFeed, issuer: FakeIssuer, time: ManualTime
+) -> None:
+    """What was revoked before and after the start is known; what was restored is not revoked."""
+    feed.state.check(MARKS, now=time.clock(), max_age=30)
+    issuer.revoke("agent:support/triage", FactKind.SUSPENDED)
+    _wait_through(feed, 1)
+    with pytest.raises(Revoked, match="suspended"):
+        feed.state.check(MARKS, now=time.clock(), max_age=30)
+    issuer.revoke("agent:support/triage", FactKind.RESTORED)
+    _wait_through(feed, 2)
+    feed.state.check(MARKS, now=time.clock(), max_age=30)
+
+
+def test_a_lost_stream_is_opened_again_where_it_ended(
+    feed: RevocationFeed, issuer: FakeIssuer, time: ManualTime
+) -> None:
+    """After an outage the feed asks for what it missed, and says meanwhile what is wrong."""
+    issuer.revoke("instance:one")
+    _wait_through(feed, 1)
+    issuer.hang_up()
+    time.settle()
+    assert "ended the revocation stream" in str(feed.last_error)
+    issuer.revoke("agent:support/triage")
+    time.advance(seconds=1)
+    _wait_through(feed, 2)
+    assert feed.last_error is None
+    assert [asked.path[-1] for asked in issuer.calls_of("/v1/revocations/stream")] == ["0", "1"]
+
+
+def test_a_silent_feed_fails_closed(feed: RevocationFeed) -> None:
+    """Knowledge that is older than its bound says no to everybody."""
+    as_of = feed.state.as_of
+    assert as_of is not None
+    feed.state.check(MARKS, now=as_of + timedelta(seconds=30), max_age=30)
+    with pytest.raises(Stale, match="31 seconds old, the limit is 30"):
+        feed.state.check(MARKS, now=as_of + timedelta(seconds=31), max_age=30)
+
+
+def test_a_gap_is_closed_with_a_snapshot(
+    feed: RevocationFeed, issuer: FakeIssuer, time: ManualTime
+) -> None:
+    """When statements were lost, everything is asked for again."""
+    issuer.revoke("instance:one")
+    _wait_through(feed, 1)
+    # A second fact, of which the stream is never told.
+    issuer.facts.append(replace(issuer.facts[0], sequence=2))
+    issuer.revoke("agent:support/triage")
+    time.settle()
+    assert "statement continues fact 2, known is 1" in str(feed.last_error)
+    time.advance(seconds=1)
+    _wait_through(feed, 3)
+    with pytest.raises(Revoked):
+        feed.state.check(MARKS, now=time.clock(), max_age=30)
+    assert [asked.path[-1] for asked in issuer.calls_of("/v1/revocations/stream")] == ["0", "0"]
+
+
+def test_statements_of_strangers_are_not_believed(
+    authority: Authority, other_authority: Authority, time: ManualTime
+) -> None:
+    """A statement that the bundle does not vouch for changes nothing."""
+    forger = Authority("example.org", now=authority.now)
+    bundle = authority.bundle
+    with fake_issuer(authority, time.clock) as fake:
+        fake.statement = lambda after: _signed_by(fake, forger, after)  # type: ignore[method-assign]
+        with Issuer.at(fake.url, bundle=bundle) as client:
+            feed = RevocationFeed(client, lambda: bundle, clock=time.clock, waiter=time)
+            with feed:
+                time.settle()
+                assert isinstance(feed.last_error, Untrusted)
+                assert feed.state.as_of is None
+                with pytest.raises(NotReady, match="no fresh revocation statement"):
+                    feed.wait_fresh(0)
+
+
+def test_closing_ends_a_wait_for_the_next_statement(
+    feed: RevocationFeed, issuer: FakeIssuer
+) -> None:
+    """A feed that waits for its issuer ends at once, twice if asked, and does not start again."""
+    feed.close()
+    feed.close()
+    with pytest.raises(Closed):
+        feed.start()
+
+
+def test_the_async_twin(issuer: FakeIssuer, authority: Authority, time: ManualTime) -> None:
+    """In asyncio the feed follows, loses and finds its stream alike."""
+    bundle = authority.bundle
+    task_time = TaskTime(time.clock())
+
+    async def follow() -> None:
+        async with AsyncIssuer.at(issuer.url, bundle=bundle) as client:
+            feed = AsyncRevocationFeed(
+                client, lambda: bundle, clock=time.clock, waiter=task_time, draw=lambda: 0.5
+            )
+            async with feed:
+                await feed.wait_fresh(20)
+                issuer.hang_up()
+                await task_time.settle()
+                assert "ended the revocation stream" in str(feed.last_error)
+                issuer.revoke("agent:support/triage")
+                await task_time.advance(seconds=1)
+                async with feed._changed:
+                    await asyncio.wait_for(
+                        feed._changed.wait_for(lambda: feed.state.through == 1), 20
+                    )
+                with pytest.raises(Revoked):
+                    feed.state.check(MARKS, now=time.clock(), max_age=30)
+
+    asyncio.run(follow())
+
+
+def test_an_identity_keeps_the_feed(options: dict[str, Any], issuer: FakeIssuer) -> None:
+    """An identity that was asked to follows the feed for as long as it is open."""
+    with closing(AgentIdentity(**options, revocations=True)) as identity:
+        identity.start()
+        assert identity.feed is not None
+        identity.feed.wait_fresh(20)
+        assert identity.facts is identity.feed.state
+
+
+def _signed_by(fake: FakeIssuer, forger: Authority, after: int) -> str:
+    own, fake.authority = fake.authority, forger
+    try:
+        return FakeIssuer.statement(fake, after)
+    finally:
+        fake.authority = own
