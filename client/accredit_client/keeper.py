@@ -370,7 +370,7 @@ class IssuerKeeper(Keeper):
             yield from self._refresh()  # its authority may be newer than our bundle
             self._validate(identity.svid)
         svid = identity.svid
-        life = renewal.life_of(svid.not_before, svid.not_after, draw=self._draw)
+        life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=self._draw)
         self._hold(self.trusted(), identity, life)
 
     def _validate(self, svid: X509Svid) -> None:
@@ -432,7 +432,7 @@ class FolderKeeper(Keeper):
         self._version = version
         self._look_at = renewal.later(self.clock(), FOLDER_POLL)
         # The latest that whoever keeps the folder would renew.
-        life = renewal.life_of(svid.not_before, svid.not_after, draw=lambda: 1.0)
+        life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=lambda: 1.0)
         self._hold(bundle, content.identity, life)
 
     def due(self, now: datetime) -> datetime:

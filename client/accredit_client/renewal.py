@@ -60,10 +60,15 @@ class Life:
         return State.LATE if now > self.renew_at else State.FRESH
 
 
-def life_of(not_before: datetime, not_after: datetime, *, draw: Draw) -> Life:
-    """Plan the renewal of an SVID: at half life, give or take a tenth."""
+def life_of(not_before: datetime, not_after: datetime, *, now: datetime, draw: Draw) -> Life:
+    """Plan the renewal of an SVID that came ``now``: at half life, give or take a tenth.
+
+    Its life begins when it came. ``not_before`` is set back for clocks that are behind: of a short
+    life it would take away half.
+    """
     share = RENEW_AT + RENEW_JITTER * (2 * draw() - 1)
-    return Life(not_before, not_after, not_before + (not_after - not_before) * share)
+    begin = min(max(not_before, now), not_after)
+    return Life(not_before, not_after, begin + (not_after - begin) * share)
 
 
 def pause_after(failures: int, *, draw: Draw, asked: float | None = None) -> float:

@@ -16,8 +16,15 @@ HOUR = timedelta(hours=1)
 )
 def test_renewal_comes_at_half_life_give_or_take_a_tenth(draw: float, minutes: int) -> None:
     """An SVID of an hour is renewed between its 24th and its 36th minute."""
-    life = life_of(BORN, BORN + HOUR, draw=lambda: draw)
+    life = life_of(BORN, BORN + HOUR, now=BORN, draw=lambda: draw)
     assert (life.renew_at - BORN).total_seconds() == pytest.approx(minutes * 60, abs=0.1)
+
+
+def test_a_set_back_begin_does_not_bring_renewal_forward() -> None:
+    """An SVID of 12 seconds that was set back by 10 is renewed after 6 seconds, not after 1."""
+    not_before, end = BORN - timedelta(seconds=10), BORN + timedelta(seconds=12)
+    life = life_of(not_before, end, now=BORN, draw=lambda: 0.5)
+    assert life.renew_at == BORN + timedelta(seconds=6)
 
 
 @pytest.mark.parametrize(
