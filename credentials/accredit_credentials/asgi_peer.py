@@ -36,7 +36,7 @@ def exposing_peer(protocol_class: P) -> P:
 
 def peer_certificate(scope: Scope) -> bytes | None:
     """The DER of the client's verified leaf certificate, or None where it showed none."""
-    tls = scope.get("extensions", {}).get("tls")
+    tls = (scope.get("extensions") or {}).get("tls")
     if tls is None:
         return None
     der: bytes | None = tls.get(_PEER)

@@ -14,6 +14,10 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from jwt.algorithms import get_default_algorithms
 
 from accredit_credentials.errors import Expired, InvalidToken, Untrusted
@@ -36,6 +40,10 @@ _ALGORITHMS = {
     name: algorithm
     for name, algorithm in get_default_algorithms().items()
     if name in {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"}
+}
+_ECDSA = {  # and the size of each of the two numbers (RFC 7518 §3.4)
+    "ES256": (ec.ECDSA(hashes.SHA256()), 32),
+    "ES384": (ec.ECDSA(hashes.SHA384()), 48),
 }
 _HEADER = frozenset({"alg", "kid", "typ"})
 _MAX_HEADER_CHARS = 4096
@@ -117,10 +125,9 @@ def verify(jws: UnverifiedJws, key: PublicKey) -> None:
     Raises:
         Untrusted: the header's algorithm does not go with the key, or the signature is wrong.
     """
-    algorithm = jws.header["alg"]
-    if algorithm not in jws_algorithms(key):
+    if jws.header["alg"] not in jws_algorithms(key):
         raise Untrusted("token's alg does not go with the key that is known for it")
-    if not _ALGORITHMS[algorithm].verify(jws.signing_input, key, jws.signature):
+    if not _is_signed(jws, key):
         raise Untrusted("token's signature is not of the key that it names")
 
 
@@ -230,6 +237,23 @@ def epoch(moment: datetime) -> int:
 
 def _json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _is_signed(jws: UnverifiedJws, key: PublicKey) -> bool:
+    algorithm = jws.header["alg"]
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return bool(_ALGORITHMS[algorithm].verify(jws.signing_input, key, jws.signature))
+    # The same as PyJWT's, without the 5 µs that it adds to each request of a resource server.
+    scheme, size = _ECDSA[algorithm]
+    r, s = jws.signature[:size], jws.signature[size:]
+    if len(s) != size:
+        return False
+    der = encode_dss_signature(int.from_bytes(r), int.from_bytes(s))
+    try:
+        key.verify(der, jws.signing_input, scheme)
+    except InvalidSignature:
+        return False
+    return True
 
 
 @lru_cache(maxsize=256)

@@ -36,7 +36,7 @@ class Application:
         self.scopes: list[Scope] = []
 
     async def __call__(
-        self, scope: Scope, receive: Any, send: Callable[[Any], Awaitable[None]]
+        self, scope: Scope, _receive: Any, send: Callable[[Any], Awaitable[None]]
     ) -> None:
         """Serve one request."""
         self.scopes.append(scope)
