@@ -2,7 +2,16 @@
 
 from fastapi import FastAPI
 
-from accredit_issuer.api import admins, agents, documentation, history, operations, problems, trust
+from accredit_issuer.api import (
+    admins,
+    agents,
+    documentation,
+    examples,
+    history,
+    operations,
+    problems,
+    trust,
+)
 from accredit_issuer.api.callers import Callers
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
@@ -30,4 +39,5 @@ def make_app(issuer: Issuer) -> FastAPI:
     app.include_router(history.routes(issuer, callers))
     app.include_router(operations.routes(issuer, metrics))
     app.include_router(documentation.routes(app))
+    examples.install(app)
     return app

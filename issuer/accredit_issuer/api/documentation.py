@@ -62,14 +62,20 @@ def _call(document: dict[str, Any], method: str, path: str, call: dict[str, Any]
         f" {escape(p.get('description', ''))}</p>"
         for p in call.get("parameters", [])
     ]
-    schema = _body_schema(call)
-    if schema is not None:
-        example = json.dumps(_example(document, schema), indent=2, ensure_ascii=False)
-        parts.append(f"<pre>{escape(example)}</pre>")
+    if (schema := _body_schema(call)) is not None:
+        parts.append(f"<p>body</p>{_shown(_example(document, schema))}")
+    for status, response in call["responses"].items():
+        example = response.get("content", {}).get("application/json", {}).get("example")
+        if example is not None:
+            parts.append(f"<p>answer, {escape(status)}</p>{_shown(example)}")
     return (
         f"<details><summary><b>{escape(method.upper())}</b> <code>{escape(path)}</code> "
         f"{escape(call.get('summary', ''))}</summary>{''.join(parts)}</details>"
     )
+
+
+def _shown(value: Any) -> str:
+    return f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"
 
 
 def _body_schema(call: dict[str, Any]) -> dict[str, Any] | None:

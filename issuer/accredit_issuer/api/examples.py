@@ -1,0 +1,175 @@
+"""What each call answers, by example: put into the OpenAPI document.
+
+One example a call; the tests compare the members of these with those of real answers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+
+Call = tuple[str, str]
+
+_MOMENT = "2026-11-21T09:30:00Z"
+_DIGEST = "sha256:" + "3f" * 32
+_AGENT_ID = "spiffe://example.org/ns/support/agent/ticket-summarizer"
+_INSTANCE = "11b16c24-3572-45c8-b027-40901a738827"
+_PEM = "-----BEGIN CERTIFICATE-----\n…"
+
+_X509 = {
+    "spiffe_id": _AGENT_ID,
+    "instance": _INSTANCE,
+    "manifest": _DIGEST,
+    "serial": "39b6319efb6e1c0d52b7c1d1a3f0e6b2a9c4d801",
+    "certificates": _PEM,
+    "not_before": _MOMENT,
+    "not_after": _MOMENT,
+}
+_MANIFEST = {
+    "digest": _DIGEST,
+    "agent": "support/ticket-summarizer",
+    "version": "1.0.0",
+    "owner": "maria@example.org",
+    "purpose": "Summarises open support tickets",
+    "signer": "ci-main",
+    "assurance": "self",
+    "resources": [
+        {
+            "name": "tickets",
+            "audience": "https://tickets.example.org",
+            "actions": {"read": "low", "delete": "high"},
+        }
+    ],
+    "registered_at": _MOMENT,
+    "expires_at": _MOMENT,
+    "state": "active",
+}
+_AGENT = {
+    "agent": "support/ticket-summarizer",
+    "spiffe_id": _AGENT_ID,
+    "owner": "maria@example.org",
+    "version": "1.0.0",
+    "manifest": _DIGEST,
+    "instances": 1,
+    "state": "active",
+}
+_FACT = {
+    "sequence": 1,
+    "target": "agent:support/ticket-summarizer",
+    "kind": "revoked",
+    "at": _MOMENT,
+    "expires_at": _MOMENT,
+    "actor": "spiffe://example.org/admin/first",
+    "reason": "prompt injection, INC-4711",
+}
+_SIGNER = {
+    "name": "ci-main",
+    "key_id": _DIGEST,
+    "namespaces": ["support"],
+    "created_at": _MOMENT,
+    "state": "active",
+}
+_ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
+
+ANSWERS: Mapping[Call, Any] = {
+    ("POST", "/v1/attestations/nonce"): {"nonce": "W-BLrfJ-ew…", "expires_at": _MOMENT},
+    ("POST", "/v1/attestations"): _X509,
+    ("POST", "/v1/svids/x509"): _X509,
+    ("POST", "/v1/svids/jwt"): {
+        "spiffe_id": _AGENT_ID,
+        "token": "eyJh…",
+        "jti": "780702f9-0880-48c5-a9b3-e549b924489a",
+        "expires_at": _MOMENT,
+    },
+    ("POST", "/v1/task-tokens"): {
+        "access_token": "eyJh…",
+        "token_type": "Bearer",
+        "expires_in": 300,
+        "expires_at": _MOMENT,
+        "scope": "tickets:read",
+        "audience": "https://tickets.example.org",
+        "jti": "780702f9-0880-48c5-a9b3-e549b924489a",
+        "task": {"id": "affb2b33-ddd9-4923-a48e-7751b1fa1f4a"},
+    },
+    ("POST", "/v1/admins/enrolment"): {**_X509, "manifest": None},
+    ("GET", "/v1/whoami"): {
+        "spiffe_id": "spiffe://example.org/admin/ci",
+        "role": "registrar",
+        "namespaces": ["support"],
+        "not_after": _MOMENT,
+    },
+    ("GET", "/v1/admins"): {
+        "admins": [
+            {
+                "name": "ci",
+                "role": "registrar",
+                "namespaces": ["support"],
+                "created_at": _MOMENT,
+                "state": "active",
+            }
+        ]
+    },
+    ("POST", "/v1/admins"): {
+        "name": "ci",
+        "role": "registrar",
+        "namespaces": ["support"],
+        "enrolment_token": "accredit-enrol.…",
+        "expires_at": _MOMENT,
+    },
+    ("GET", "/v1/signers"): {"signers": [_SIGNER]},
+    ("POST", "/v1/signers"): _SIGNER,
+    ("GET", "/v1/manifests"): {"manifests": [_MANIFEST]},
+    ("POST", "/v1/manifests"): _MANIFEST,
+    ("GET", "/v1/manifests/{digest}"): {**_MANIFEST, "envelope": "{…}"},
+    ("GET", "/v1/agents"): {"agents": [_AGENT]},
+    ("GET", "/v1/agents/{namespace}/{name}"): {
+        **_AGENT,
+        "manifests": [_MANIFEST],
+        "living_instances": [
+            {
+                "instance": _INSTANCE,
+                "manifest": _DIGEST,
+                "expires_at": _MOMENT,
+                "state": "active",
+            }
+        ],
+    },
+    ("POST", "/v1/agents/{namespace}/{name}/join-tokens"): {
+        "token": "accredit-join.…",
+        "id": "PZ-QSeF4nZXmAsP2",
+        "agent": "support/ticket-summarizer",
+        "expires_at": _MOMENT,
+    },
+    ("POST", "/v1/revocations"): {"facts": [_FACT]},
+    ("GET", "/v1/revocations/facts"): {"facts": [_FACT]},
+    ("GET", "/v1/log/entries"): {"size": 50, "entries": [_ENTRY]},
+    ("GET", "/v1/log/explain/{identifier}"): {
+        "id": "780702f9-0880-48c5-a9b3-e549b924489a",
+        "checkpoint": "example.org/accredit-log\n50\n…",
+        "entries": [{**_ENTRY, "proof": ["b64…"]}],
+    },
+    ("GET", "/health/live"): {"live": True},
+    ("GET", "/health/ready"): {"ready": True},
+}
+
+
+def install(app: FastAPI) -> None:
+    """Put the examples into the application's OpenAPI document."""
+    make = app.openapi
+
+    def with_examples() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _describe(make())
+        return make()
+
+    app.openapi = with_examples  # type: ignore[method-assign]
+
+
+def _describe(document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for method, call in methods.items():
+            example = ANSWERS.get((method.upper(), path))
+            if example is None:
+                continue
+            success = next(status for status in call["responses"] if status.startswith("2"))
+            call["responses"][success]["content"] = {"application/json": {"example": example}}

@@ -1,0 +1,80 @@
+"""The documented answers are the real ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from support.issuer import attest, join_token_file, log_in, register, running_issuer, write_agent
+
+from accredit_attestors.manifest import generate_signer_key
+from accredit_client.calls import Call, certificate_request
+from accredit_client.wire import Issuer
+from accredit_credentials.keys import generate_key
+from accredit_issuer.api.examples import ANSWERS
+from accredit_issuer.clock import system_clock
+
+
+def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path) -> None:
+    """What the OpenAPI document shows of an answer is what the issuer sends, member by member."""
+    with running_issuer(tmp_path / "issuer") as running:
+        admin = log_in(running, running.first_token)
+        agent = write_agent(tmp_path / "agent", key=generate_signer_key(), now=system_clock())
+        register(running, admin, agent)
+        token = join_token_file(admin, agent)
+        holder = running.connect(attest(running, agent, token))
+        csr = certificate_request(generate_key())
+        who, path = admin.client, "/v1/agents/support/summarizer"
+        digest = _ask(who, "GET", "/v1/manifests")["manifests"][0]["digest"]
+        task = {
+            "resource": "tickets",
+            "actions": ["read"],
+            "task": {"purpose": "summarise"},
+        }
+        revoke = {"target": "agent:support/summarizer", "reason": "over"}
+        answers = {
+            ("POST", "/v1/attestations/nonce"): _ask(who, "POST", "/v1/attestations/nonce", {}),
+            ("POST", "/v1/svids/x509"): _ask(who, "POST", "/v1/svids/x509", {"csr": csr}),
+            ("POST", "/v1/svids/jwt"): _ask(holder, "POST", "/v1/svids/jwt", {"audience": ["a"]}),
+            ("POST", "/v1/task-tokens"): (token := _ask(holder, "POST", "/v1/task-tokens", task)),
+            ("GET", "/v1/whoami"): _ask(who, "GET", "/v1/whoami"),
+            ("GET", "/v1/admins"): _ask(who, "GET", "/v1/admins"),
+            ("POST", "/v1/admins"): _ask(
+                who, "POST", "/v1/admins", {"name": "a", "role": "viewer"}
+            ),
+            ("GET", "/v1/signers"): _ask(who, "GET", "/v1/signers"),
+            ("GET", "/v1/manifests"): _ask(who, "GET", "/v1/manifests"),
+            ("POST", "/v1/manifests"): _ask(
+                who, "POST", "/v1/manifests", {"envelope": agent.envelope}
+            ),
+            ("GET", "/v1/manifests/{digest}"): _ask(who, "GET", f"/v1/manifests/{digest}"),
+            ("GET", "/v1/agents"): _ask(who, "GET", "/v1/agents"),
+            ("GET", "/v1/agents/{namespace}/{name}"): _ask(who, "GET", path),
+            ("POST", "/v1/agents/{namespace}/{name}/join-tokens"): _ask(
+                who, "POST", f"{path}/join-tokens", {}
+            ),
+            ("POST", "/v1/revocations"): _ask(who, "POST", "/v1/revocations", revoke),
+            ("GET", "/v1/revocations/facts"): _ask(who, "GET", "/v1/revocations/facts"),
+            ("GET", "/v1/log/entries"): _ask(who, "GET", "/v1/log/entries"),
+            ("GET", "/v1/log/explain/{identifier}"): _ask(
+                who, "GET", f"/v1/log/explain/{token['jti']}"
+            ),
+            ("GET", "/health/live"): _ask(who, "GET", "/health/live"),
+            ("GET", "/health/ready"): _ask(who, "GET", "/health/ready"),
+        }
+    for call, answer in answers.items():
+        assert _shape(answer) == _shape(ANSWERS[call]), call
+
+
+def _ask(client: Issuer, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    return client.send(Call(method=method, path=path, read=json.loads, body=body))
+
+
+def _shape(value: Any) -> Any:
+    """The members of an answer, all the way down; what is free-form inside is left out."""
+    match value:
+        case dict():
+            free = {"record", "actions"}
+            return {name: None if name in free else _shape(part) for name, part in value.items()}
+        case [dict() as first, *_]:
+            return [_shape(first)]
+    return None
