@@ -8,6 +8,7 @@ the issuer's profile, not here.
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -15,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from accredit_credentials.errors import InvalidCertificate
 from accredit_credentials.keys import PublicKey
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
-from accredit_credentials.x509_svid import X509Svid, authority_key_id, unverified_svid
+from accredit_credentials.x509_svid import X509Svid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,15 +120,14 @@ def check_signed_leaf(
     Raises:
         InvalidCertificate: anything differs; the message names the fields.
     """
-    svid = unverified_svid([signed, issuer])
+    # Equal extensions say everything else too: the SPIFFE ID, the usages, that it is no CA.
     holds = {
+        "version": signed.version is x509.Version.v3,
         "issuer": signed.issuer == issuer.subject,
-        "authority key": authority_key_id(signed) == _key_identifier(issuer).hex(),
-        "SPIFFE ID": svid.spiffe_id == template.spiffe_id,
         "subject": signed.subject == _leaf_subject(template),
         "serial number": signed.serial_number == template.serial,
-        "notBefore": svid.not_before == template.not_before,
-        "notAfter": svid.not_after == template.not_after,
+        "notBefore": signed.not_valid_before_utc == template.not_before,
+        "notAfter": signed.not_valid_after_utc == template.not_after,
         "public key": signed.public_key() == template.public_key,
         "extensions": [(extension.value, extension.critical) for extension in signed.extensions]
         == _leaf_extensions(template, issuer),
@@ -135,7 +135,7 @@ def check_signed_leaf(
     wrong = ", ".join(name for name, same in holds.items() if not same)
     if wrong:
         raise InvalidCertificate(f"the signed certificate differs from its template in: {wrong}")
-    return svid
+    return X509Svid(template.spiffe_id, signed, (issuer,))
 
 
 def subject_key_id(certificate: x509.Certificate) -> str:
@@ -171,6 +171,7 @@ def _leaf_subject(template: LeafTemplate) -> x509.Name:
     return x509.Name(attributes)
 
 
+@lru_cache(maxsize=16)  # an issuer signs with very few CAs, very often
 def _key_identifier(certificate: x509.Certificate) -> bytes:
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)

@@ -84,7 +84,7 @@ def test_another_identity_is_not_released(authority: Authority, other_authority:
     template = authority.template()
     certificate = signed(template, authority)
     for spiffe_id in (authority.id("/ns/support/agent/other"), other_authority.id()):
-        with pytest.raises(InvalidCertificate, match="SPIFFE ID"):
+        with pytest.raises(InvalidCertificate, match="extensions"):
             check_signed_leaf(
                 certificate,
                 replace(template, spiffe_id=spiffe_id),
@@ -97,7 +97,7 @@ def test_another_issuer_is_not_released(authority: Authority) -> None:
     template = authority.template()
     certificate = signed(template, authority)
     namesake = authority.ca(below=authority.root, common_name="issuing")
-    for ca, name in ((namesake, "authority key"), (authority.root, "issuer")):
+    for ca, name in ((namesake, "extensions"), (authority.root, "issuer")):
         with pytest.raises(InvalidCertificate, match=name):
             check_signed_leaf(certificate, template, ca.certificate)
 
@@ -134,14 +134,14 @@ def test_no_extension_is_added_lost_or_changed(
 
 
 def test_what_is_no_svid_is_not_released(authority: Authority) -> None:
-    """A signed CA is not even compared."""
+    """A signed CA is not released."""
     template = authority.template()
     ca = deviating(
         signed(template, authority),
         authority.issuing,
         extensions=[(x509.BasicConstraints(ca=True, path_length=None), True)],
     )
-    with pytest.raises(InvalidCertificate, match="must not be a CA"):
+    with pytest.raises(InvalidCertificate, match="extensions"):
         check_signed_leaf(ca, template, authority.issuing.certificate)
 
 
