@@ -77,7 +77,7 @@ class Issuer:
         now = self.clock()
         self.authorities.advance(self.writer, now, SELF)
         self.revocation.publish_crls(self.writer, now)
-        self.revocation.forget_expired(now)
+        self.revocation.forget_expired(self.writer, now)
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which ``keep_up`` can have something to do."""

@@ -71,7 +71,8 @@ class Metrics:
             "Seconds until an authority expires",
             labels=["kind", "state", "id"],
         )
-        for authority in issuer.authorities.now_in_force.authorities:
+        authorities = issuer.authorities.now_in_force.authorities
+        for authority in authorities:
             if authority.state is not State.REMOVED:
                 left = (authority.standing.expires_at - now).total_seconds()
                 keys.add_metric([authority.kind.value, authority.state.value, authority.id], left)
@@ -80,7 +81,11 @@ class Metrics:
             "accredit_crl_age_seconds", "Seconds since a CRL was made", labels=["authority"]
         )
         with issuer.database.read() as connection:
-            for row in connection.execute(select(crls.c.authority, crls.c.this_update)):
+            for row in connection.execute(
+                select(crls.c.authority, crls.c.this_update).where(
+                    crls.c.authority.in_([a.id for a in authorities])
+                )
+            ):
                 ages.add_metric([row.authority], (now - row.this_update).total_seconds())
         yield ages
         for name, text, value in (

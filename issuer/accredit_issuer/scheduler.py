@@ -13,7 +13,6 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
 
-from accredit_issuer.errors import IssuerError
 from accredit_issuer.issuer import Issuer
 
 AT_LEAST_EVERY = timedelta(minutes=5)
@@ -61,6 +60,6 @@ class Scheduler:
         try:
             self._issuer.keep_up()
             self._arm(self._next())
-        except IssuerError as error:
-            _log.error("could not keep up", reason=str(error))
+        except Exception as error:  # noqa: BLE001 (whatever it was, it must be tried again)
+            _log.error("could not keep up", reason=str(error), error=type(error).__name__)
             self._arm(self._issuer.clock() + AFTER_FAILURE)

@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -29,6 +31,9 @@ from accredit_issuer.scheduler import Scheduler
 BACKLOG = 4096  # a thousand verifiers that connect again at once
 SHUTDOWN_SECONDS = 2
 RETRY_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 30.0  # a sleeping machine's timers stand still: the clock is asked often
+MAX_HEAD = 64 * 1024  # bytes
+MAX_REQUEST = 1024 * 1024  # bytes; beyond it nobody is answered any more
 
 _log = structlog.get_logger("accredit.server")
 
@@ -40,6 +45,7 @@ class OwnIdentity:
         self._issuer = issuer
         self._identity: X509Identity | None = None
         self._context: ssl.SSLContext | None = None
+        self._rebuilding = threading.Lock()
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -57,13 +63,15 @@ class OwnIdentity:
 
     def rebuild(self) -> None:
         """Make the context anew: another SVID, or other authorities."""
-        if self._identity is not None:
-            self._context = server_context(
-                bundle=self._issuer.bundle,
-                peer_check=_nobody_is_refused_here,
-                identity=self._identity,
-                client_optional=True,
-            )
+        # Asked for by the event loop and by the scheduler: the older one must not come last.
+        with self._rebuilding:
+            if self._identity is not None:
+                self._context = server_context(
+                    bundle=self._issuer.bundle,
+                    peer_check=_nobody_is_refused_here,
+                    identity=self._identity,
+                    client_optional=True,
+                )
 
     def seconds_to_half_life(self, now: datetime) -> float:
         """When to renew."""
@@ -75,6 +83,24 @@ class OwnIdentity:
 
 
 class _Protocol(exposing_peer(HttpToolsProtocol)):  # type: ignore[misc]
+    _in_head = False
+    _received = 0  # bytes since the request began, as far as they came in reads of their own
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._received = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # The parser keeps whatever comes: headers, a single header and trailers without end.
+        self._received += len(data)
+        if self._received > (MAX_HEAD if self._in_head else MAX_REQUEST):
+            self.transport.abort()
+
     def shutdown(self) -> None:
         # An idle connection is cut: closing it in TLS waits for the peer, which may be asleep.
         if self.cycle is None or self.cycle.response_complete:
@@ -83,13 +109,32 @@ class _Protocol(exposing_peer(HttpToolsProtocol)):  # type: ignore[misc]
             super().shutdown()
 
 
+class _Uvicorn(uvicorn.Server):
+    """Stops at a signal as ``Server.stop`` does, and leaves the rest of the stop to its caller."""
+
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_signal = on_signal
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_signal()
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            # Raised again, they would end the process before anything is closed.
+            self._captured_signals.clear()
+
+
 class Server:
     """Serves one issuer, on a thread of the caller's choice."""
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
         self._identity = OwnIdentity(issuer)
-        self._server = uvicorn.Server(_config(make_app(issuer), self._identity))
+        self._server = _Uvicorn(_config(make_app(issuer), self._identity), issuer.feed.close)
 
     def run(self, *, on_ready: Callable[[str, int], None]) -> None:
         """Serve until ``stop`` or a signal; ``on_ready`` is told the address once it listens."""
@@ -130,6 +175,7 @@ def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
         app,
         http=_Protocol,
         loop="none",
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -146,11 +192,14 @@ def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
 async def _renewing(identity: OwnIdentity, issuer: Issuer) -> AsyncIterator[None]:
     async def keep_renewing() -> None:
         while True:
-            await asyncio.sleep(identity.seconds_to_half_life(issuer.clock()))
+            left = identity.seconds_to_half_life(issuer.clock())
+            if left > 0:
+                await asyncio.sleep(min(left, LOOK_AGAIN_SECONDS))
+                continue
             try:
                 await identity.renew()
-            except IssuerError as error:
-                _log.error("own SVID not renewed", reason=str(error))
+            except Exception as error:  # noqa: BLE001 (whatever it was, it must be tried again)
+                _log.error("own SVID not renewed", reason=str(error), error=type(error).__name__)
                 await asyncio.sleep(RETRY_SECONDS)
 
     task = asyncio.create_task(keep_renewing())

@@ -119,9 +119,19 @@ class Lifetimes:
     backdate: timedelta = timedelta(seconds=10)
 
     @property
+    def server_svid(self) -> timedelta:
+        """X.509-SVID of the issuer's own server."""
+        return self.issuing_ca / 2
+
+    @property
+    def longest_svid(self) -> timedelta:
+        """After this, no X.509-SVID that was issued before is alive."""
+        return max(self.x509_svid, self.admin_svid, self.server_svid)
+
+    @property
     def longest_credential(self) -> timedelta:
         """After this, nothing that was issued before is alive."""
-        return max(self.x509_svid, self.admin_svid, self.jwt_svid, self.task_token)
+        return max(self.longest_svid, self.jwt_svid, self.task_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +226,12 @@ def _lifetimes(settings: Settings) -> Lifetimes:
     _nest("jwt_svid", raw.jwt_svid, "jwt_key", raw.jwt_key)
     _nest("task_token", raw.task_token, "jwt_key", raw.jwt_key)
     published_ahead = 3 * settings.bundle.refresh_hint
-    if published_ahead > raw.jwt_key / 4:
-        raise InvalidSettings(
-            f"lifetimes.jwt_key ({raw.jwt_key} s) must be at least four times as long as a new key "
-            f"is published ahead (3 x bundle.refresh_hint = {published_ahead} s)"
-        )
+    for name, lifetime in (("jwt_key", raw.jwt_key), ("root", raw.root)):
+        if published_ahead > lifetime / 4:
+            raise InvalidSettings(
+                f"lifetimes.{name} ({lifetime} s) must be at least four times as long as a new key "
+                f"is published ahead (3 x bundle.refresh_hint = {published_ahead} s)"
+            )
     return Lifetimes(**{name: timedelta(seconds=value) for name, value in raw})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from accredit_client.identity import BaseIdentity
+from accredit_client.base_identity import BaseIdentity
 from accredit_client.serving import uvicorn_config
 from accredit_client.tls import Peer
 

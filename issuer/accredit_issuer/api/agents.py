@@ -1,6 +1,7 @@
 """What agents ask for: attestation, renewal, JWT-SVIDs, task tokens.
 
-Every refusal of somebody known becomes a record in the log before it is answered.
+Every refusal of somebody known becomes a record in the log before it is answered. Strangers are
+counted only: they must not be able to fill the log.
 """
 
 from collections.abc import AsyncIterator
@@ -46,7 +47,7 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:
 
     @router.post("/attestations", summary="Attest, and receive an X.509-SVID")
     async def attest(body: bodies.Attestation) -> Response:
-        async with answering("x509", "unattested", "attestation"):
+        async with answering("x509", None, "attestation"):
             svid = await issuance.attest(
                 AttestationRequest(nonce=body.nonce, csr=body.csr, evidence=body.evidence)
             )

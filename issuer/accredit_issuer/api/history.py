@@ -40,9 +40,12 @@ def routes(issuer: Issuer, callers: Callers) -> APIRouter:
             raise Refusal(Kind.MALFORMED, str(error)) from None
         if wanted.level is None:
             raise Refusal(Kind.NOT_FOUND, "entries are for readers: /v1/log/entries")
-        with issuer.database.read() as connection:
-            hashes = LogReader(connection).tile(wanted.level, wanted.index, wanted.width)
-        if hashes is None or not wanted.exists_in(issuer.log.frontier.size):
+        # Before the database is asked: the last tile there could be ends beyond its integers.
+        hashes = None
+        if wanted.exists_in(issuer.log.frontier.size):
+            with issuer.database.read() as connection:
+                hashes = LogReader(connection).tile(wanted.level, wanted.index, wanted.width)
+        if hashes is None:
             raise Refusal(Kind.NOT_FOUND, "the tree has no such tile yet")
         return Response(hashes, media_type="application/octet-stream")
 

@@ -5,6 +5,7 @@ token that was sent) is not told.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -19,6 +20,8 @@ from accredit_issuer.errors import Kind, Refusal, Unavailable
 RETRY_AFTER = "2"  # seconds
 
 _log = structlog.get_logger("accredit.api")
+# A body without a type is refused where one is read. The framework would take any ``…+json``.
+_ACCEPTED = frozenset({b"application/json", b""})
 _OF_STATUS = {
     404: Refusal(Kind.NOT_FOUND, "no such path"),
     405: Refusal(Kind.METHOD_NOT_ALLOWED, "the path has no such method"),
@@ -43,20 +46,20 @@ def problem(kind: Kind, detail: str) -> Response:
     return response
 
 
-def install(app: FastAPI, *, max_body: int) -> None:
-    """Map every error of the issuer and of the framework; ``max_body`` is in bytes."""
+def install(app: FastAPI) -> None:
+    """Map every error of the issuer and of the framework."""
     app.exception_handler(Refusal)(_on_refusal)
     app.exception_handler(Unavailable)(_on_unavailable)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.exception_handler(HTTPException)(_on_http)
     app.exception_handler(Exception)(_on_anything_else)
-    app.add_middleware(RefuseLarge, limit=max_body)
 
 
-class RefuseLarge:
-    """ASGI middleware: a body that says it is too large is refused before it is read.
+class RefuseBodies:
+    """ASGI middleware: a body that is not JSON, or says it is too large, is refused unread.
 
-    One that does not say so is cut off by the framework's own limit, while it is read.
+    A body that does not say so is cut off by the framework's own limit, while it is read. ``limit``
+    is in bytes.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -65,18 +68,22 @@ class RefuseLarge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""
-        if scope["type"] == "http" and _content_length(scope) > self._limit:
-            refusal = _OF_STATUS[413]
-            await problem(refusal.kind, refusal.detail)(scope, receive, send)
-        else:
+        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
+        status = None
+        if _content_length(headers) > self._limit:
+            status = 413
+        elif headers.get(b"content-type", b"").partition(b";")[0].strip().lower() not in _ACCEPTED:
+            status = 415
+        if status is None:
             await self._app(scope, receive, send)
+        else:
+            refusal = _OF_STATUS[status]
+            await problem(refusal.kind, refusal.detail)(scope, receive, send)
 
 
-def _content_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0
+def _content_length(headers: Mapping[bytes, bytes]) -> int:
+    value = headers.get(b"content-length", b"0")
+    return int(value[:20]) if value.isdigit() else 0
 
 
 async def _on_refusal(_request: Request, error: Exception) -> Response:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import select
 from starlette.requests import Request
@@ -45,12 +45,19 @@ def routes(issuer: Issuer) -> APIRouter:
             issuer.feed.statement(after), headers={"Cache-Control": "no-store"}
         )
 
+    async def known_after(after: After = 0) -> int:
+        # Decided before the stream begins: later there is no status left to say no with.
+        issuer.feed.check_known(after)
+        return after
+
     @router.get(
         "/revocations/stream",
         summary="Signed statements as server-sent events",
         response_class=EventSourceResponse,
     )
-    async def stream(after: After = 0) -> AsyncIterator[ServerSentEvent]:
+    async def stream(
+        after: Annotated[int, Depends(known_after)],
+    ) -> AsyncIterator[ServerSentEvent]:
         async for statement in issuer.feed.follow(after):
             yield ServerSentEvent(event="statement", raw_data=statement)
 

@@ -31,7 +31,8 @@ def explain(connection: Connection, log: Log, identifier: str) -> dict[str, Any]
     Raises:
         Refusal: neither is known by this id.
     """
-    checkpoint, size = log.checkpoint, log.frontier.size
+    head = log.head
+    size = head.frontier.size
     credential = connection.execute(
         select(credentials).where(credentials.c.id == identifier)
     ).first()
@@ -47,7 +48,7 @@ def explain(connection: Connection, log: Log, identifier: str) -> dict[str, Any]
     reader = LogReader(connection)
     return {
         "id": identifier,
-        "checkpoint": checkpoint,
+        "checkpoint": head.checkpoint,
         "entries": [_entry(reader, index, size) for index in sorted(set(indexes)) if index < size],
     }
 

@@ -17,9 +17,10 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from accredit_credentials import checkpoint as signed_note
 from accredit_credentials.checkpoint import Checkpoint, LogKey
-from accredit_credentials.errors import InvalidCheckpoint
+from accredit_credentials.errors import InvalidCheckpoint, InvalidProof
 from accredit_credentials.merkle import (
     Frontier,
+    Node,
     consistency_proof,
     inclusion_proof,
     leaf_hash,
@@ -36,6 +37,14 @@ _INSERT_LEAF = insert(log_leaves)
 _INSERT_TILE_ROOT = insert(log_tile_roots)
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A tree and its signed checkpoint: replaced as one, so that a reader sees them agree."""
+
+    frontier: Frontier
+    checkpoint: str
+
+
 class LogDamaged(IssuerError):
     """What the database holds is not what the checkpoint says."""
 
@@ -47,8 +56,17 @@ class Log:
         self.origin = origin
         self.key = LogKey(origin, key.public_key())
         self._private_key = key
-        self.frontier = Frontier()
-        self.checkpoint = self.sign(self.frontier)
+        self.head = Head(Frontier(), self.sign(Frontier()))
+
+    @property
+    def frontier(self) -> Frontier:
+        """The growing edge."""
+        return self.head.frontier
+
+    @property
+    def checkpoint(self) -> str:
+        """The newest signed checkpoint."""
+        return self.head.checkpoint
 
     def load(self, connection: Connection) -> None:
         """Take up the tree where the database left it.
@@ -65,13 +83,13 @@ class Log:
         try:
             known = signed_note.verify(text, origin=self.origin, keys=[self.key])
             frontier = Frontier.load(size, NodeReader(connection))
-        except (InvalidCheckpoint, LookupError) as error:
+        except (InvalidCheckpoint, InvalidProof, LookupError) as error:
             raise LogDamaged(f"the log's checkpoint or hashes cannot be used: {error}") from error
         if known != Checkpoint(self.origin, frontier.size, frontier.root()):
             raise LogDamaged(
                 f"the log's leaves ({frontier.size}) do not lead to its checkpoint ({known.size})"
             )
-        self.frontier, self.checkpoint = frontier, text
+        self.head = Head(frontier, text)
 
     def grow(self) -> "LogGrowth":
         """Begin what one transaction adds."""
@@ -122,21 +140,24 @@ class LogGrowth:
         )
         tiles = [
             {"level": node.level // TILE_HEIGHT, "index": node.index, "hash": node.hash}
-            for node in nodes
-            if node.level and node.level % TILE_HEIGHT == 0
+            for node in _tile_roots(nodes)
         ]
         if tiles:
             connection.execute(_INSERT_TILE_ROOT, tiles)
         connection.execute(_SET_CHECKPOINT, {"value": checkpoint})
 
         def publish() -> None:
-            self._log.frontier, self._log.checkpoint = frontier, checkpoint
+            self._log.head = Head(frontier, checkpoint)
 
         self._publish = publish
 
     def publish(self) -> None:
         """Show the new tree to everyone: after the commit, and only then."""
         self._publish()
+
+
+def _tile_roots(nodes: list[Node]) -> list[Node]:
+    return [node for node in nodes if node.level and node.level % TILE_HEIGHT == 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +206,28 @@ class LogReader:
         hashes = self._node.hashes(level, index * TILE_WIDTH, index * TILE_WIDTH + width)
         return b"".join(hashes) if len(hashes) == width else None
 
+    def check(self, frontier: Frontier) -> None:
+        """Read every leaf again, and compare the tree that they make with the one that is known.
+
+        ``Log.load`` looks at the growing edge only: its cost does not grow with the log.
+
+        Raises:
+            LogDamaged: a leaf, its hash or a tile root was changed.
+        """
+        reached, tiles = Frontier(), dict[tuple[int, int], bytes]()
+        while entries := self.entries(reached.size, TILE_WIDTH):
+            reached, nodes = reached.extend(leaf_hash(entry.leaf) for entry in entries)
+            tiles |= {(n.level // TILE_HEIGHT, n.index): n.hash for n in _tile_roots(nodes)}
+            start, end = entries[0].index, entries[-1].index + 1
+            kept = self._node.hashes(0, start, end)
+            if kept != [leaf_hash(entry.leaf) for entry in entries]:
+                raise LogDamaged(f"a leaf between {start} and {end} is not what its hash says")
+        stored = {(level, at): root for level, at, root in self._connection.execute(_TILES)}
+        if stored != tiles:
+            raise LogDamaged("the roots of tiles are not what the leaves say")
+        if reached != frontier:
+            raise LogDamaged("the leaves do not lead to the checkpoint")
+
     def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
         """The proof that the entry at ``index`` is in the tree of ``size`` leaves."""
         return inclusion_proof(index, size, self._node)
@@ -213,6 +256,7 @@ _ENTRIES = (
     .where(log_leaves.c.index >= bindparam("first"), log_leaves.c.index < bindparam("end"))
     .order_by(log_leaves.c.index)
 )
+_TILES = select(log_tile_roots)
 _SET_CHECKPOINT = (
     upsert(singletons)
     .values(name=_CHECKPOINT, value=bindparam("value"))

@@ -245,6 +245,8 @@ class Authorities:
             if kind is AuthorityKind.JWT
             else self._certify(kind, key, now=now, expires_at=expires_at, key_id=key_id)
         )
+        if certificate is not None:
+            expires_at = certificate.not_valid_after_utc
         standing = Standing(
             id=key_id,
             kind=kind,
@@ -274,7 +276,7 @@ class Authorities:
             public_key=check_public_key(key.public_key()),
             serial=new_serial(),
             not_before=(now - self._config.lifetimes.backdate).replace(microsecond=0),
-            not_after=expires_at,
+            not_after=min(expires_at, root.standing.expires_at) if root else expires_at,
             path_length=None if root is None else 0,
             issuer=root.certificate if root else None,
         )
@@ -324,13 +326,13 @@ def _rules(config: Config) -> Mapping[AuthorityKind, Rule]:
     ahead = timedelta(seconds=3 * config.refresh_hint)
     return {
         AuthorityKind.ROOT: Rule(
-            lifetime=lifetimes.root, publish_ahead=ahead, leaf_lifetime=timedelta(0)
+            lifetime=lifetimes.root, publish_ahead=ahead, leaf_lifetime=lifetimes.issuing_ca
         ),
         AuthorityKind.X509: Rule(
             # An issuing CA travels with each leaf: nobody has to know it beforehand.
             lifetime=lifetimes.issuing_ca,
             publish_ahead=timedelta(0),
-            leaf_lifetime=max(lifetimes.x509_svid, lifetimes.admin_svid),
+            leaf_lifetime=lifetimes.longest_svid,
         ),
         AuthorityKind.JWT: Rule(
             lifetime=lifetimes.jwt_key,

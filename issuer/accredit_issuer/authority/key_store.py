@@ -74,6 +74,7 @@ class KeyStore:
     def rename(self, old: str, new: str) -> None:
         """Give a key that was just made the name that it will be known by."""
         self._path(old).rename(self._path(new))
+        self._sync_folder()
 
     def remove(self, name: str) -> None:
         """Delete a key that nothing will sign with again."""
@@ -109,6 +110,9 @@ class KeyStore:
             file.write(pem)
             file.flush()
             os.fsync(file.fileno())
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

@@ -89,7 +89,7 @@ def due(
     active = next((a for a in alive if a.state is State.ACTIVE), None)
     prepared = next((a for a in alive if a.state is State.PREPARED), None)
     steps: list[Due] = []
-    if prepared is None and (active is None or now >= _half_life(active, rule)):
+    if prepared is None and (active is None or now >= _half_life(active)):
         steps.append(Due(Step.PREPARE, kind))
     if prepared is not None and (
         active is None or now >= prepared.prepared_at + rule.publish_ahead
@@ -110,14 +110,16 @@ def next_due(
             continue
         moments += [authority.expires_at, _end(authority, rule)]
         if authority.state is State.ACTIVE:
-            moments.append(_half_life(authority, rule))
+            moments.append(_half_life(authority))
         if authority.state is State.PREPARED:
             moments.append(authority.prepared_at + rule.publish_ahead)
     return min(moment for moment in moments if moment > now)
 
 
-def _half_life(authority: Standing, rule: Rule) -> datetime:
-    return (authority.activated_at or authority.prepared_at) + rule.lifetime / 2
+def _half_life(authority: Standing) -> datetime:
+    # Of the life that it really has: an issuing CA ends with its root at the latest.
+    begin = authority.activated_at or authority.prepared_at
+    return begin + (authority.expires_at - begin) / 2
 
 
 def _end(authority: Standing, rule: Rule) -> datetime:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from accredit_issuer.audit.log import Log
+from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.authority.key_store import KeyStore, read_passphrase
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
 from accredit_issuer.errors import IssuerError
@@ -137,12 +137,15 @@ def _log(config: Config, database: Database, _now: datetime) -> Iterator[Finding
     log = Log(config.log_origin, keys.load_log_key(LOG_KEY))
     with database.read() as connection:
         log.load(connection)
+        LogReader(connection).check(log.frontier)
     yield Finding("log", True, f"{log.frontier.size} records under a valid checkpoint")
 
 
 def _crls(_config: Config, database: Database, now: datetime) -> Iterator[Finding]:
     with database.read() as connection:
-        rows = connection.execute(select(crls)).all()
+        # Of a removed authority nothing is valid: its last CRL stays as it was.
+        published = select(authorities.c.id).where(authorities.c.state != State.REMOVED.value)
+        rows = connection.execute(select(crls).where(crls.c.authority.in_(published))).all()
     for row in rows:
         late = (now - row.next_update).total_seconds() > 0
         yield Finding(

@@ -8,6 +8,7 @@ higher assurance; they replace none of the three. Pure: what has to be looked up
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hmac import compare_digest
 from typing import Any
 
 from accredit_attestors import code_digest, join_token, manifest
@@ -119,6 +120,19 @@ def attest_again(
         assurance=max(proof.assurance for proof in proofs),
         join_token_id=None,
     )
+
+
+def join_token_shown(evidence: Mapping[str, Evidence], lookup: Lookup) -> JoinTokenRecord | None:
+    """The record of a join token of ours that the evidence holds, be it spent or over."""
+    try:
+        token = join_token.JoinToken.parse(evidence[JOIN_TOKEN].members("token").text("token"))
+    except (KeyError, AttestationError):
+        return None
+    record = lookup(token.id)
+    if record is None:
+        return None
+    shown = join_token.record_of(token, agent=record.agent, expires_at=record.expires_at)
+    return record if compare_digest(shown.secret_sha256, record.secret_sha256) else None
 
 
 def _require(evidence: Mapping[str, Evidence], *kinds: str) -> None:

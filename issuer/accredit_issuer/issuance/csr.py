@@ -6,8 +6,8 @@ key is judged before its signature is checked: a huge key costs nothing.
 """
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
+from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.errors import InvalidKey
 from accredit_credentials.keys import PublicKey, check_public_key
 from accredit_issuer.errors import Kind, Refusal
@@ -31,7 +31,7 @@ def public_key_of(csr_pem: str) -> PublicKey:
         key = check_public_key(csr.public_key())
     except InvalidKey as error:
         raise Refusal(Kind.MALFORMED, f"csr: {error}") from None
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise Refusal(Kind.MALFORMED, "csr must be a PKCS #10 request in PEM") from None
     if not _is_signed(csr):
         raise Refusal(Kind.MALFORMED, "csr is not signed by its own key")
@@ -47,13 +47,13 @@ def public_key_of(csr_pem: str) -> PublicKey:
 def _is_signed(csr: x509.CertificateSigningRequest) -> bool:
     try:
         return csr.is_signature_valid
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return False
 
 
 def _wishes(csr: x509.CertificateSigningRequest) -> str:
     try:
         extensions = [extension.oid.dotted_string for extension in csr.extensions]
-    except (ValueError, x509.DuplicateExtension):
+    except UNREADABLE:
         return "extensions that cannot be read"
     return f"the extensions {', '.join(extensions)}" if extensions else ""

@@ -232,7 +232,7 @@ def _declared_risks(resource: Resource, actions: tuple[str, ...]) -> dict[str, R
     if foreign := [action for action in actions if action not in risks]:
         raise Refusal(
             Kind.NOT_DECLARED,
-            f"{_listed(f'{resource.name}:{action[:63]}' for action in foreign)} is not declared; "
+            f"{_listed(f'{resource.name}:{_shown(name)}' for name in foreign)} is not declared; "
             f"declared: {_listed(f'{resource.name}:{action}' for action in risks)}",
         )
     return {action: risks[action] for action in actions}
@@ -249,6 +249,11 @@ def _end(now: datetime, wanted: timedelta, *bounds: datetime | None) -> datetime
     if end <= now:
         raise Refusal(Kind.ATTESTATION_REFUSED, "nothing of what it depends on is valid any more")
     return end
+
+
+def _shown(name: str) -> str:
+    # Into an error body and a log: no escape sequence, nothing that turns text around.
+    return name[:63] if name.isprintable() else ascii(name[:63])
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from cryptography import x509
 from sqlalchemy import insert, select, update
 
-from accredit_attestors.contract import Attestor, JoinTokenRecord
+from accredit_attestors.contract import Attestor, Evidence, JoinTokenRecord
 from accredit_credentials import jwt_svid, task_token
 from accredit_credentials.jwt_svid import AgentBlock, JwtSvid
 from accredit_credentials.keys import PublicKey
@@ -28,7 +28,12 @@ from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.authority.profile import Profile
 from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal, Unavailable
-from accredit_issuer.issuance.attestation import attest, attest_again, parse_evidence
+from accredit_issuer.issuance.attestation import (
+    attest,
+    attest_again,
+    join_token_shown,
+    parse_evidence,
+)
 from accredit_issuer.issuance.csr import public_key_of
 from accredit_issuer.issuance.cycle import Cycle, Intent, record_refusal
 from accredit_issuer.issuance.decision import (
@@ -125,7 +130,7 @@ class Issuance:
         )
         self._servers = Profile(
             trust_domain=parts.config.trust_domain,
-            max_lifetime=lifetimes.issuing_ca / 2,
+            max_lifetime=lifetimes.server_svid,
             backdate=lifetimes.backdate,
             dns_names=frozenset(parts.config.names),
             needs_manifest=False,
@@ -141,10 +146,22 @@ class Issuance:
         """
         now = self._parts.clock()
         self.nonces.redeem(request.nonce, now)
+        evidence = parse_evidence(request.evidence)
+        try:
+            return await self._attest(request, evidence, now)
+        except Refusal as refusal:
+            # Known by a join token that we gave; a stranger could fill the log.
+            if (known := join_token_shown(evidence, self._join_token_record)) is not None:
+                await self.refused(f"join-token:{known.id}", "attestation", refusal)
+            raise
+
+    async def _attest(
+        self, request: AttestationRequest, evidence: Mapping[str, Evidence], now: datetime
+    ) -> X509Svid:
         public_key = public_key_of(request.csr)
         registry = self._parts.registry
         attestation = attest(
-            parse_evidence(request.evidence),
+            evidence,
             attestors=self._parts.attestors,
             nonce=request.nonce,
             signers=registry.signers(),
@@ -362,7 +379,11 @@ class Issuance:
             Unavailable: it could not be recorded or signed.
         """
         return await self._issue_admin_svid(
-            admin, svid.instance or str(uuid.uuid4()), public_key_of(csr), self._parts.clock()
+            admin,
+            svid.instance or str(uuid.uuid4()),
+            public_key_of(csr),
+            self._parts.clock(),
+            shown=svid.marks(),
         )
 
     async def own_svid(self, public_key: PublicKey) -> X509Svid:
@@ -373,7 +394,7 @@ class Issuance:
         """
         now = self._parts.clock()
         ca = self._issuing_ca()
-        ends = min(now + self._config.lifetimes.issuing_ca / 2, _ca_ends(ca))
+        ends = min(now + self._config.lifetimes.server_svid, _ca_ends(ca))
         return await self._issue_x509(
             profile=self._servers,
             ca=ca,
@@ -478,10 +499,11 @@ class Issuance:
         public_key: PublicKey,
         now: datetime,
         *,
+        shown: tuple[str, ...] = (),
         beside: Any = None,
     ) -> X509Svid:
         ca = self._issuing_ca()
-        marks = (f"admin:{admin.name}",)
+        marks = (f"admin:{admin.name}", *shown)
         check_not_revoked(marks, self._parts.revocation.facts)
         ends = min(now + self._config.lifetimes.admin_svid, _ca_ends(ca))
         return await self._issue_x509(

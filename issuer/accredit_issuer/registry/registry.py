@@ -39,17 +39,23 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._signers: tuple[Signer, ...] | None = None
+        self._signers_version = 0
         self._manifests = lru_cache(KEPT)(self._read_manifest)
         self._instances = lru_cache(KEPT)(self._read_instance)
 
     def signers(self) -> tuple[Signer, ...]:
         """All signers that were added, revoked ones too."""
-        if self._signers is None:
-            self._signers = tuple(map(signer_of, self._rows(select(models.signers))))
-        return self._signers
+        known, version = self._signers, self._signers_version
+        if known is None:
+            known = tuple(map(signer_of, self._rows(select(models.signers))))
+            # One that was added while these were read is not forgotten again.
+            if version == self._signers_version:
+                self._signers = known
+        return known
 
     def signers_changed(self) -> None:
         """Forget what is known of signers."""
+        self._signers_version += 1
         self._signers = None
 
     def manifest(self, digest: str) -> VerifiedManifest:

@@ -18,6 +18,7 @@ from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal
 
 MAX_CACHED = 1024
+MAX_CACHED_CHARACTERS = 32 * 1024 * 1024  # anybody may ask for any number of long statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Feed:
         self._facts: list[RevocationFact] = []
         self._through = 0
         self._signed: dict[int, _Signed] = {}
+        self._signed_characters = 0
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -74,7 +76,10 @@ class Feed:
             self._loop.call_soon_threadsafe(self._wake)
 
     def drop_expired(self, now: datetime) -> int:
-        """Forget facts that nothing living can match; returns how many."""
+        """Forget facts that nothing living can match; returns how many.
+
+        Called on the writing thread, as ``publish``: a fact that came in between would be lost.
+        """
         kept = [fact for fact in self._facts if fact.expires_at > now]
         dropped = len(self._facts) - len(kept)
         self._facts = kept
@@ -108,11 +113,19 @@ class Feed:
         finally:
             self.listeners -= 1
 
-    def _statement(self, after: int) -> _Signed:
+    def check_known(self, after: int) -> None:
+        """Decide whether a fact of this sequence number can be known to somebody.
+
+        Raises:
+            Refusal: no fact has come so far.
+        """
         if after > self._through:
             raise Refusal(
                 Kind.CONFLICT, f"{after} facts are known to you, the issuer knows {self._through}"
             )
+
+    def _statement(self, after: int) -> _Signed:
+        self.check_known(after)
         now = self._clock()
         key, kid = self._authorities.jwt_signer()
         known = self._signed.get(after)
@@ -134,10 +147,20 @@ class Feed:
             facts=tuple(facts[start:]),
         )
         signed = _Signed(now, through, kid, sign(statement, key, kid))
-        if len(self._signed) >= MAX_CACHED:
-            self._signed.clear()
-        self._signed[after] = signed
+        self._remember(after, signed)
         return signed
+
+    def _remember(self, after: int, signed: _Signed) -> None:
+        if replaced := self._signed.pop(after, None):
+            self._signed_characters -= len(replaced.text)
+        if (
+            len(self._signed) >= MAX_CACHED
+            or self._signed_characters + len(signed.text) > MAX_CACHED_CHARACTERS
+        ):
+            self._signed.clear()
+            self._signed_characters = 0
+        self._signed[after] = signed
+        self._signed_characters += len(signed.text)
 
     def _wake(self) -> None:
         self._changed.set()

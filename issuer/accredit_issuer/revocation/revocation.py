@@ -55,6 +55,7 @@ LASTING = frozenset(
         TargetKind.NODE,
         TargetKind.ADMIN,
         TargetKind.AUTHORITY,
+        TargetKind.TASK,
     }
 )
 
@@ -92,9 +93,7 @@ class Revocation:
         rows = connection.execute(select(facts).order_by(facts.c.sequence)).all()
         known = [_fact_of(row) for row in rows]
         self._sequence = known[-1].sequence if known else 0
-        self.facts = FactSet(
-            fact for fact in known if fact.expires_at > now or fact.target.kind in LASTING
-        )
+        self.facts = FactSet(fact for fact in known if _matters(fact, now))
         self._feed.load((fact for fact in known if fact.expires_at > now), self._sequence)
 
     def state(self, request: FactRequest, writer: Writer, now: datetime) -> list[StatedFact]:
@@ -111,9 +110,17 @@ class Revocation:
         """Make the CRLs that are missing or past half of their life; returns how many."""
         return writer.run(lambda t: self._publish_due(t, now), alone=True).result()
 
-    def forget_expired(self, now: datetime) -> int:
-        """Drop from memory what no living credential can match."""
-        return self._feed.drop_expired(now)
+    def forget_expired(self, writer: Writer, now: datetime) -> None:
+        """Drop from memory what no living credential can match.
+
+        On the writing thread, where facts come in: one that came meanwhile would be lost.
+        """
+
+        def forget() -> None:
+            self.facts = FactSet(fact for fact in self.facts if _matters(fact, now))
+            self._feed.drop_expired(now)
+
+        writer.run(lambda t: t.after_commit(forget), alone=True).result()
 
     def _state(
         self, transaction: Transaction, request: FactRequest, now: datetime
@@ -158,6 +165,8 @@ class Revocation:
         target = request.target
         if not _exists(transaction, target):
             raise Refusal(Kind.NOT_FOUND, f"no {target.kind.value} {target.value} is known")
+        if request.kind is FactKind.RESTORED and target.kind is TargetKind.MANIFEST:
+            self._check_not_covered(transaction, target)
         known = self.facts.match([str(target)])
         if request.kind is FactKind.RESTORED:
             if known is None:
@@ -175,14 +184,54 @@ class Revocation:
         if target.kind not in EXPANDED:
             return []
         column = manifests.c.signer if target.kind is TargetKind.SIGNER else manifests.c.owner
-        rows = transaction.execute(select(manifests.c.digest).where(column == target.value))
+        rows = transaction.execute(
+            select(manifests.c.digest, manifests.c.signer, manifests.c.owner).where(
+                column == target.value
+            )
+        ).all()
+        if request.kind is FactKind.RESTORED:
+            return [
+                Target(TargetKind.MANIFEST, row.digest)
+                for row in rows
+                if self._is_lifted(transaction, row, target)
+            ]
         found = [Target(TargetKind.MANIFEST, row.digest) for row in rows]
-        if request.kind is not FactKind.RESTORED:
+        if request.kind is FactKind.REVOKED:
             return found
-        # Only what this suspension had suspended: a manifest may have been suspended by itself.
-        mine = self.facts.match([str(target)])
-        known = {each: self.facts.match([str(each)]) for each in found}
-        return [each for each, fact in known.items() if mine and fact and fact.at == mine.at]
+        # A suspension that is there already stays the one that has to be ended.
+        return [each for each in found if self.facts.match([str(each)]) is None]
+
+    def _is_lifted(self, transaction: Transaction, manifest: Row[Any], restored: Target) -> bool:
+        """Whether a manifest is valid again once this signer or owner is restored."""
+        above = [f"signer:{manifest.signer}", f"owner:{manifest.owner}"]
+        known = self.facts.match([f"manifest:{manifest.digest}"])
+        if known is None or self.facts.match(m for m in above if m != str(restored)) is not None:
+            return False
+        # Suspended through signer or owner, not by itself: they have one moment in common.
+        return bool(
+            transaction.execute(
+                select(func.count())
+                .select_from(facts)
+                .where(
+                    facts.c.target.in_(above),
+                    facts.c.kind == FactKind.SUSPENDED.value,
+                    facts.c.at == known.at,
+                )
+            ).scalar()
+        )
+
+    def _check_not_covered(self, transaction: Transaction, target: Target) -> None:
+        """Decide whether a manifest's suspension can be ended by itself.
+
+        Raises:
+            Refusal: its signer or owner is suspended or revoked, and that covers it.
+        """
+        manifest = transaction.execute(
+            select(manifests.c.signer, manifests.c.owner).where(manifests.c.digest == target.value)
+        ).one()
+        above = self.facts.match([f"signer:{manifest.signer}", f"owner:{manifest.owner}"])
+        if above is not None:
+            raise Refusal(Kind.CONFLICT, f"{above.target} is {above.kind.value}, which covers it")
 
     def _longest(self, target: Target) -> timedelta:
         lifetimes = self._config.lifetimes
@@ -243,6 +292,10 @@ class Revocation:
             .values(authority=authority.id, **values)
             .on_conflict_do_update(index_elements=["authority"], set_=values)
         )
+
+
+def _matters(fact: RevocationFact, now: datetime) -> bool:
+    return fact.expires_at > now or fact.target.kind in LASTING
 
 
 def _write_fact(transaction: Transaction, fact: RevocationFact, actor: str) -> None:

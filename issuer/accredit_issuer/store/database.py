@@ -40,7 +40,14 @@ class Database:
 
 
 def _engine(file: Path, *, begin: str, query_only: bool) -> Engine:
-    engine = create_engine(f"sqlite:///{file}", connect_args={"check_same_thread": False})
+    engine = create_engine(
+        f"sqlite:///{file}",
+        connect_args={"check_same_thread": False},
+        # A reader waits for nobody: the event loop is one of them.
+        max_overflow=-1,
+        # An error ends in the log; what was to be stored does not.
+        hide_parameters=True,
+    )
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:

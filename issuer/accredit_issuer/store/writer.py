@@ -7,6 +7,8 @@ say), fails all work in it with ``Unavailable``, and nothing of it is seen by an
 must be seen by whatever comes next, a revocation fact, asks for a commit of its own
 (``alone=True``).
 
+Whoever stops waiting before its turn is left out; whoever stops later is not waited for.
+
 Every record of the log goes through ``Transaction.record``; the checkpoint is signed as part of
 the same commit, so the log and the state never disagree.
 """
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, cast
 
+import structlog
 from sqlalchemy import Connection, CursorResult, Engine, Executable
 
 from accredit_issuer.audit.log import Log, LogGrowth
@@ -27,6 +30,8 @@ from accredit_issuer.errors import IssuerError, Unavailable
 
 MAX_WAITING = 4096
 MAX_GROUP = 256
+
+_log = structlog.get_logger("accredit.writer")
 
 T = TypeVar("T")
 Rows = dict[Executable, list[Mapping[str, Any]]]
@@ -135,8 +140,9 @@ class Writer:
         self._thread.join()
 
     def _serve(self) -> None:
-        while group := self._next_group():
-            self._commit(group)
+        while (group := self._next_group()) or not self._closed:
+            if group:
+                self._commit(group)
 
     def _next_group(self) -> list[_Work]:
         """What waits, in order, up to the first work that wants to be alone; empty at the end."""
@@ -146,8 +152,12 @@ class Writer:
             while self._waiting and len(group) < MAX_GROUP:
                 if self._waiting[0].alone and group:
                     break
-                group.append(self._waiting.popleft())
-                if group[-1].alone:
+                work = self._waiting.popleft()
+                # From here on its future cannot be cancelled: answering it cannot fail.
+                if not work.future.set_running_or_notify_cancel():
+                    continue
+                group.append(work)
+                if work.alone:
                     break
             return group
 
@@ -172,7 +182,11 @@ class Writer:
                     work.future.set_exception(unavailable)
             return
         for call in [call for each in done for call in each.after_commit]:
-            call()
+            try:
+                call()
+            except Exception:  # noqa: BLE001 (see the next line)
+                # It is durable: whoever waits is answered, and the thread lives on.
+                _log.exception("not told after a commit")
         for each in done:
             each.future.set_result(each.result)
 

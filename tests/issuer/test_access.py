@@ -1,0 +1,330 @@
+"""Who may call what: every route by every kind of caller, over real TLS, default deny.
+
+A route that is not in the table fails ``test_no_route_is_forgotten``. The table is written from
+docs/api.md and knows nothing of the code.
+"""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from support.authority import Authority
+from support.clock import SettableClock
+from support.issuer import (
+    Admin,
+    RunningIssuer,
+    attest,
+    join_token_file,
+    log_in,
+    register,
+    running_issuer,
+    write_agent,
+)
+from support.raw_http import Answer, RawClient
+
+from accredit_attestors.manifest import generate_signer_key
+from accredit_client import calls
+from accredit_client.calls import certificate_request
+from accredit_credentials.keys import generate_key
+from accredit_credentials.spiffe_id import SpiffeId, issuer_id
+from accredit_credentials.x509_svid import X509Identity
+from accredit_issuer.app import make_app
+
+ROLES = ("viewer", "registrar", "security", "owner", "admin")
+STRANGERS = ("nobody", "expired", "revoked agent", "revoked admin")
+EVERYONE = frozenset({*STRANGERS, *ROLES, "agent", "stray owner", "stray registrar"})
+KNOWN = EVERYONE - {*STRANGERS}
+ADMINS = KNOWN - {"agent"}
+READERS = ADMINS - {"owner", "stray owner"}
+REFUSED = {401: "unauthenticated", 403: ("forbidden", "revoked")}
+
+AGENT = "support/summarizer"
+
+
+@dataclass
+class World:
+    """A running issuer and somebody of every kind."""
+
+    running: RunningIssuer
+    callers: dict[str, RawClient]
+    envelope: str
+
+
+@dataclass(frozen=True)
+class Route:
+    """Who gets past the door, and a request that is good enough to knock with."""
+
+    allowed: frozenset[str]
+    body: Any = None
+    path: str = ""
+
+
+CSR = certificate_request(generate_key())
+TASK = {"resource": "tickets", "actions": ["read"], "task": {"purpose": "x"}}
+UUID = "0b8f7c1e-5a44-4c0e-9d3a-2f6f1f0a7b11"
+TABLE = {
+    "GET /v1/bundle": Route(EVERYONE),
+    "GET /v1/crl/{authority}.crl": Route(EVERYONE, path="/v1/crl/00.crl"),
+    "GET /v1/revocations": Route(EVERYONE),
+    "GET /v1/revocations/stream": Route(EVERYONE, path="/v1/revocations/stream?after=9999"),
+    "GET /v1/log/key": Route(EVERYONE),
+    "GET /v1/log/checkpoint": Route(EVERYONE),
+    "GET /v1/log/tile/{path:path}": Route(EVERYONE, path="/v1/log/tile/0/x001/000"),
+    "GET /health/live": Route(EVERYONE),
+    "GET /health/ready": Route(EVERYONE),
+    "GET /metrics": Route(EVERYONE),
+    "GET /docs": Route(EVERYONE),
+    "GET /openapi.json": Route(EVERYONE),
+    "HEAD /openapi.json": Route(EVERYONE),
+    "POST /v1/attestations/nonce": Route(EVERYONE, {}),
+    # Public, and refused for its evidence: malformed is past the door.
+    "POST /v1/attestations": Route(EVERYONE, {"nonce": "!", "csr": CSR, "evidence": []}),
+    "POST /v1/admins/enrolment": Route(EVERYONE, {"token": "x", "csr": CSR}),
+    "POST /v1/svids/x509": Route(KNOWN, {"csr": "no request"}),
+    "POST /v1/svids/jwt": Route(frozenset({"agent"}), {"audience": ["a"]}),
+    "POST /v1/task-tokens": Route(frozenset({"agent"}), TASK),
+    "GET /v1/whoami": Route(KNOWN),
+    "GET /v1/admins": Route(frozenset({"admin"})),
+    "POST /v1/admins": Route(
+        frozenset({"admin"}), {"name": "!", "role": "viewer", "namespaces": []}
+    ),
+    "GET /v1/signers": Route(READERS),
+    "POST /v1/signers": Route(
+        frozenset({"admin"}), {"name": "x", "public_key": "no key", "namespaces": ["support"]}
+    ),
+    "GET /v1/manifests": Route(ADMINS),
+    "POST /v1/manifests": Route(frozenset({"registrar", "owner", "admin"}), {"envelope": "…"}),
+    "GET /v1/manifests/{digest}": Route(ADMINS, path="/v1/manifests/sha256:00"),
+    "GET /v1/agents": Route(ADMINS),
+    "GET /v1/agents/{namespace}/{name}": Route(ADMINS, path="/v1/agents/support/nobody"),
+    "POST /v1/agents/{namespace}/{name}/join-tokens": Route(
+        frozenset({"registrar", "owner", "admin"}), {}, "/v1/agents/support/nobody/join-tokens"
+    ),
+    "POST /v1/revocations": Route(
+        frozenset({"security", "owner", "admin"}),
+        {"target": "agent:support/nobody", "reason": "x"},
+    ),
+    "GET /v1/revocations/facts": Route(READERS),
+    "GET /v1/log/entries": Route(READERS),
+    "GET /v1/log/explain/{identifier}": Route(READERS, path=f"/v1/log/explain/{UUID}"),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One issuer for all; its clock begins hours ago, so that one SVID is over and OpenSSL is not.
+
+    OpenSSL looks at the real clock: the expired SVID is still good for it, and not for the issuer.
+    """
+    real = datetime.now(UTC)
+    clock = SettableClock(real - timedelta(hours=7, minutes=30))
+    folder = tmp_path_factory.mktemp("access")
+    with ExitStack() as stack:
+        running = stack.enter_context(running_issuer(folder / "issuer", clock=clock))
+        first = log_in(running, running.first_token)
+        clock.now = real
+        admin = log_in(running, _invite(first, "second", "admin"))
+        identities: dict[str, X509Identity | None] = {"nobody": None, "expired": first.identity}
+        for role in ROLES:
+            identities[role] = log_in(running, _invite(admin, role, role)).identity
+        for role in ("owner", "registrar"):
+            token = _invite(admin, f"stray-{role}", role, "payments")
+            identities[f"stray {role}"] = log_in(running, token).identity
+        agent = write_agent(folder / "agent", key=generate_signer_key(), now=real)
+        register(running, admin, agent)
+        for name in ("agent", "revoked agent"):
+            identities[name] = attest(running, agent, join_token_file(admin, agent))
+        identities["revoked admin"] = log_in(running, _invite(admin, "ex", "admin")).identity
+        gone = identities["revoked agent"]
+        assert gone is not None
+        admin.send(
+            calls.revoke(target=f"instance:{gone.svid.instance}", kind="revoked", reason="x")
+        )
+        admin.send(calls.revoke(target="admin:ex", kind="suspended", reason="x"))
+        clock.now = real + timedelta(minutes=40)
+        yield World(
+            running,
+            {
+                name: RawClient.at(running.url, running.bundle, identity)
+                for name, identity in identities.items()
+            },
+            agent.envelope,
+        )
+
+
+def _invite(admin: Admin, name: str, role: str, namespace: str = "support") -> str:
+    answer = admin.send(calls.add_admin(name=name, role=role, namespaces=[namespace]))
+    return str(answer.enrolment_token)
+
+
+def knock(world: World, route: str, caller: str) -> Answer:
+    """Ask for a route as somebody."""
+    method, path = route.split(" ")
+    entry = TABLE[route]
+    body = entry.body
+    if route == "POST /v1/manifests":
+        body = {"envelope": world.envelope}
+    return world.callers[caller].ask(method, entry.path or path, body)
+
+
+@pytest.mark.parametrize("caller", sorted(EVERYONE))
+@pytest.mark.parametrize("route", TABLE)
+def test_each_caller_at_each_route(world: World, route: str, caller: str) -> None:
+    """Who may is let in, whoever else is refused with the right problem and nothing more."""
+    answer = knock(world, route, caller)
+    if caller in TABLE[route].allowed:
+        assert answer.status not in {401, 403, 500, 503}, answer.body
+        return
+    expected = {
+        "nobody": "unauthenticated",
+        "expired": "unauthenticated",
+        "revoked agent": "revoked",
+        "revoked admin": "revoked",
+    }.get(caller, "forbidden")
+    assert answer.kind == expected
+    assert answer.status == (401 if expected == "unauthenticated" else 403)
+
+
+def test_no_route_is_forgotten(world: World) -> None:
+    """Every route that the application serves stands in the table, and no other."""
+
+    def served(routes: Any) -> Iterator[str]:
+        for route in routes:
+            inner = getattr(route, "original_router", None)
+            if inner is not None:
+                yield from served(inner.routes)
+            else:
+                yield from (f"{method} {route.path}" for method in route.methods)
+
+    assert set(served(make_app(world.running.issuer).routes)) == set(TABLE)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST", "OPTIONS", "TRACE", "X"])
+def test_another_method_is_not_this_one(world: World, method: str) -> None:
+    """A method that a path does not have is refused, for everybody, with a problem document."""
+    for path in ("/v1/bundle", "/v1/whoami", "/v1/log/entries"):
+        answer = world.callers["admin"].ask(method, path, {} if method == "POST" else None)
+        assert answer.status in {400, 405}
+    assert world.callers["admin"].ask("DELETE", "/v1/bundle").kind == "method-not-allowed"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/v1", "/v1/", "/v1/admins/", "//v1/admins", "/v1/../v1/admins", "/v1/Admins",
+     "/v1/admins%2f", "/v1/admins/enrolment/x", "/v2/admins", "/v1/log/", "/redoc", "/.git/config",
+     "/v1/agents/support", "/v1/agents/a/b/c"],
+)  # fmt: skip
+def test_another_path_is_not_found(world: World, path: str) -> None:
+    """Near misses of a path are no path: nothing is redirected, normalised or listed."""
+    for caller in ("nobody", "admin"):
+        answer = world.callers[caller].ask("GET", path)
+        assert answer.status in {404, 405}, (caller, answer)
+        assert "location" not in answer.headers
+
+
+FOREIGN = [
+    "/admin/admin",
+    "/ns/support/agent/summarizer",
+    str(issuer_id(Authority().trust_domain).path),
+]
+
+
+@pytest.mark.parametrize("path", FOREIGN)
+@pytest.mark.parametrize("how", ["own root", "self-signed leaf", "our CA's name"])
+def test_a_foreign_ca_of_the_same_names(world: World, path: str, how: str) -> None:
+    """An SVID of our names under somebody else's key does not get through the handshake."""
+    authority = Authority("example.org", now=datetime.now(UTC).replace(microsecond=0))
+    spiffe_id = SpiffeId(authority.trust_domain, path)
+    if how == "own root":
+        identity = authority.issue(spiffe_id)
+    elif how == "self-signed leaf":
+        identity = authority.issue(spiffe_id, chain=())
+    else:
+        # The real CA's certificate in the chain, its name as issuer, another key's signature.
+        own = world.running.issuer.authorities.now_in_force
+        certificate = next(a.certificate for a in own.authorities if a.kind == "x509")
+        assert certificate is not None
+        from support.authority import Signer  # noqa: PLC0415
+
+        identity = authority.issue(spiffe_id, signer=Signer(certificate), chain=(certificate,))
+    client = RawClient.at(world.running.url, world.running.bundle, identity)
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        client.ask("GET", "/v1/whoami")
+
+
+def test_an_expired_svid_is_refused_by_the_handshake_too(world: World) -> None:
+    """What is over by the real clock does not even connect."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    authority = Authority("example.org", now=now)
+    identity = authority.issue(not_after=now - timedelta(seconds=5))
+    client = RawClient.at(world.running.url, world.running.bundle, identity)
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        client.ask("GET", "/v1/bundle")
+
+
+def test_older_tls_is_refused(world: World) -> None:
+    """TLS 1.2 does not connect."""
+    client = RawClient.at(world.running.url, world.running.bundle)
+    client.context.minimum_version = ssl.TLSVersion.TLSv1_2
+    client.context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        client.ask("GET", "/v1/bundle")
+
+
+@pytest.mark.parametrize(
+    ("caller", "namespace", "status"),
+    [
+        ("owner", "support", 200),
+        ("stray owner", "support", 404),
+        ("viewer", "support", 200),
+        ("stray registrar", "support", 200),
+    ],
+)
+def test_an_owner_sees_its_own_only(world: World, caller: str, namespace: str, status: int) -> None:
+    """To an owner of other namespaces an agent is not there, in lists and by name alike."""
+    client = world.callers[caller]
+    assert client.ask("GET", f"/v1/agents/{namespace}/summarizer").status == status
+    assert bool(client.ask("GET", "/v1/agents").json["agents"]) is (status == 200)
+    assert bool(client.ask("GET", "/v1/manifests").json["manifests"]) is (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("caller", "target", "status"),
+    [
+        ("owner", "namespace:payments", 403),
+        ("owner", "agent:payments/x", 403),
+        ("owner", "signer:ci", 403),
+        ("owner", "owner:maria@example.org", 403),
+        ("owner", "admin:admin", 403),
+        ("owner", "serial:1", 403),
+        ("owner", "node:x", 403),
+        ("stray owner", "agent:support/summarizer", 403),
+        ("stray owner", "namespace:support", 403),
+        ("security", "node:x", 404),
+        ("security", "serial:1", 404),
+        ("security", "agent:nonsense", 400),
+        ("security", "agent:a/b/c", 400),
+        ("security", "nonsense", 400),
+        ("security", "Agent:support/summarizer", 400),
+    ],
+)
+def test_who_may_revoke_what(world: World, caller: str, target: str, status: int) -> None:
+    """An owner revokes within its namespaces only; what lies in none or in several is not its."""
+    body = {"target": target, "reason": "x"}
+    assert world.callers[caller].ask("POST", "/v1/revocations", body).status == status
+
+
+def test_instances_and_tasks_lie_in_their_agents_namespace(world: World) -> None:
+    """An owner of elsewhere cannot revoke a task or a token of an agent that is not its."""
+    agent = world.callers["agent"]
+    token = agent.ask("POST", "/v1/task-tokens", TASK).json
+    instance = agent.ask("POST", "/v1/svids/jwt", {"audience": ["a"]}).json
+    stray = world.callers["stray owner"]
+    for target in (f"task:{token['task']['id']}", f"jti:{token['jti']}", f"jti:{instance['jti']}"):
+        assert stray.ask("POST", "/v1/revocations", {"target": target, "reason": "x"}).status == 403
+    own = {"target": f"jti:{token['jti']}", "reason": "x"}
+    assert world.callers["owner"].ask("POST", "/v1/revocations", own).status == 201

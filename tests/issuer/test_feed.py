@@ -1,0 +1,200 @@
+"""The feed: one signature for all who ask, nothing lost, a heartbeat when nothing happens."""
+
+import asyncio
+import threading
+from collections.abc import Iterable
+
+import pytest
+from support.offline import Offline
+
+from accredit_credentials.revocation import FactKind, RevocationFact, Target
+from accredit_credentials.revocation_feed import FeedState, Statement, verify
+from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.revocation import feed as module
+from accredit_issuer.revocation.feed import Feed
+
+TIMEOUT = 20
+
+
+def make_feed(offline: Offline, heartbeat: float = 10.0) -> Feed:
+    """A feed of its own, with any heartbeat."""
+    issuer = offline.issuer
+    return Feed(offline.config.trust_domain, issuer.authorities, offline.clock, heartbeat)
+
+
+def some_facts(offline: Offline, sequences: Iterable[int]) -> list[RevocationFact]:
+    """Facts of these sequence numbers."""
+    return [
+        RevocationFact(
+            sequence=sequence,
+            target=Target.parse(f"serial:{sequence:x}"),
+            kind=FactKind.REVOKED,
+            at=offline.clock(),
+            expires_at=offline.clock.now.replace(year=2027),
+            reason="r",
+        )
+        for sequence in sequences
+    ]
+
+
+def read(offline: Offline, text: str) -> Statement:
+    """A verified statement."""
+    return verify(text, bundle=offline.issuer.bundle)
+
+
+def test_one_signature_serves_all(offline: Offline) -> None:
+    """The same question gets the very same bytes, until a fact comes or the answer grows old."""
+    feed = make_feed(offline)
+    feed.publish(some_facts(offline, [1, 2]))
+    first = feed.statement(0)
+    assert feed.statement(0) is first
+    assert feed.statement(1) is not first
+    offline.clock.advance(seconds=2.4)
+    assert feed.statement(0) is first
+    offline.clock.advance(seconds=0.2)
+    second = feed.statement(0)
+    assert second is not first
+    assert read(offline, second).as_of == offline.clock().replace(microsecond=0)
+    feed.publish(some_facts(offline, [3]))
+    assert read(offline, feed.statement(0)).through == 3
+
+
+def test_a_statement_has_what_was_asked_for(offline: Offline) -> None:
+    """After N come the facts after N, in order, up to the newest."""
+    feed = make_feed(offline)
+    feed.publish(some_facts(offline, range(1, 11)))
+    for after in range(11):
+        statement = read(offline, feed.statement(after))
+        assert (statement.after, statement.through) == (after, 10)
+        assert [fact.sequence for fact in statement.facts] == list(range(after + 1, 11))
+    with pytest.raises(Refusal) as refused:
+        feed.statement(11)
+    assert refused.value.kind is Kind.CONFLICT
+
+
+def test_what_is_remembered_is_bounded(offline: Offline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for every N does not fill the memory with long statements, nor with many."""
+    monkeypatch.setattr(module, "MAX_CACHED_CHARACTERS", 30_000)
+    monkeypatch.setattr(module, "MAX_CACHED", 50)
+    feed = make_feed(offline)
+    feed.publish(some_facts(offline, range(1, 201)))
+    for after in [*range(200), 0, 0, 100]:
+        read(offline, feed.statement(after))
+        held = sum(len(signed.text) for signed in feed._signed.values())
+        assert held == feed._signed_characters
+        assert held <= 60_000
+        assert len(feed._signed) <= 50
+
+
+def test_following_gets_a_fact_at_once_and_then_heartbeats(offline: Offline) -> None:
+    """A listener hears where it stands, then each fact once, then that nothing happened."""
+
+    async def listen() -> list[Statement]:
+        feed = make_feed(offline, heartbeat=0.02)
+        feed.attach(asyncio.get_running_loop())
+        following = feed.follow(0)
+        heard = [read(offline, await anext(following))]
+        assert feed.listeners == 1
+        threading.Thread(target=feed.publish, args=(some_facts(offline, [1]),)).start()
+        async with asyncio.timeout(TIMEOUT):
+            while heard[-1].through < 1:
+                heard.append(read(offline, await anext(following)))
+            heard.append(read(offline, await anext(following)))
+            feed.close()
+            heard += [read(offline, text) async for text in following]
+        assert feed.listeners == 0
+        return heard
+
+    heard = asyncio.run(listen())
+    assert (heard[0].after, heard[0].through) == (0, 0)
+    assert [fact.sequence for statement in heard for fact in statement.facts] == [1]
+    assert (heard[-1].after, heard[-1].facts) == (1, ())
+
+
+def test_following_resumes_where_it_stopped(offline: Offline) -> None:
+    """A verifier that comes back with its N misses nothing and hears nothing twice."""
+
+    async def listen() -> FeedState:
+        feed = make_feed(offline)
+        feed.attach(asyncio.get_running_loop())
+        state = FeedState()
+        for number in range(1, 30):
+            feed.publish(some_facts(offline, [2 * number - 1, 2 * number]))
+            following = feed.follow(state.through)
+            async with asyncio.timeout(TIMEOUT):
+                state.apply(read(offline, await anext(following)), now=offline.clock())
+            await following.aclose()  # type: ignore[attr-defined]
+            assert feed.listeners == 0
+        return state
+
+    state = asyncio.run(listen())
+    assert (state.through, len(state)) == (58, 58)
+
+
+def test_no_fact_is_lost_between_listeners_and_writers(offline: Offline) -> None:
+    """Facts that come one by one from another thread reach a hundred listeners, each once."""
+
+    async def listen() -> list[list[int]]:
+        feed = make_feed(offline)
+        feed.attach(asyncio.get_running_loop())
+
+        async def one() -> list[int]:
+            heard: list[int] = []
+            async for text in feed.follow(0):
+                statement = text.split(".")[1]
+                heard += _sequences(statement)
+                if heard[-1:] == [50]:
+                    return heard
+            return heard
+
+        listeners = [asyncio.create_task(one()) for _ in range(100)]
+
+        def publish() -> None:
+            for number in range(1, 51):
+                feed.publish(some_facts(offline, [number]))
+
+        threading.Thread(target=publish).start()
+        async with asyncio.timeout(TIMEOUT):
+            return list(await asyncio.gather(*listeners))
+
+    assert all(heard == list(range(1, 51)) for heard in asyncio.run(listen()))
+
+
+def test_forgetting_does_not_forget_what_comes_meanwhile(offline: Offline) -> None:
+    """While expired facts are dropped again and again, no new one is lost from the feed."""
+    manifest = offline.register()
+    serials = [offline.attest(manifest).serial for _ in range(12)]
+    stop = threading.Event()
+
+    def forget() -> None:
+        while not stop.is_set():
+            offline.issuer.revocation.forget_expired(offline.issuer.writer, offline.clock())
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    for serial in serials:
+        offline.state(f"serial:{serial}")
+    stop.set()
+    thread.join()
+    assert [fact.sequence for fact in offline.issuer.feed.facts] == list(range(1, 13))
+    assert len(offline.issuer.revocation.facts) == 12
+
+
+def test_a_restart_goes_on_counting(offline: Offline) -> None:
+    """After a restart the feed knows the same facts, and the next one has the next number."""
+    manifest = offline.register()
+    offline.state(f"serial:{offline.attest(manifest).serial}")
+    offline.state(f"serial:{offline.attest(manifest).serial}")
+    known = offline.issuer.feed.facts
+    offline.reopen()
+    assert offline.issuer.feed.facts == known
+    (stated,) = offline.state("agent:support/summarizer")
+    assert stated.fact.sequence == 3
+
+
+def _sequences(payload: str) -> list[int]:
+    import json  # noqa: PLC0415
+
+    from accredit_credentials.keys import b64url_decode  # noqa: PLC0415
+
+    return [fact["seq"] for fact in json.loads(b64url_decode(payload))["facts"]]

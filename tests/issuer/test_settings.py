@@ -1,0 +1,133 @@
+"""``issuer.toml``: unknown keys are refused, values fit each other, errors have both numbers."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accredit_issuer.cli.app import TEMPLATE
+from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.settings import Settings, check, load
+
+
+def read(folder: Path, text: str) -> Any:
+    """Load a file with this text."""
+    file = folder / "issuer.toml"
+    file.write_text(text)
+    return load(file)
+
+
+def test_the_template_that_init_writes_holds(tmp_path: Path) -> None:
+    """What ``init`` writes is accepted, and paths are relative to the file."""
+    config = read(tmp_path, TEMPLATE.format(trust_domain="example.org"))
+    assert config.data == tmp_path / "data"
+    assert config.log_origin == "example.org/accredit-log"
+    assert config.lifetimes.x509_svid == timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("trust_domain = 'example.org'\ntrustdomain = 'x'", "trustdomain"),
+        ("trust_domain = 'example.org'\n[server]\nprot = 1", "server.prot"),
+        ("trust_domain = 'example.org'\n[lifetime]\nroot = 1", "lifetime"),
+        ("trust_domain = 'example.org'\n[lifetimes]\nbackdate = 1", "lifetimes.backdate"),
+        ("", "trust_domain"),
+        ("trust_domain = 7", "trust_domain"),
+        ("trust_domain = ''", "trust_domain"),
+        ("trust_domain = 'a b'", "trust_domain"),
+        ("trust_domain = 'example.org/x'", "trust_domain"),
+        ("trust_domain = 'example.org'\n[server]\nport = 65536", "server.port"),
+        ("trust_domain = 'example.org'\n[server]\nport = -1", "server.port"),
+        ("trust_domain = 'example.org'\n[lifetimes]\nnonce = 301", "lifetimes.nonce"),
+        ("trust_domain = 'example.org'\n[lifetimes]\ntask_token = 301", "lifetimes.task_token"),
+        ("trust_domain = 'example.org'\n[lifetimes]\nx509_svid = 0", "lifetimes.x509_svid"),
+        ("trust_domain = 'example.org'\n[revocation]\nheartbeat = 0.1", "revocation.heartbeat"),
+        ("trust_domain = 'example.org'\n[bundle]\nrefresh_hint = 0", "bundle.refresh_hint"),
+        ("trust_domain = 'a'\ntrust_domain = 'b'", "not TOML"),
+        ("\0", "not TOML"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(tmp_path: Path, text: str, named: str) -> None:
+    """A key that is unknown, missing or out of its bounds is refused by its full name."""
+    with pytest.raises(InvalidSettings, match=named):
+        read(tmp_path, text)
+
+
+def make(**settings: Any) -> Any:
+    """Check settings."""
+    raw = {"trust_domain": "example.org", **settings}
+    return check(Settings.model_validate(raw), folder=Path("/tmp"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "numbers"),
+    [
+        ({"lifetimes": {"issuing_ca": 7000, "admin_svid": 60}}, ("3600 s", "7000 s")),
+        ({"lifetimes": {"issuing_ca": 57599}}, ("28800 s", "57599 s")),
+        ({"lifetimes": {"root": 172799}}, ("86400 s", "172799 s")),
+        ({"lifetimes": {"jwt_svid": 3600, "jwt_key": 7199}}, ("3600 s", "7199 s")),
+        ({"lifetimes": {"jwt_key": 3599}}, ("3599 s", "900 s")),
+        ({"bundle": {"refresh_hint": 7201}}, ("86400 s", "21603 s")),
+        (
+            {"lifetimes": {"root": 172800, "jwt_key": 10**6}, "bundle": {"refresh_hint": 14401}},
+            ("172800 s", "43203 s"),
+        ),
+    ],
+)
+def test_lifetimes_nest(settings: dict[str, Any], numbers: tuple[str, str]) -> None:
+    """What has to fit into something longer is refused one second too long, with both numbers."""
+    with pytest.raises(InvalidSettings) as refused:
+        make(**settings)
+    assert all(number in str(refused.value) for number in numbers), str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lifetimes": {"issuing_ca": 7200, "admin_svid": 60}},
+        {"lifetimes": {"issuing_ca": 57600}},
+        {"lifetimes": {"root": 172800}},
+        {"lifetimes": {"jwt_svid": 1800, "jwt_key": 3600}},
+        {"bundle": {"refresh_hint": 7200}},
+    ],
+)
+def test_the_neighbours_that_fit(settings: dict[str, Any]) -> None:
+    """Exactly half, and exactly four times, is accepted."""
+    assert make(**settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8443",
+        "https://",
+        "https://host:0",
+        "https://host:99999",
+        "https://user@host",
+        "https://host?x=1",
+        "https://host#x",
+        "ftp://host",
+        "localhost:8443",
+        "https://[::1",
+        "",
+    ],
+)
+def test_an_address_is_an_address(url: str) -> None:
+    """The issuer's URL is https, with a host, and without user, query and fragment."""
+    with pytest.raises(InvalidSettings, match=r"server\.url"):
+        make(server={"url": url})
+
+
+def test_the_longest_credential_covers_every_kind() -> None:
+    """Facts and authorities outlast whatever can be signed, the server's own SVID too."""
+    lifetimes = make().lifetimes
+    assert lifetimes.longest_credential >= lifetimes.issuing_ca / 2
+    assert lifetimes.longest_svid >= max(lifetimes.x509_svid, lifetimes.admin_svid)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """The error has the path and the reason."""
+    with pytest.raises(InvalidSettings, match=r"cannot read .*nowhere"):
+        load(tmp_path / "nowhere.toml")
