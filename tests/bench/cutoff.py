@@ -1,0 +1,131 @@
+"""From the word "revoke" to the last verifier that knows: N server-sent event streams.
+
+All N listeners live in one process, on one core: the time includes N TLS records read one after
+another, which N real verifiers would read at once. A listener knows once it has the statement with
+the fact; verifying it is the price of one signature check, on each verifier's own core.
+"""
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from typing import cast
+
+import uvloop
+from issuers import Bench, Session
+from load import request
+from rows import Row, measure, milliseconds, percentile
+
+from accredit_client.tls import peer_check
+from accredit_credentials.keys import b64url_decode
+from accredit_credentials.spiffe_id import issuer_id
+from accredit_credentials.tls import client_context
+from accredit_credentials.x509_svid import X509Identity
+
+REVOCATIONS = 8
+PROMISED = 0.100
+TIMEOUT = 20.0
+
+
+class _Listener(asyncio.Protocol):
+    def __init__(self, crowd: "_Crowd") -> None:
+        self._crowd = crowd
+        self._received = b""
+        self._through = -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(request("GET", "/v1/revocations/stream?after=0"))
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        *lines, self._received = self._received.split(b"\n")
+        for line in lines:
+            if line.startswith(b"data: "):
+                payload = line.split(b".")[1].decode()
+                through = json.loads(b64url_decode(payload))["through"]
+                if through > self._through:
+                    self._through = through
+                    self._crowd.heard(time.perf_counter())
+
+
+class _Crowd:
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._times: list[float] = []
+        self._all = asyncio.Event()
+
+    def heard(self, now: float) -> None:
+        self._times.append(now)
+        if len(self._times) == self._size:
+            self._all.set()
+
+    async def everyone(self) -> list[float]:
+        """When each listener heard, once all of them have."""
+        await asyncio.wait_for(self._all.wait(), TIMEOUT)
+        times, self._times = self._times, []
+        self._all.clear()
+        return times
+
+
+async def _measure(bench: Bench, doomed: list[X509Identity], size: int) -> list[list[float]]:
+    loop = asyncio.get_running_loop()
+    crowd = _Crowd(size)
+    public, admin = _context(bench, None), _context(bench, bench.admin.identity)
+    address = bench.process.host, bench.process.port
+    transports = [
+        (await loop.create_connection(lambda: _Listener(crowd), *address, ssl=public))[0]
+        for _ in range(size)
+    ]
+    await crowd.everyone()
+    reader, writer = await asyncio.open_connection(*address, ssl=admin)
+    delays = []
+    for identity in doomed:
+        await asyncio.sleep(0.3)
+        body = {"target": f"instance:{identity.svid.instance}", "reason": "bench"}
+        sent = time.perf_counter()
+        writer.write(request("POST", "/v1/revocations", json.dumps(body).encode()))
+        delays.append([heard - sent for heard in await crowd.everyone()])
+        await _expect_ok(reader)
+    writer.transport.abort()
+    for transport in transports:
+        transport.abort()
+    await asyncio.sleep(0.2)
+    return delays
+
+
+async def _expect_ok(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 20"), head
+    length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
+    await reader.readexactly(int(length))
+
+
+def _context(bench: Bench, identity: X509Identity | None) -> ssl.SSLContext:
+    bundle = bench.wire.bundle
+    return client_context(
+        bundle=bundle, peer_check=peer_check(issuer_id(bundle.trust_domain)), identity=identity
+    )
+
+
+@measure("cutoff")
+def cutoff(session: Session) -> Iterator[Row]:
+    """Few and many listeners."""
+    bench = session.bench
+    for size in (50, 1000):
+        doomed = bench.identities(REVOCATIONS)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            delays = runner.run(_measure(bench, doomed, size))
+        every = [delay for each in delays for delay in each]
+        tail = percentile(every, 0.99)
+        full = size == 1000
+        yield Row(
+            name=f"cutoff.{size}",
+            value=tail * 1000,
+            unit="ms",
+            promise="p99 <= 100 ms with 1,000 verifiers" if full else "",
+            met=tail <= PROMISED if full else None,
+            note=f"{REVOCATIONS} revocations, {size} listeners in one process; "
+            f"first to know {min(every) * 1000:.0f} ms, last {max(every) * 1000:.0f} ms",
+            **milliseconds(every),
+        )

@@ -1,0 +1,138 @@
+"""Whether cost grows with what is stored: issuing, revoking, publishing; and one large CRL."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filling import store
+from issuers import IDENTITIES, Bench, Session, new_folder, running
+from issuing import connections, renewals, rounds
+from rows import Row, measure, milliseconds
+
+from accredit_client import calls
+from accredit_credentials.revocation import FactKind, Target
+from accredit_issuer.clock import system_clock
+from accredit_issuer.issuer import Issuer, open_issuer
+from accredit_issuer.revocation.revocation import FactRequest
+from accredit_issuer.settings import load
+
+STORED = 100_000
+REVOKED = 10_000
+WITHIN = 1.10
+REVOCATIONS = 12
+CRL_ENTRIES = 100_000
+CRL_PROMISED = 0.050
+
+
+@measure("stored")
+def stored(_session: Session) -> Iterator[Row]:
+    """A full issuer against an empty one, in the same run."""
+
+    def fill(issuer: Issuer) -> None:
+        store(issuer, issued=STORED, revoked=REVOKED)
+
+    scale = f"scale: {STORED:,} stored, {REVOKED:,} revoked (promised at 1,000,000 and 100,000)"
+    with running() as empty, running(fill) as full:
+        yield Row(
+            name="stored.start",
+            value=full.process.seconds_to_ready,
+            unit="s",
+            floor=empty.process.seconds_to_ready,
+            note=f"from start to ready; floor: the empty issuer; {scale}",
+        )
+        issued = [
+            rounds(bench, connections(bench, bench.identities(IDENTITIES), renewals))
+            for bench in (empty, full)
+        ]
+        yield _compared("stored.issue", *(1 / each.per_second for each in issued), scale=scale)
+        revoked = [_revoke(bench) for bench in (empty, full)]
+        yield _compared("stored.revoke", *map(statistics.median, revoked), scale=scale)
+        newest = (REVOCATIONS, REVOKED + REVOCATIONS)
+        published = [_ask(*each) for each in zip((empty, full), newest, strict=True)]
+        yield _compared(
+            "stored.publish",
+            *map(statistics.median, published),
+            scale=f"the feed for those who know it so far; {scale}",
+        )
+        snapshot = statistics.median(_ask(full, 0))
+        yield Row(
+            name="stored.snapshot",
+            value=snapshot * 1000,
+            unit="ms",
+            note=f"the whole feed, read and verified; {REVOKED:,} facts",
+        )
+
+
+def _compared(name: str, empty: float, full: float, *, scale: str) -> Row:
+    return Row(
+        name=name,
+        value=full * 1000,
+        unit="ms",
+        floor=empty * 1000,
+        promise="within 10 % of an empty issuer",
+        met=full <= WITHIN * empty,
+        note=f"floor: the empty issuer; {scale}",
+    )
+
+
+def _revoke(bench: Bench) -> list[float]:
+    times = []
+    for identity in bench.identities(REVOCATIONS):
+        call = calls.revoke(target=f"serial:{identity.svid.serial}", kind="revoked", reason="bench")
+        started = time.perf_counter()
+        bench.admin.send(call)
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def _ask(bench: Bench, after: int) -> list[float]:
+    client = bench.wire.connect()
+    times = []
+    for _ in range(REVOCATIONS):
+        started = time.perf_counter()
+        client.send(calls.revocations(after=after, bundle=bench.wire.bundle))
+        times.append(time.perf_counter() - started)
+    return times[1:]  # the first one connects
+
+
+@measure("crl_100k")
+def crl_100k(_session: Session) -> Iterator[Row]:
+    """One more revocation on top of a CRL of 100,000 entries, inside the issuer's process."""
+    with tempfile.TemporaryDirectory(prefix="accredit-bench-") as name:
+        folder = Path(name) / "issuer"
+        living: list[str] = []
+        new_folder(
+            folder,
+            lambda issuer: living.extend(
+                store(issuer, issued=CRL_ENTRIES + 10, revoked=CRL_ENTRIES)
+            ),
+        )
+        issuer = open_issuer(load(folder / "issuer.toml"), system_clock)
+        try:
+            times = [_state(issuer, serial) for serial in living[:3]]
+        finally:
+            issuer.close()
+    middle = statistics.median(times)
+    yield Row(
+        name="crl_100k",
+        value=middle * 1000,
+        unit="ms",
+        promise="<= 50 ms",
+        met=middle <= CRL_PROMISED,
+        note=f"stating a fact to CRL committed, {CRL_ENTRIES:,} entries",
+        **milliseconds(times),
+    )
+
+
+def _state(issuer: Issuer, serial: str) -> float:
+    wanted = FactRequest(
+        target=Target.parse(f"serial:{serial}"),
+        kind=FactKind.REVOKED,
+        reason="bench",
+        actor="bench",
+    )
+    started = time.perf_counter()
+    issuer.revocation.state(wanted, issuer.writer, issuer.clock())
+    return time.perf_counter() - started

@@ -1,0 +1,3 @@
+module accredit.test/judge
+
+go 1.21
