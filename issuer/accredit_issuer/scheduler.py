@@ -13,6 +13,7 @@ from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.date import DateTrigger
 
+from accredit_issuer.clock import system_clock
 from accredit_issuer.issuer import Issuer
 
 AT_LEAST_EVERY = timedelta(minutes=5)
@@ -44,16 +45,20 @@ class Scheduler:
 
     def _next(self) -> datetime:
         now = self._issuer.clock()
-        due = min(self._issuer.next_due(now), now + AT_LEAST_EVERY)
-        return max(due, now + SOONEST)
+        return min(self._issuer.next_due(now), now + AT_LEAST_EVERY)
 
     def _arm(self, moment: datetime) -> None:
+        # The library looks at the system's clock, whichever is the issuer's.
+        wait = max(moment - self._issuer.clock(), SOONEST)
         self._scheduler.add_job(
             self._run,
-            DateTrigger(run_date=moment, timezone="UTC"),
+            DateTrigger(run_date=system_clock() + wait, timezone="UTC"),
             id="keep-up",
             replace_existing=True,
             misfire_grace_time=None,
+            # A run that is armed by the one before it may be due before that has returned: skipped,
+            # it would be the last.
+            max_instances=2,
         )
 
     def _run(self) -> None:

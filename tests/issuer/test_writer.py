@@ -191,34 +191,58 @@ def test_own_rows_are_seen_by_own_statements(bench: Bench) -> None:
     assert refused.exception(TIMEOUT)
 
 
-@pytest.mark.parametrize("failing", [ZeroDivisionError("x"), OSError("x"), ValueError("secret")])
-def test_an_error_fails_everybody(bench: Bench, failing: Exception) -> None:
-    """Anything but a refusal fails the whole group, and neither row nor record nor root remains."""
-    bench.writer.run(write("before")).result(TIMEOUT)
-    head = bench.log.head
+@pytest.mark.parametrize("failing", [ZeroDivisionError("x"), ValueError("secret")])
+def test_work_that_breaks_fails_alone(bench: Bench, failing: Exception) -> None:
+    """Work that raises an error of its own gets ``Unavailable``; who shared its commit does not."""
 
-    def fail(_transaction: Transaction) -> None:
+    def fail(transaction: Transaction) -> None:
+        write("broken")(transaction)
         raise failing
 
     told: list[str] = []
 
-    def tell(transaction: Transaction) -> None:
-        write("x")(transaction)
+    def tell(transaction: Transaction) -> str:
         transaction.after_commit(lambda: told.append("x"))
+        return write("x")(transaction)
 
     with bench.held():
-        futures: list[Future[Any]] = [
-            bench.writer.run(tell),
-            bench.writer.run(fail),
-            bench.writer.run(write("y")),
-        ]
-    for future in futures:
-        error = future.exception(TIMEOUT)
-        assert isinstance(error, Unavailable)
-        assert "secret" not in str(error)
-    assert not told
+        before = bench.writer.run(tell)
+        broken = bench.writer.run(fail)
+        after = bench.writer.run(write("y"))
+    assert (before.result(TIMEOUT), after.result(TIMEOUT)) == ("x", "y")
+    error = broken.exception(TIMEOUT)
+    assert isinstance(error, Unavailable)
+    assert "secret" not in str(error)
+    assert told == ["x"]
+    assert bench.records() == ["x", "y"]
+    assert set(bench.rows()) == {"x", "y"}
+
+
+def test_rows_that_cannot_be_written_fail_alone(bench: Bench) -> None:
+    """A row that the database refuses only when the group is written hurts nobody else."""
+    with bench.held():
+        good = bench.writer.run(write("good"))
+        bad = bench.writer.run(lambda t: t.add(INSERT, {"name": "\ud800", "value": "1"}))
+    assert good.result(TIMEOUT) == "good"
+    assert isinstance(bad.exception(TIMEOUT), Unavailable)
+    assert set(bench.rows()) == {"good"}
+
+
+def test_a_broken_disk_fails_everybody(bench: Bench) -> None:
+    """Where the database is ill the whole group fails: nothing remains, and nothing is retried."""
+    bench.writer.run(write("before")).result(TIMEOUT)
+    head = bench.log.head
+    tries: list[str] = []
+
+    def fail(_transaction: Transaction) -> None:
+        tries.append("x")
+        raise OSError("disk full")
+
+    with bench.held():
+        futures: list[Future[Any]] = [bench.writer.run(work) for work in (write("x"), fail)]
+    assert all(isinstance(future.exception(TIMEOUT), Unavailable) for future in futures)
+    assert tries == ["x"]
     assert bench.log.head is head
-    assert bench.records() == ["before"]
     assert bench.writer.run(write("after")).result(TIMEOUT) == "after"
     assert bench.records() == ["before", "after"]
 

@@ -6,7 +6,6 @@ durable before the credential is released; in that same moment the facts are ask
 the thread that puts facts into force: what was revoked while it was being made is not released.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,8 +17,9 @@ from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.errors import Refusal
 from accredit_issuer.issuance.decision import check_not_revoked
 from accredit_issuer.revocation.revocation import Revocation
+from accredit_issuer.store.loop_writer import LoopWriter
 from accredit_issuer.store.models import credentials, releases
-from accredit_issuer.store.writer import Transaction, Writer
+from accredit_issuer.store.writer import Transaction
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Intent:
 class Cycle:
     """Takes an intent to a released credential."""
 
-    def __init__(self, writer: Writer, revocation: Revocation) -> None:
+    def __init__(self, writer: LoopWriter, revocation: Revocation) -> None:
         self._writer = writer
         self._revocation = revocation
 
@@ -83,9 +83,9 @@ class Cycle:
                 beside(transaction)
             transaction.add(_INSERT_CREDENTIAL, _row_of(intent))
 
-        await asyncio.wrap_future(self._writer.run(intend))
+        await self._writer.run(intend)
         signed = sign()
-        await asyncio.wrap_future(self._writer.run(lambda t: self._release(t, intent)))
+        await self._writer.run(lambda transaction: self._release(transaction, intent))
         return signed
 
     def _release(self, transaction: Transaction, intent: Intent) -> None:
@@ -103,7 +103,7 @@ class Cycle:
 
 
 async def record_refusal(
-    writer: Writer, *, actor: str, asked: str, refusal: Refusal, now: datetime
+    writer: LoopWriter, *, actor: str, asked: str, refusal: Refusal, now: datetime
 ) -> None:
     """Put a refusal of somebody known into the log."""
     record = Record(
@@ -117,7 +117,7 @@ async def record_refusal(
     def work(transaction: Transaction) -> None:
         transaction.record(record)
 
-    await asyncio.wrap_future(writer.run(work))
+    await writer.run(work)
 
 
 def _row_of(intent: Intent) -> dict[str, Any]:

@@ -53,6 +53,7 @@ from accredit_issuer.registry.roles import Admin
 from accredit_issuer.revocation.revocation import Revocation
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
+from accredit_issuer.store.loop_writer import LoopWriter
 from accredit_issuer.store.models import enrolment_tokens, instances, join_tokens
 from accredit_issuer.store.writer import Transaction, Writer
 
@@ -114,7 +115,8 @@ class Issuance:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._cycle = Cycle(parts.writer, parts.revocation)
+        self._writer = LoopWriter(parts.writer)
+        self._cycle = Cycle(self._writer, parts.revocation)
         self._config = parts.config
         lifetimes = parts.config.lifetimes
         self._agents = Profile(
@@ -438,7 +440,7 @@ class Issuance:
             Unavailable: it could not be recorded.
         """
         await record_refusal(
-            self._parts.writer,
+            self._writer,
             actor=str(actor),
             asked=asked,
             refusal=refusal,

@@ -2,10 +2,10 @@
 
 ``Writer.run(work)`` hands ``work`` a ``Transaction`` and answers once it is durable. All work that
 waits at one moment goes into one database transaction. Work that refuses (``IssuerError``) takes
-back only what it did itself. Anything else that is raised, and a commit that fails (disk full,
-say), fails all work in it with ``Unavailable``, and nothing of it is seen by anyone. Work that
-must be seen by whatever comes next, a revocation fact, asks for a commit of its own
-(``alone=True``).
+back only what it did itself. A commit that fails (disk full, say) fails all work in it with
+``Unavailable``, and nothing of it is seen by anyone; where one piece of work is to blame, the
+others are done without it. Work that must be seen by whatever comes next, a revocation fact, asks
+for a commit of its own (``alone=True``).
 
 Whoever stops waiting before its turn is left out; whoever stops later is not waited for.
 
@@ -15,14 +15,15 @@ the same commit, so the log and the state never disagree.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import structlog
 from sqlalchemy import Connection, CursorResult, Engine, Executable
+from sqlalchemy.exc import OperationalError
 
 from accredit_issuer.audit.log import Log, LogGrowth
 from accredit_issuer.audit.records import Record
@@ -91,10 +92,18 @@ class _Work:
     future: Future[Any] = field(default_factory=Future)
 
 
-class _Done(NamedTuple):
+@dataclass(frozen=True)
+class _Outcome:
     future: Future[Any]
-    result: Any
-    after_commit: list[Callable[[], None]]
+    result: Any = None
+    error: IssuerError | None = None
+    after_commit: Sequence[Callable[[], None]] = ()
+
+    def answer(self) -> None:
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
 
 
 class Writer:
@@ -105,6 +114,7 @@ class Writer:
         self._log = log
         self._waiting: deque[_Work] = deque()
         self._changed = threading.Condition()
+        self._after_group: list[Callable[[], None]] = []
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="accredit-writer", daemon=True)
         self._thread.start()
@@ -117,15 +127,29 @@ class Writer:
         Raises:
             Unavailable: too much is waiting, or the writer is closed.
         """
-        item = _Work(work, alone)
+        return self._ask([_Work(work, alone)])[0]
+
+    def run_all(self, works: Sequence[Callable[[Transaction], Any]]) -> list[Future[Any]]:
+        """Have several pieces of work done, in this order; as ``run`` for each.
+
+        Raises:
+            Unavailable: too much is waiting, or the writer is closed; nothing of it is done.
+        """
+        return self._ask([_Work(work, alone=False) for work in works])
+
+    def after_each_group(self, call: Callable[[], None]) -> None:
+        """Call this on the writing thread whenever a group was answered."""
+        self._after_group.append(call)
+
+    def _ask(self, items: list[_Work]) -> list[Future[Any]]:
         with self._changed:
             if self._closed:
                 raise Unavailable("the issuer is stopping")
-            if len(self._waiting) >= MAX_WAITING:
+            if len(self._waiting) + len(items) > MAX_WAITING:
                 raise Unavailable(f"{MAX_WAITING} writes are waiting already")
-            self._waiting.append(item)
+            self._waiting.extend(items)
             self._changed.notify()
-        return item.future
+        return [item.future for item in items]
 
     @property
     def waiting(self) -> int:
@@ -162,33 +186,48 @@ class Writer:
             return group
 
     def _commit(self, group: list[_Work]) -> None:
-        done: list[_Done] = []
         try:
-            with self._transaction() as (connection, rows, growth):
-                for work in group:
-                    transaction = Transaction(connection, growth, rows)
-                    try:
-                        result = work.do(transaction)
-                    except IssuerError as error:
-                        transaction.take_back()
-                        work.future.set_exception(error)
-                    else:
-                        done.append(_Done(work.future, result, transaction.keep()))
+            outcomes = self._attempt(group)
         except Exception as error:  # noqa: BLE001 (a commit that failed must not end the thread)
-            unavailable = Unavailable(f"could not be recorded ({type(error).__name__})")
-            unavailable.__cause__ = error
+            self._fail(group, error)
+        else:
+            _tell(outcomes)
+            for outcome in outcomes:
+                outcome.answer()
+        for call in self._after_group:
+            call()
+
+    def _attempt(self, group: list[_Work]) -> list[_Outcome]:
+        """Do all work of a group in one transaction, and make it durable."""
+        outcomes: list[_Outcome] = []
+        with self._transaction() as (connection, rows, growth):
             for work in group:
-                if not work.future.done():
-                    work.future.set_exception(unavailable)
+                transaction = Transaction(connection, growth, rows)
+                try:
+                    result = work.do(transaction)
+                except IssuerError as error:
+                    transaction.take_back()
+                    outcomes.append(_Outcome(work.future, error=error))
+                else:
+                    calls = transaction.keep()
+                    outcomes.append(_Outcome(work.future, result=result, after_commit=calls))
+        return outcomes
+
+    def _fail(self, group: list[_Work], error: Exception) -> None:
+        """Answer a group whose transaction was undone.
+
+        Where the database itself is well, one piece of work spoilt it for the others: each is
+        tried again by itself, and only the guilty one fails.
+        """
+        if len(group) > 1 and not isinstance(error, (OperationalError, OSError)):
+            for work in group:
+                self._commit([work])
             return
-        for call in [call for each in done for call in each.after_commit]:
-            try:
-                call()
-            except Exception:  # noqa: BLE001 (see the next line)
-                # It is durable: whoever waits is answered, and the thread lives on.
-                _log.exception("not told after a commit")
-        for each in done:
-            each.future.set_result(each.result)
+        _log.error("could not be recorded", reason=repr(error))
+        unavailable = Unavailable(f"could not be recorded ({type(error).__name__})")
+        unavailable.__cause__ = error
+        for work in group:
+            work.future.set_exception(unavailable)
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Connection, Rows, LogGrowth]]:
@@ -199,6 +238,16 @@ class Writer:
             _flush(connection, rows)
             growth.write(connection)
         growth.publish()
+
+
+def _tell(outcomes: list[_Outcome]) -> None:
+    """Call what wants to know of the commit, before any further work is looked at."""
+    for call in [call for outcome in outcomes for call in outcome.after_commit]:
+        try:
+            call()
+        except Exception:  # noqa: BLE001 (see the next line)
+            # It is durable: whoever waits is answered, and the thread lives on.
+            _log.exception("not told after a commit")
 
 
 def _flush(connection: Connection, rows: Rows) -> None:
