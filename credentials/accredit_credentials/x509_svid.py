@@ -12,6 +12,7 @@ the digest of the manifest. They are informative to others and authenticated by 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -76,12 +77,12 @@ class X509Svid:
     @property
     def instance(self) -> str | None:
         """The instance that holds it, where Accredit issued it."""
-        return _subject(self.leaf, NameOID.SERIAL_NUMBER)
+        return _subject(self.leaf)[0]
 
     @property
     def manifest(self) -> str | None:
         """The digest of the manifest it was issued for, where Accredit issued it."""
-        return _subject(self.leaf, NameOID.DN_QUALIFIER)
+        return _subject(self.leaf)[1]
 
     @property
     def der(self) -> tuple[bytes, ...]:
@@ -334,6 +335,11 @@ def _find(extensions: x509.Extensions, kind: type[_E]) -> x509.Extension[_E] | N
         return None
 
 
-def _subject(certificate: x509.Certificate, oid: x509.ObjectIdentifier) -> str | None:
-    values = certificate.subject.get_attributes_for_oid(oid)
-    return str(values[0].value) if len(values) == 1 else None
+@lru_cache(maxsize=4096)  # asked at each request of a connection; the subject is read once
+def _subject(certificate: x509.Certificate) -> tuple[str | None, str | None]:
+    """Instance and manifest, where each stands there exactly once."""
+    found = []
+    for oid in (NameOID.SERIAL_NUMBER, NameOID.DN_QUALIFIER):
+        values = certificate.subject.get_attributes_for_oid(oid)
+        found.append(str(values[0].value) if len(values) == 1 else None)
+    return found[0], found[1]
