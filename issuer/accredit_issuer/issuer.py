@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accredit_attestors.plugins import load_attestors
 from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.revocation import TargetKind
 from accredit_issuer.audit.log import Log
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
@@ -21,7 +22,7 @@ from accredit_issuer.registry.administration import Administration, Invitation
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.feed import Feed
-from accredit_issuer.revocation.revocation import Revocation
+from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Writer
@@ -49,6 +50,9 @@ class Issuer:
         with database.read() as connection:
             self.authorities.load(connection)
             self.revocation.load(connection, clock())
+        self.authorities.heed(
+            lambda key_id: self.revocation.facts.match((f"authority:{key_id}",)) is not None
+        )
         self.administration = Administration(config, self.writer, self.registry, self.revocation)
         self.issuance = Issuance(
             Parts(
@@ -67,6 +71,18 @@ class Issuer:
     def bundle(self) -> TrustBundle:
         """The trust bundle as published."""
         return self.authorities.now_in_force.bundle
+
+    def state(self, request: FactRequest) -> list[StatedFact]:
+        """State a revocation fact; an authority that it is about is replaced at once.
+
+        Raises:
+            Refusal: an unknown target, nothing to restore, or revoked already.
+            Unavailable: it could not be recorded.
+        """
+        stated = self.revocation.state(request, self.writer, self.clock())
+        if request.target.kind is TargetKind.AUTHORITY:
+            self.keep_up()
+        return stated
 
     def keep_up(self) -> None:
         """Do everything that is due: rotate authorities, publish CRLs, forget what expired.

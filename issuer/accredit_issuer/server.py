@@ -30,6 +30,7 @@ from accredit_issuer.scheduler import Scheduler
 
 BACKLOG = 4096  # a thousand verifiers that connect again at once
 SHUTDOWN_SECONDS = 2
+KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection: theirs to close
 RETRY_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 30.0  # a sleeping machine's timers stand still: the clock is asked often
 MAX_HEAD = 64 * 1024  # bytes
@@ -44,6 +45,8 @@ class OwnIdentity:
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
         self._identity: X509Identity | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outdated = asyncio.Event()
         self._context: ssl.SSLContext | None = None
         self._rebuilding = threading.Lock()
 
@@ -72,6 +75,24 @@ class OwnIdentity:
                     identity=self._identity,
                     client_optional=True,
                 )
+
+    def authorities_changed(self) -> None:
+        """Trust the new authorities at once, and get an SVID of them soon. From any thread."""
+        self.rebuild()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._outdated.set)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Renew on this loop."""
+        self._loop = loop
+
+    async def outdated(self, seconds: float) -> bool:
+        """Wait for so long at most; whether the authorities changed meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._outdated.wait(), seconds)
+        changed = self._outdated.is_set()
+        self._outdated.clear()
+        return changed
 
     def seconds_to_half_life(self, now: datetime) -> float:
         """When to renew."""
@@ -148,7 +169,8 @@ class Server:
 
     async def _serve(self, on_ready: Callable[[str, int], None]) -> None:
         await self._identity.renew()
-        self._issuer.authorities.on_change(self._identity.rebuild)
+        self._identity.attach(asyncio.get_running_loop())
+        self._issuer.authorities.on_change(self._identity.authorities_changed)
         self._issuer.feed.attach(asyncio.get_running_loop())
         listening = _listen(self._issuer.config.host, self._issuer.config.port)
         scheduler = Scheduler(self._issuer)
@@ -181,6 +203,7 @@ def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     config.load()
@@ -193,8 +216,7 @@ async def _renewing(identity: OwnIdentity, issuer: Issuer) -> AsyncIterator[None
     async def keep_renewing() -> None:
         while True:
             left = identity.seconds_to_half_life(issuer.clock())
-            if left > 0:
-                await asyncio.sleep(min(left, LOOK_AGAIN_SECONDS))
+            if left > 0 and not await identity.outdated(min(left, LOOK_AGAIN_SECONDS)):
                 continue
             try:
                 await identity.renew()

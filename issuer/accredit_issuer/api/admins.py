@@ -160,10 +160,8 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
         target = _target(body.target)
         with issuer.database.read() as connection:
             by.require(Operation.REVOKE, namespace_of(connection, target))
-        stated = issuer.revocation.state(
-            FactRequest(target=target, kind=FactKind(body.kind), reason=body.reason, actor=by.name),
-            issuer.writer,
-            issuer.clock(),
+        stated = issuer.state(
+            FactRequest(target=target, kind=FactKind(body.kind), reason=body.reason, actor=by.name)
         )
         metrics.facts.labels(body.kind).inc(len(stated))
         return JSONResponse({"facts": list(map(_fact, stated))}, status_code=201)

@@ -114,6 +114,7 @@ class Authorities:
         self._rules = _rules(config)
         self._snapshot: Snapshot | None = None
         self._listeners: list[Callable[[], None]] = []
+        self._is_revoked: Callable[[str], bool] = lambda _: False
 
     @property
     def now_in_force(self) -> Snapshot:
@@ -121,6 +122,10 @@ class Authorities:
         if self._snapshot is None:
             raise Unavailable("the authorities are not loaded yet")
         return self._snapshot
+
+    def heed(self, is_revoked: Callable[[str], bool]) -> None:
+        """Replace authorities, by their id, that this says are revoked."""
+        self._is_revoked = is_revoked
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call this whenever the snapshot was replaced."""
@@ -153,7 +158,7 @@ class Authorities:
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which something can be due."""
-        standings = [a.standing for a in self.now_in_force.authorities]
+        standings = self._standings()
         return min(next_due(standings, kind, rule, now) for kind, rule in self._rules.items())
 
     def sign_leaf(self, checked: CheckedLeaf) -> X509Svid:
@@ -194,14 +199,19 @@ class Authorities:
     ) -> list[Due]:
         done: list[Due] = []
         for _ in range(MAX_ROUNDS):
-            standings = [a.standing for a in self.now_in_force.authorities]
-            steps = due(standings, kind, rule, now)
+            steps = due(self._standings(), kind, rule, now)
             if not steps:
                 return done
             for step in steps:
                 self._take(step, writer, now, actor)
             done += steps
         raise IssuerError(f"authorities do not come to rest: {done[-1]}")
+
+    def _standings(self) -> list[Standing]:
+        return [
+            replace(a.standing, revoked=self._is_revoked(a.id))
+            for a in self.now_in_force.authorities
+        ]
 
     def _take(self, step: Due, writer: Writer, now: datetime, actor: str) -> None:
         snapshot = self.now_in_force

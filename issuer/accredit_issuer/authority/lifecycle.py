@@ -41,7 +41,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the life cycle needs to know of one authority."""
+    """What the life cycle needs to know of one authority; ``revoked``: a fact is against it."""
 
     id: str
     kind: AuthorityKind
@@ -50,6 +50,7 @@ class Standing:
     activated_at: datetime | None
     retired_at: datetime | None
     expires_at: datetime
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +82,11 @@ def due(
 ) -> list[Due]:
     """The steps that are due now for one kind, in the order to take them.
 
-    Where no authority is active there is nothing to wait for: one is prepared and activated at
-    once. Ask again after taking the steps, until nothing is due.
+    Where no authority is active, or the active one was revoked, there is nothing to wait for: one
+    is prepared and activated at once. Ask again after taking the steps, until nothing is due.
     """
     mine = [a for a in authorities if a.kind is kind and a.state is not State.REMOVED]
-    alive = [a for a in mine if a.expires_at > now]
+    alive = [a for a in mine if a.expires_at > now and not a.revoked]
     active = next((a for a in alive if a.state is State.ACTIVE), None)
     prepared = next((a for a in alive if a.state is State.PREPARED), None)
     steps: list[Due] = []

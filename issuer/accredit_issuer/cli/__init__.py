@@ -1,6 +1,6 @@
 """``accredit-issuer``: for whoever runs the issuer.
 
-``init`` makes one, ``run`` serves it, ``doctor`` says what is wrong with it.
+``init`` makes one, ``run`` serves it, ``invite`` is the way back in, ``doctor`` says what is wrong.
 """
 
 from accredit_issuer.cli.app import main

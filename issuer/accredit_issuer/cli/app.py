@@ -1,4 +1,4 @@
-"""The commands ``init``, ``run`` and ``doctor``.
+"""The commands ``init``, ``run``, ``invite`` and ``doctor``.
 
 Errors are one line on standard error, with a hint where there is one; exit status 1 for a no, 2
 for wrong usage.
@@ -18,6 +18,7 @@ from accredit_credentials.errors import CredentialError
 from accredit_issuer.cli.doctor import examine
 from accredit_issuer.clock import system_clock
 from accredit_issuer.errors import InvalidSettings, IssuerError
+from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.settings import Config, load
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ ConfigFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DEFAULT_CONFIG = Path("issuer.toml")
+OPERATOR = "operator"  # whoever has the issuer's files
 TOKEN_FILE = "first-admin.token"  # noqa: S105 (a file's name)
 
 TEMPLATE = """\
@@ -49,6 +51,7 @@ names = ["localhost"]
 
 def main() -> None:
     """Run the command line."""
+    os.umask(0o077)  # whatever an issuer writes is its own
     try:
         app()
     except (IssuerError, CredentialError, OSError) as error:
@@ -83,9 +86,7 @@ def init(
         )
     invitation = initialise(settings, system_clock)
     token_file = settings.data / TOKEN_FILE
-    descriptor = os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(invitation.text + "\n")
+    _write_token(token_file, invitation.text)
     pin = root_pin(settings)
     if as_json:
         _print_json(
@@ -135,6 +136,32 @@ def run(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None
         lock.release()
 
 
+@app.command(epilog="Example: accredit-issuer invite first --role admin --out first.token")
+def invite(
+    name: Annotated[str, typer.Argument(help="The admin, new or known.")],
+    out: Annotated[Path, typer.Option(help="Write the one-time token there, with mode 0600.")],
+    role: Annotated[Role, typer.Option(help="What the admin may do.")] = Role.ADMIN,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Write a one-time token for an admin, while the issuer is stopped.
+
+    The way back in when nobody can log in any more. It is recorded like any other invitation.
+    """
+    from accredit_issuer.issuer import Lock, open_issuer  # noqa: PLC0415
+
+    settings = load(config)
+    lock = Lock(settings.data)
+    issuer = open_issuer(settings, system_clock)
+    try:
+        admin = Admin(name, role)
+        invitation = issuer.administration.invite(admin, by=OPERATOR, now=system_clock())
+    finally:
+        issuer.close()
+        lock.release()
+    _write_token(out, invitation.text)
+    _print(f"one-time token of {name} written to {out}")
+
+
 @app.command(epilog="Example: accredit-issuer doctor --config issuer.toml --json")
 def doctor(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None:
     """Examine settings, keys, database and log, and say what is wrong. Changes nothing."""
@@ -155,6 +182,12 @@ def root_pin(config: Config) -> str:
     from accredit_issuer.cli.doctor import root_certificates  # noqa: PLC0415
 
     return root_certificates(config)[0].pin
+
+
+def _write_token(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        stream.write(text + "\n")
 
 
 def _set_up_logging() -> None:

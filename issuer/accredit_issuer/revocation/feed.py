@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from accredit_credentials.revocation import RevocationFact
+from accredit_credentials.revocation import EXPANDED, RevocationFact
 from accredit_credentials.revocation_feed import Statement, sign
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_issuer.authority.authorities import Authorities
@@ -60,7 +60,7 @@ class Feed:
 
     def load(self, facts: Iterable[RevocationFact], through: int) -> None:
         """Take up the facts that the database holds."""
-        self._facts = list(facts)
+        self._facts = _carried(facts)
         self._through = through
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -70,7 +70,7 @@ class Feed:
     def publish(self, facts: Iterable[RevocationFact]) -> None:
         """Tell new facts, once they are durable. Called on the writing thread."""
         new = list(facts)
-        self._facts = [*self._facts, *new]
+        self._facts = [*self._facts, *_carried(new)]
         self._through = max([self._through, *(fact.sequence for fact in new)])
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)
@@ -165,6 +165,12 @@ class Feed:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _carried(facts: Iterable[RevocationFact]) -> list[RevocationFact]:
+    # Facts about a signer or an owner were expanded into others. The feed is public, and who
+    # answers for what is not.
+    return [fact for fact in facts if fact.target.kind not in EXPANDED]
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -127,13 +127,14 @@ class Revocation:
     ) -> list[StatedFact]:
         self._check_possible(transaction, request)
         targets = [request.target, *self._expanded(transaction, request)]
+        last_end = _last_end(transaction) or now
         stated = [
             RevocationFact(
                 sequence=self._sequence + offset,
                 target=target,
                 kind=request.kind,
                 at=now,
-                expires_at=now + self._longest(target),
+                expires_at=max(now + self._longest(target), last_end),
                 reason=request.reason,
             )
             for offset, target in enumerate(targets, start=1)
@@ -296,6 +297,17 @@ class Revocation:
 
 def _matters(fact: RevocationFact, now: datetime) -> bool:
     return fact.expires_at > now or fact.target.kind in LASTING
+
+
+def _last_end(transaction: Transaction) -> datetime | None:
+    """When the last credential ends: one issued before its lifetime was lowered outlives it."""
+    ends = [
+        transaction.execute(
+            select(func.max(credentials.c.expires_at)).where(credentials.c.kind == kind)
+        ).scalar()
+        for kind in ("x509", "jwt", "task")  # each a look-up in the index, never a scan
+    ]
+    return max((end for end in ends if end is not None), default=None)
 
 
 def _write_fact(transaction: Transaction, fact: RevocationFact, actor: str) -> None:
