@@ -235,6 +235,7 @@ class Admin:
     name: str
     role: str
     namespaces: tuple[str, ...]
+    state: str | None = None
     enrolment_token: str | None = field(default=None, repr=False)
     expires_at: datetime | None = None
 
@@ -245,6 +246,7 @@ class Admin:
             name=members.text("name"),
             role=members.text("role"),
             namespaces=_optional_texts(members, "namespaces"),
+            state=members.optional_text("state"),
             enrolment_token=members.optional_text("enrolment_token"),
             expires_at=members.optional_moment("expires_at"),
         )
@@ -258,6 +260,7 @@ class SignerRecord:
     key_id: str
     namespaces: tuple[str, ...]
     created_at: datetime
+    state: str
 
     @classmethod
     def of(cls, members: Members) -> Self:
@@ -267,6 +270,7 @@ class SignerRecord:
             key_id=members.text("key_id"),
             namespaces=members.texts("namespaces"),
             created_at=members.moment("created_at"),
+            state=members.text("state"),
         )
 
 

@@ -319,9 +319,9 @@ def revocation_facts() -> Call[tuple[answers.FactRecord, ...]]:
     return _get("/v1/revocations/facts", _facts)
 
 
-def log_entries(*, after: int, limit: int) -> Call[answers.LogPage]:
+def log_entries(*, start: int, limit: int) -> Call[answers.LogPage]:
     """Entries of the log, from index ``after``."""
-    return _get(_path("/v1/log/entries", after=after, limit=limit), answers.LogPage.of)
+    return _get(_path("/v1/log/entries", start=start, limit=limit), answers.LogPage.of)
 
 
 def log_explain(subject: str) -> Call[answers.Explanation]:

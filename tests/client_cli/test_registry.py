@@ -167,5 +167,6 @@ def test_invitation_is_one_document_and_admins_are_listed(world: World) -> None:
     ).document
     assert invited["enrolment_token"].startswith("accredit-enrol.")
     listed = succeed("admin", "list", "--json")
-    assert {"name": "ci-bot", "role": "registrar", "namespaces": ["support"]} in listed.document
+    listing = {"name": "ci-bot", "role": "registrar", "namespaces": ["support"]}
+    assert {**listing, "state": "active"} in listed.document
     assert "accredit-enrol" not in listed.out

@@ -80,7 +80,7 @@ class World:
     def log_kinds(self) -> list[str]:
         """The kinds of all records."""
         size = self.running.issuer.log.frontier.size
-        answer = self.as_admin.ask("GET", f"/v1/log/entries?after={max(0, size - 500)}&limit=500")
+        answer = self.as_admin.ask("GET", f"/v1/log/entries?start={max(0, size - 500)}&limit=500")
         return [entry["record"]["kind"] for entry in answer.json["entries"]]
 
 
@@ -227,8 +227,8 @@ def test_a_future_fact_is_known_to_nobody(world: World, path: str) -> None:
         ("/v1/revocations?after=" + "9" * 5000, 400),
         ("/v1/revocations?after=1e3", 400),
         ("/v1/revocations?after=x", 400),
-        ("/v1/log/entries?after=4611686018427387904&limit=512", 200),
-        ("/v1/log/entries?after=4611686018427387905", 400),
+        ("/v1/log/entries?start=4611686018427387904&limit=512", 200),
+        ("/v1/log/entries?start=4611686018427387905", 400),
         ("/v1/log/entries?limit=0", 400),
         ("/v1/log/entries?limit=513", 400),
         ("/v1/log/tile/0/x036/x028/x797/x018/x963/967", 404),
@@ -448,7 +448,7 @@ def test_one_changed_byte_of_code_is_refused_and_recorded(world: World, tmp_path
     answer = world.nobody.ask("POST", "/v1/attestations", body)
     assert answer.kind == "attestation-refused"
     assert "code measures" in answer.json["detail"]
-    entries = world.as_admin.ask("GET", f"/v1/log/entries?after={before}").json["entries"]
+    entries = world.as_admin.ask("GET", f"/v1/log/entries?start={before}").json["entries"]
     (record,) = [entry["record"] for entry in entries]
     token_id = token.read_text().split(".")[1]
     assert (record["kind"], record["actor"]) == ("request.refused", f"join-token:{token_id}")
@@ -746,7 +746,7 @@ def test_escapes_reach_no_line(world: World, text: str) -> None:
         assert answer.status in {400, 403}
         assert answer.json["detail"].isprintable(), answer.body
     size = world.running.issuer.log.frontier.size
-    entries = world.as_admin.ask("GET", f"/v1/log/entries?after={max(0, size - 20)}").json[
+    entries = world.as_admin.ask("GET", f"/v1/log/entries?start={max(0, size - 20)}").json[
         "entries"
     ]
     for entry in entries:

@@ -72,6 +72,7 @@ def test_an_agent_earns_uses_renews_and_loses_its_identity(tmp_path: Path) -> No
         assert kinds == [
             "signer.added",
             "manifest.registered",
+            "agent.enrolled",
             "instance.attested",
             "credential.issued",
             "fact.stated",

@@ -36,14 +36,19 @@ def list_admins(
     if as_json:
         output.document(
             [
-                {"name": each.name, "role": each.role, "namespaces": each.namespaces}
+                {
+                    "name": each.name,
+                    "role": each.role,
+                    "namespaces": each.namespaces,
+                    "state": each.state,
+                }
                 for each in found
             ]
         )
         return
     output.table(
-        ("NAME", "ROLE", "NAMESPACES"),
-        [(each.name, each.role, each.namespaces) for each in found],
+        ("NAME", "ROLE", "NAMESPACES", "STATE"),
+        [(each.name, each.role, each.namespaces, each.state) for each in found],
         empty="no admins",
     )
 

@@ -146,7 +146,7 @@ def _pages(session: Session, start: int, end: int | None) -> Iterator[LogPage]:
     """Pages of entries from ``start`` up to ``end``, or as far as there are any."""
     while end is None or start < end:
         limit = PAGE if end is None else min(PAGE, end - start)
-        page = session.issuer.send(calls.log_entries(after=start, limit=limit))
+        page = session.issuer.send(calls.log_entries(start=start, limit=limit))
         if not page.entries:
             return
         yield page

@@ -94,7 +94,7 @@ def list_signers(
         output.document(found)
         return
     output.table(
-        ("NAME", "NAMESPACES", "ADDED", "KEY ID"),
-        [(each.name, each.namespaces, each.created_at, each.key_id) for each in found],
+        ("NAME", "NAMESPACES", "STATE", "ADDED", "KEY ID"),
+        [(each.name, each.namespaces, each.state, each.created_at, each.key_id) for each in found],
         empty="no signers",
     )

@@ -11,6 +11,7 @@ from accredit_credentials.spiffe_id import AgentId
 from accredit_issuer.api import bodies
 from accredit_issuer.api.answers import x509_answer
 from accredit_issuer.api.callers import AdminCaller, Caller, Callers
+from accredit_issuer.api.strict_route import StrictRoute
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
@@ -22,7 +23,7 @@ from accredit_issuer.revocation.revocation import FactRequest, StatedFact
 
 def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # noqa: C901, PLR0915
     """The calls of this page: many, each a few lines."""
-    router = APIRouter(prefix="/v1", tags=["administration"])
+    router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["administration"])
     administration = issuer.administration
     ByAdmin = Annotated[AdminCaller, Depends(callers.admin)]  # noqa: N806 (a type)
     ByAnyone = Annotated[Caller, Depends(callers.anyone)]  # noqa: N806

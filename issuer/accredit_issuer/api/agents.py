@@ -15,6 +15,7 @@ from accredit_credentials.task_token import BEARER, Binding, BindingKind
 from accredit_issuer.api import bodies
 from accredit_issuer.api.answers import jwt_answer, task_token_answer, x509_answer
 from accredit_issuer.api.callers import Caller, Callers
+from accredit_issuer.api.strict_route import StrictRoute
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.issuance import AttestationRequest, TaskTokenRequest
 from accredit_issuer.issuer import Issuer
@@ -24,7 +25,7 @@ from accredit_issuer.registry.listing import text_of
 
 def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:
     """The calls of this page."""
-    router = APIRouter(prefix="/v1", tags=["agents"])
+    router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["agents"])
     issuance = issuer.issuance
     ByAgent = Annotated[Caller, Depends(callers.agent)]  # noqa: N806 (a type)
     ByAnyone = Annotated[Caller, Depends(callers.anyone)]  # noqa: N806

@@ -52,13 +52,13 @@ def routes(issuer: Issuer, callers: Callers) -> APIRouter:
     @router.get("/entries", summary="Entries, for readers")
     def entries(
         by: ByAdmin,
-        after: Annotated[int, Query(ge=0, le=2**62)] = 0,
+        start: Annotated[int, Query(ge=0, le=2**62)] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_ENTRIES)] = 100,
     ) -> Response:
         by.require(Operation.READ, None)
         size = issuer.log.frontier.size
         with issuer.database.read() as connection:
-            found = LogReader(connection).entries(after, min(limit, max(0, size - after)))
+            found = LogReader(connection).entries(start, min(limit, max(0, size - start)))
         return JSONResponse(
             {
                 "size": size,

@@ -108,7 +108,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     first: dict[str, Any] = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})
     if first["type"] == "json_invalid":
-        return problem(Kind.MALFORMED, "the body is not JSON")
+        why = first.get("ctx", {}).get("error", "not JSON")
+        return problem(Kind.MALFORMED, f"the body must be a JSON object: {why}")
     return problem(Kind.MALFORMED, f"{where or 'body'}: {str(first['msg']).lower()}")
 
 

@@ -1,8 +1,8 @@
 """Why a credential was allowed: every record of the log that its story is made of, with proofs.
 
-The story of a credential: the signer was added, the manifest registered, the instance attested, the
-credential issued, and what was said against it since. Each record comes with the proof that it is
-in the tree of the checkpoint, so that the reader needs to trust nobody.
+The story of a credential: the signer was added, the manifest registered, the agent enrolled, the
+instance attested, the credential issued, and what was said against any of them. Each record comes
+with the proof that it is in the tree of the checkpoint, so that the reader needs to trust nobody.
 """
 
 import base64
@@ -17,9 +17,11 @@ from accredit_issuer.store.models import (
     credentials,
     facts,
     instances,
+    join_tokens,
     manifests,
     releases,
     signers,
+    tasks,
 )
 
 MAX_FACTS = 100
@@ -64,19 +66,21 @@ def _entry(reader: LogReader, index: int, size: int) -> dict[str, Any]:
 
 
 def _origin(connection: Connection, instance: Row[Any] | None) -> list[int]:
-    """How the instance came to be: signer, manifest, attestation."""
+    """How the instance came to be: signer, manifest, enrolment, attestation."""
     if instance is None:
         return []
+    registered = select(manifests.c.log_index, manifests.c.signer).where(
+        manifests.c.digest == instance.manifest
+    )
     found = [instance.log_index]
-    manifest = connection.execute(
-        select(manifests).where(manifests.c.digest == instance.manifest)
-    ).first()
-    if manifest is not None:
+    for manifest in connection.execute(registered):
         found.append(manifest.log_index)
-        signer = connection.execute(
-            select(signers).where(signers.c.name == manifest.signer)
-        ).first()
-        found += [signer.log_index] if signer is not None else []
+        found += connection.execute(
+            select(signers.c.log_index).where(signers.c.name == manifest.signer)
+        ).scalars()
+    found += connection.execute(
+        select(join_tokens.c.log_index).where(join_tokens.c.redeemed_by == instance.id)
+    ).scalars()
     return found
 
 
@@ -90,6 +94,12 @@ def _release(connection: Connection, credential: Row[Any] | None) -> list[int]:
     )
 
 
+def _tasks(connection: Connection, task: str | None) -> list[str]:
+    """A task and those above it, as targets."""
+    above = connection.execute(select(tasks.c.ancestors).where(tasks.c.id == task)).scalar()
+    return [f"task:{each}" for each in (*(above or ()), task)]
+
+
 def _facts(
     connection: Connection, credential: Row[Any] | None, instance: Row[Any] | None
 ) -> list[int]:
@@ -100,7 +110,7 @@ def _facts(
         targets += [
             f"{kind}:{credential.id}",
             f"authority:{credential.authority}",
-            f"task:{credential.task}",
+            *_tasks(connection, credential.task),
             f"admin:{credential.admin}",
             f"namespace:{credential.namespace}",
         ]

@@ -199,7 +199,7 @@ class Administration:
                 select(table.c.digest).where(table.c.agent == str(agent)).limit(1)
             ).first():
                 raise Refusal(Kind.NOT_FOUND, f"no manifest of {agent} is registered")
-            transaction.record(
+            index = transaction.record(
                 Record(
                     kind=RecordKind.AGENT_ENROLLED,
                     at=now,
@@ -215,6 +215,7 @@ class Administration:
                     agent=str(agent),
                     expires_at=expires_at,
                     created_by=by,
+                    log_index=index,
                 )
             )
 

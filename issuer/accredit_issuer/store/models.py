@@ -106,7 +106,8 @@ class JoinTokenRow(Model, table=True):
     agent: str
     expires_at: datetime = Field(sa_type=Moment)
     created_by: str
-    redeemed_by: str | None = None
+    redeemed_by: str | None = Field(default=None, index=True)
+    log_index: int
 
 
 class AdminRow(Model, table=True):

@@ -113,8 +113,12 @@ def upgrade() -> None:
         sa.Column("expires_at", Moment(), nullable=False),
         sa.Column("created_by", sa.String(), nullable=False),
         sa.Column("redeemed_by", sa.String(), nullable=True),
+        sa.Column("log_index", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_join_token")),
     )
+    with op.batch_alter_table("join_token", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_join_token_redeemed_by"), ["redeemed_by"])
+
     op.create_table(
         "log_leaf",
         sa.Column("index", sa.Integer(), nullable=False),
@@ -226,6 +230,9 @@ def downgrade() -> None:
     op.drop_table("manifest")
     op.drop_table("log_tile_root")
     op.drop_table("log_leaf")
+    with op.batch_alter_table("join_token", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_join_token_redeemed_by"))
+
     op.drop_table("join_token")
     with op.batch_alter_table("instance", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_instance_manifest"))
