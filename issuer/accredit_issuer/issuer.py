@@ -47,12 +47,12 @@ class Issuer:
         self.feed = Feed(config.trust_domain, self.authorities, clock, config.heartbeat)
         self.registry = Registry(database)
         self.revocation = Revocation(config, self.authorities, self.feed)
-        with database.read() as connection:
-            self.authorities.load(connection)
-            self.revocation.load(connection, clock())
         self.authorities.heed(
             lambda key_id: self.revocation.facts.match((f"authority:{key_id}",)) is not None
         )
+        with database.read() as connection:
+            self.revocation.load(connection, clock())
+            self.authorities.load(connection)
         self.administration = Administration(config, self.writer, self.registry, self.revocation)
         self.issuance = Issuance(
             Parts(

@@ -69,6 +69,7 @@ def test_a_stolen_jwt_key_is_replaced_at_once(tmp_path: Path) -> None:
             now=system_clock(),
         )
         assert svid.authority == _active(running, AuthorityKind.JWT) != stolen
+        assert stolen not in running.bundle.jwt_authorities
 
 
 def _active(running: RunningIssuer, kind: AuthorityKind) -> str:

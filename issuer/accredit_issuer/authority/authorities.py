@@ -317,7 +317,11 @@ class Authorities:
         bundle = TrustBundle(
             trust_domain=self._config.trust_domain,
             x509_authorities=tuple(a.certificate for a in roots if a.certificate),
-            jwt_authorities={a.id: a.public for a in snapshot.published(AuthorityKind.JWT)},
+            jwt_authorities={
+                a.id: a.public
+                for a in snapshot.published(AuthorityKind.JWT)
+                if not self._is_revoked(a.id)  # whoever has it could go on signing with it
+            },
             sequence=sequence,
             refresh_hint=self._config.refresh_hint,
         )
