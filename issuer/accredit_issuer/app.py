@@ -42,11 +42,15 @@ def make_app(issuer: Issuer) -> FastAPI:
     problems.install(app)
     callers = Callers(issuer)
     metrics = Metrics(issuer)
-    app.include_router(trust.routes(issuer))
-    app.include_router(agents.routes(issuer, callers, metrics))
-    app.include_router(admins.routes(issuer, callers, metrics))
-    app.include_router(history.routes(issuer, callers))
-    app.include_router(operations.routes(issuer, metrics))
-    app.include_router(documentation.routes(app))
+    # Flat, and what agents ask for first: a request is compared with one route after the other.
+    for router in (
+        agents.routes(issuer, callers, metrics),
+        trust.routes(issuer),
+        admins.routes(issuer, callers, metrics),
+        history.routes(issuer, callers),
+        operations.routes(issuer, metrics),
+        documentation.routes(app),
+    ):
+        app.router.routes.extend(router.routes)
     examples.install(app)
     return app
