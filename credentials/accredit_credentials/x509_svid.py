@@ -12,7 +12,6 @@ the digest of the manifest. They are informative to others and authenticated by 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -53,11 +52,27 @@ _E = TypeVar("_E", bound=x509.ExtensionType)
 
 @dataclass(frozen=True, slots=True)
 class X509Svid:
-    """A leaf SVID and the certificates between it and an authority, leaf first."""
+    """A leaf SVID and the certificates between it and an authority, leaf first.
+
+    Attributes:
+        spiffe_id: whom it is about.
+        leaf: the certificate.
+        intermediates: those between the leaf and an authority.
+        instance: the instance that holds it, where Accredit issued it.
+        manifest: the digest of the manifest it was issued for, where Accredit issued it.
+    """
 
     spiffe_id: SpiffeId
     leaf: x509.Certificate = field(repr=False)
     intermediates: tuple[x509.Certificate, ...] = field(repr=False)
+    instance: str | None = field(init=False, repr=False, compare=False)
+    manifest: str | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Read once: they are asked for at each request of a connection.
+        subject = self.leaf.subject
+        object.__setattr__(self, "instance", _only(subject, NameOID.SERIAL_NUMBER))
+        object.__setattr__(self, "manifest", _only(subject, NameOID.DN_QUALIFIER))
 
     @property
     def serial(self) -> str:
@@ -73,16 +88,6 @@ class X509Svid:
     def not_after(self) -> datetime:
         """The last moment of validity, with time zone."""
         return self.leaf.not_valid_after_utc
-
-    @property
-    def instance(self) -> str | None:
-        """The instance that holds it, where Accredit issued it."""
-        return _subject(self.leaf)[0]
-
-    @property
-    def manifest(self) -> str | None:
-        """The digest of the manifest it was issued for, where Accredit issued it."""
-        return _subject(self.leaf)[1]
 
     @property
     def der(self) -> tuple[bytes, ...]:
@@ -335,11 +340,7 @@ def _find(extensions: x509.Extensions, kind: type[_E]) -> x509.Extension[_E] | N
         return None
 
 
-@lru_cache(maxsize=4096)  # asked at each request of a connection; the subject is read once
-def _subject(certificate: x509.Certificate) -> tuple[str | None, str | None]:
-    """Instance and manifest, where each stands there exactly once."""
-    found = []
-    for oid in (NameOID.SERIAL_NUMBER, NameOID.DN_QUALIFIER):
-        values = certificate.subject.get_attributes_for_oid(oid)
-        found.append(str(values[0].value) if len(values) == 1 else None)
-    return found[0], found[1]
+def _only(name: x509.Name, oid: x509.ObjectIdentifier) -> str | None:
+    """The attribute of a name, where it stands there exactly once."""
+    values = name.get_attributes_for_oid(oid)
+    return str(values[0].value) if len(values) == 1 else None
