@@ -137,11 +137,19 @@ def _check(method: str, path: str) -> None:
 
 
 def _plain(path: str) -> bool:
-    """Whether everybody reads the path alike: absolute, no empty and no dot segments."""
+    """Whether everybody reads the path alike: absolute, printable, no empty or dot segments.
+
+    A line break at the end is the case in point: to a pattern that ends in ``$`` it is not there.
+    """
     first, *segments = path.split("/")
     *inner, last = segments or [".."]
     dots = {".", ".."}
-    return not first and all(s and s not in dots for s in inner) and last not in dots
+    return (
+        not first
+        and path.isprintable()
+        and all(s and s not in dots for s in inner)
+        and last not in dots
+    )
 
 
 def _pattern(path: str) -> re.Pattern[str]:

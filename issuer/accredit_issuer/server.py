@@ -30,6 +30,9 @@ from accredit_issuer.scheduler import Scheduler
 
 BACKLOG = 4096  # a thousand verifiers that connect again at once
 SHUTDOWN_SECONDS = 2
+REQUEST_SECONDS = 10.0  # from the handshake, or its first byte, to a request's end
+MAX_PIPELINED = 16  # requests of one connection that wait
+MAX_CONNECTIONS = 10_000
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection: theirs to close
 RETRY_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 30.0  # a sleeping machine's timers stand still: the clock is asked often
@@ -107,9 +110,36 @@ class _Protocol(exposing_peer(HttpToolsProtocol)):  # type: ignore[misc]
     _in_head = False
     _received = 0  # bytes since the request began, as far as they came in reads of their own
 
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
     def on_message_begin(self) -> None:
         self._in_head, self._received = True, 0
+        self._expect_request()
         super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        self._expect_nothing()
+        super().on_message_complete()
+
+    def _expect_request(self) -> None:
+        """A connection is there to ask: one that does not, or never ends its question, is cut."""
+        self._expect_nothing()
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -117,6 +147,8 @@ class _Protocol(exposing_peer(HttpToolsProtocol)):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if len(self.pipeline) > MAX_PIPELINED:
+            self.transport.abort()
         # The parser keeps whatever comes: headers, a single header and trailers without end.
         self._received += len(data)
         if self._received > (MAX_HEAD if self._in_head else MAX_REQUEST):

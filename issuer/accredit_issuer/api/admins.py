@@ -16,7 +16,7 @@ from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
 from accredit_issuer.registry.listing import Listing, text_of
-from accredit_issuer.registry.roles import Admin, Operation
+from accredit_issuer.registry.roles import Admin, Operation, Reach, reach
 from accredit_issuer.registry.targets import namespace_of
 from accredit_issuer.revocation.revocation import FactRequest, StatedFact
 
@@ -162,7 +162,13 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
         with issuer.database.read() as connection:
             by.require(Operation.REVOKE, namespace_of(connection, target))
         stated = issuer.state(
-            FactRequest(target=target, kind=FactKind(body.kind), reason=body.reason, actor=by.name)
+            FactRequest(
+                target=target,
+                kind=FactKind(body.kind),
+                reason=body.reason,
+                actor=by.name,
+                may_overrule=reach(by.admin, Operation.REVOKE) is Reach.ALL,
+            )
         )
         metrics.facts.labels(body.kind).inc(len(stated))
         return JSONResponse({"facts": list(map(_fact, stated))}, status_code=201)

@@ -124,7 +124,7 @@ def _facts(
     query = (
         select(facts.c.log_index)
         .where(facts.c.target.in_(targets))
-        .order_by(facts.c.sequence)
+        .order_by(facts.c.sequence.desc())  # the newest decide
         .limit(MAX_FACTS)
     )
     return list(connection.execute(query).scalars())

@@ -7,6 +7,7 @@ for wrong usage.
 import json
 import logging
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -118,6 +119,7 @@ def run(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None
 
     settings = load(config)
     _set_up_logging()
+    _allow_many_connections()
     if not settings.data.is_dir():
         raise InvalidSettings(f"there is no issuer in {settings.data}: run 'accredit-issuer init'")
     lock = Lock(settings.data)
@@ -188,6 +190,12 @@ def _write_token(file: Path, text: str) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
         stream.write(text + "\n")
+
+
+def _allow_many_connections() -> None:
+    """Use all the file descriptors that the system grants: each verifier's stream takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _set_up_logging() -> None:

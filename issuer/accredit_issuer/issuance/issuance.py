@@ -147,13 +147,18 @@ class Issuance:
             Unavailable: it could not be recorded or signed.
         """
         now = self._parts.clock()
-        self.nonces.redeem(request.nonce, now)
+        self.nonces.check(request.nonce, now)
         evidence = parse_evidence(request.evidence)
+        known = join_token_shown(evidence, self._join_token_record)
+        if known is None:
+            # A stranger: without a join token of ours this will be refused, whatever else it
+            # shows. It must not be able to fill the memory of nonces, or the log.
+            return await self._attest(request, evidence, now)
+        self.nonces.redeem(request.nonce, now)
         try:
             return await self._attest(request, evidence, now)
         except Refusal as refusal:
-            # Known by a join token that we gave; a stranger could fill the log.
-            if (known := join_token_shown(evidence, self._join_token_record)) is not None:
+            if self._is_unspent(known, now):
                 await self.refused(f"join-token:{known.id}", "attestation", refusal)
             raise
 
@@ -589,6 +594,13 @@ class Issuance:
         if row is None:
             return None
         return JoinTokenRecord(row.id, row.secret_sha256, AgentId.parse(row.agent), row.expires_at)
+
+    def _is_unspent(self, known: JoinTokenRecord, now: datetime) -> bool:
+        with self._parts.database.read() as connection:
+            redeemed_by = connection.scalar(
+                select(join_tokens.c.redeemed_by).where(join_tokens.c.id == known.id)
+            )
+        return redeemed_by is None and now < known.expires_at
 
     def _spend_join_token(
         self, transaction: Transaction, token_id: str | None, instance: str

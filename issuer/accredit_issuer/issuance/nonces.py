@@ -41,6 +41,17 @@ class Nonces:
         Raises:
             Refusal: not one of ours, over, or used before.
         """
+        body, end = self.check(nonce, now)
+        if len(self._used) >= MAX_REMEMBERED:
+            raise Refusal(Kind.BUSY, "too many attestations at once")
+        self._used[body] = end
+
+    def check(self, nonce: str, now: datetime) -> tuple[bytes, datetime]:
+        """Decide whether a nonce could be redeemed now, without redeeming it.
+
+        Raises:
+            Refusal: not one of ours, over, or used before.
+        """
         try:
             raw = b64url_decode(nonce)
         except ValueError:
@@ -54,9 +65,7 @@ class Nonces:
         self._forget(now)
         if body in self._used:
             raise Refusal(Kind.ATTESTATION_REFUSED, "nonce was used before")
-        if len(self._used) >= MAX_REMEMBERED:
-            raise Refusal(Kind.BUSY, "too many attestations at once")
-        self._used[body] = end
+        return body, end
 
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._key, body, hashlib.sha256)[:_MAC]

@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from accredit_credentials.revocation import EXPANDED, RevocationFact
+from accredit_credentials.revocation import EXPANDED, FactSet, RevocationFact
 from accredit_credentials.revocation_feed import Statement, sign
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal
 
+MAX_BACKLOG = 1000  # facts; more of them come as a snapshot
 MAX_CACHED = 1024
 MAX_CACHED_CHARACTERS = 32 * 1024 * 1024  # anybody may ask for any number of long statements
 
@@ -138,13 +139,13 @@ class Feed:
         ):
             return known
         facts, through = self._facts, self._through
-        start = bisect_right(facts, after, key=lambda fact: fact.sequence)
+        begin, told = _told(facts, after)
         statement = Statement(
             trust_domain=self._trust_domain,
-            after=after,
+            after=begin,
             through=through,
             as_of=now,
-            facts=tuple(facts[start:]),
+            facts=told,
         )
         signed = _Signed(now, through, kid, sign(statement, key, kid))
         self._remember(after, signed)
@@ -165,6 +166,18 @@ class Feed:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _told(facts: list[RevocationFact], after: int) -> tuple[int, tuple[RevocationFact, ...]]:
+    """What to tell somebody who knows the facts up to ``after``, and what that continues.
+
+    A snapshot is what is in force: a suspension that was ended is not in it, however often it was
+    stated. Who is far behind gets one as well.
+    """
+    start = bisect_right(facts, after, key=lambda fact: fact.sequence)
+    if after and len(facts) - start <= MAX_BACKLOG:
+        return after, tuple(facts[start:])
+    return 0, tuple(FactSet(facts))
 
 
 def _carried(facts: Iterable[RevocationFact]) -> list[RevocationFact]:

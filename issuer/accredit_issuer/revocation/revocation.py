@@ -76,6 +76,8 @@ class FactRequest:
     kind: FactKind
     reason: str = field(repr=False)
     actor: str
+    may_overrule: bool = True
+    """Whether the actor may end a suspension that somebody else stated."""
 
 
 class Revocation:
@@ -176,6 +178,8 @@ class Revocation:
                 raise Refusal(
                     Kind.CONFLICT, f"{target} is revoked: only a suspension can be restored"
                 )
+            if not request.may_overrule:
+                _check_own(transaction, known, request.actor)
         elif known is not None and (known.kind is FactKind.REVOKED or known.kind is request.kind):
             raise Refusal(Kind.CONFLICT, f"{target} is {known.kind.value} already")
 
@@ -297,6 +301,22 @@ class Revocation:
 
 def _matters(fact: RevocationFact, now: datetime) -> bool:
     return fact.expires_at > now or fact.target.kind in LASTING
+
+
+def _check_own(transaction: Transaction, suspension: RevocationFact, actor: str) -> None:
+    """Decide whether a suspension is the actor's own.
+
+    Raises:
+        Refusal: somebody else stated it.
+    """
+    stated_by = transaction.execute(
+        select(facts.c.actor).where(facts.c.sequence == suspension.sequence)
+    ).scalar()
+    if stated_by != actor:
+        raise Refusal(
+            Kind.FORBIDDEN,
+            f"{suspension.target} was suspended by {stated_by}: to end that takes a role over all",
+        )
 
 
 def _last_end(transaction: Transaction) -> datetime | None:
