@@ -36,6 +36,7 @@ BIN = Path(sys.executable).parent
 EXAMPLES = ROOT / "config" / "examples"
 PATIENCE = 20.0  # seconds for anything to happen
 AGENT = "support/ticket-summarizer"
+INTERRUPTED = 130  # as shells say it
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 
@@ -202,6 +203,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every step with figures")
     parser.add_argument("--keep", action="store_true", help="keep the folder of the story")
     options = parser.parse_args()
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json {options.json}: there is no such folder")
     console = Console(highlight=False)
     story = Story(console)
     folder = Path(tempfile.mkdtemp(prefix="accredit-demo-"))
@@ -210,6 +213,10 @@ def main() -> int:
     try:
         with ExitStack() as undo:
             play(story, Stage(folder, undo))
+    except KeyboardInterrupt:
+        shutil.rmtree(folder)
+        console.print("\ninterrupted: every process is ended, and the folder is removed")
+        return INTERRUPTED
     except Exception as error:
         if os.environ.get("ACCREDIT_DEBUG"):
             raise
@@ -262,7 +269,7 @@ def start_issuer(story: Story, stage: Stage) -> None:
             raise Failed(made.stderr.strip())
         init = json.loads(made.stdout)
         stage.pin = init["pin"]
-        figures["shown"] = f"root {stage.pin[:20]}…"
+        figures["shown"] = f"root {stage.pin}"
     with story.step("accredit-issuer run: TLS 1.3, SQLite") as figures:
         command = [issuer, "run", "--config", str(config), "--json"]
         started = time.perf_counter()
@@ -282,7 +289,9 @@ def ci_registers(story: Story, stage: Stage) -> None:
         stage.accredit("signer", "keygen", "--out", str(key))
         public = ("--key", f"{key}.pub", "--namespace", "support")
         stage.accredit("signer", "add", "ci-main", *public)
-    with story.step("accredit admin invite ci: a registrar that can do nothing else"):
+    with story.step(
+        "accredit admin invite ci: a registrar of namespace support"
+    ):
         token = str(stage.folder / "ci.token")
         role = ("--role", "registrar", "--namespace", "support", "--out", token)
         stage.accredit("admin", "invite", "ci", *role)
@@ -295,7 +304,7 @@ def ci_registers(story: Story, stage: Stage) -> None:
             stage.accredit("manifest", "sign", str(folder), "--key", str(key))
             manifest = str(folder / "agent.manifest.json")
             registered = stage.accredit("manifest", "register", manifest, "--json", profile="ci")
-            figures["shown"] = registered["digest"][:20] + "…"
+            figures["shown"] = registered["digest"]
 
 
 def runtime_starts(story: Story, stage: Stage) -> Watched:

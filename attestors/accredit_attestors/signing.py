@@ -122,4 +122,4 @@ def _signer(keyids: tuple[str, ...], signers: Sequence[Signer], namespace: str) 
         if signer.speaks_for(namespace):
             return signer
     names = ", ".join(signer.name for signer in signed)
-    raise UntrustedSigner(f"manifest of namespace {namespace} is signed by {names} only")
+    raise UntrustedSigner(f"{names} may not sign for namespace {namespace}")

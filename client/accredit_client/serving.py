@@ -8,6 +8,7 @@ Needs uvicorn, which the light client does not bring (``pip install accredit[iss
 itself).
 """
 
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -70,8 +71,9 @@ def serve(
     peer: Peer,
     client_optional: bool = False,
 ) -> None:
-    """Serve until the process is told to stop."""
+    """Serve until the process is told to stop, by SIGTERM or Ctrl-C."""
     config = uvicorn_config(
         app, identity, host=host, port=port, peer=peer, client_optional=client_optional
     )
-    uvicorn.Server(config).run()
+    with suppress(KeyboardInterrupt):  # uvicorn has stopped in order, and tells of the signal again
+        uvicorn.Server(config).run()

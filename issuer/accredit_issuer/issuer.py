@@ -4,6 +4,7 @@ The only place that wires effects (database, keys, clock) to decisions.
 """
 
 import fcntl
+import json
 import os
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from accredit_attestors.plugins import load_attestors
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.revocation import TargetKind
-from accredit_issuer.audit.log import Log
+from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.key_store import KeyStore, read_passphrase
@@ -169,9 +170,24 @@ def open_issuer(config: Config, clock: Clock) -> Issuer:
         raise InvalidSettings(f"there is no issuer in {config.data}: run 'accredit-issuer init'")
     database = Database(config.database)
     database.migrate()
+    _check_trust_domain(config, database)
     issuer = Issuer(config, clock, database, _key_store(config))
     issuer.keep_up()
     return issuer
+
+
+def _check_trust_domain(config: Config, database: Database) -> None:
+    """Decide whether the data is of the trust domain that the settings name.
+
+    Raises:
+        InvalidSettings: it is of another.
+    """
+    with database.read() as connection:
+        first = LogReader(connection).entries(0, 1)
+    if first and (of := json.loads(first[0].leaf)["subject"]) != str(config.trust_domain.id):
+        raise InvalidSettings(
+            f"trust_domain is {config.trust_domain}, and {config.data} belongs to {of}"
+        )
 
 
 def _key_store(config: Config) -> KeyStore:

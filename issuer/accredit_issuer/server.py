@@ -24,7 +24,7 @@ from accredit_credentials.keys import generate_key
 from accredit_credentials.tls import front_context, server_context
 from accredit_credentials.x509_svid import X509Identity, X509Svid
 from accredit_issuer.app import make_app
-from accredit_issuer.errors import IssuerError
+from accredit_issuer.errors import InvalidSettings, IssuerError
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.scheduler import Scheduler
 
@@ -269,8 +269,14 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((host, port))
-    listening.listen(BACKLOG)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise InvalidSettings(
+            f"cannot listen on {host}:{port} (server.host, server.port): {error.strerror}"
+        ) from error
     return listening
 
 

@@ -250,7 +250,7 @@ def test_signer_reported_speaks_for_the_namespace(
         signer,
     ]
     assert verify(envelope.to_json(), signers=others, now=now).signer == "payments-ci"
-    with pytest.raises(UntrustedSigner, match="signed by other, payments-old only"):
+    with pytest.raises(UntrustedSigner, match="other, payments-old may not sign for"):
         verify(envelope.to_json(), signers=others[:2], now=now)
 
 

@@ -314,7 +314,8 @@ def test_rules_say_what_they_mean(world: World) -> None:
     guard = Guard(world.verifier(), public_url=AUDIENCE)
     with pytest.raises(ValueError, match="rules must say"):
         TaskTokenMiddleware(application, guard, rules=[])
-    for method, path in (("get", "/x"), ("GET", "x"), ("GET", "/x//y"), ("GET", "/../x")):
+    odd = [("get", "/x"), *(("GET", path) for path in ("x", "/x//y", "/../x", "/x\n"))]
+    for method, path in odd:
         with pytest.raises(ValueError, match="rule's"):
             Open(method, path)
     with pytest.raises(ValueError, match="resource and action"):

@@ -1,8 +1,10 @@
 """The feed: one signature for all who ask, nothing lost, a heartbeat when nothing happens."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from support.offline import Offline
@@ -198,3 +200,26 @@ def _sequences(payload: str) -> list[int]:
     from accredit_credentials.keys import b64url_decode  # noqa: PLC0415
 
     return [fact["seq"] for fact in json.loads(b64url_decode(payload))["facts"]]
+
+
+def test_a_snapshot_is_what_is_in_force(offline: Offline) -> None:
+    """However often something is suspended and restored, a snapshot does not grow by it."""
+    feed = make_feed(offline)
+    one = some_facts(offline, [1])[0]
+    kinds = itertools.cycle([FactKind.SUSPENDED, FactKind.RESTORED])
+    feed.publish(
+        replace(one, sequence=sequence, kind=kind)
+        for sequence, kind in zip(range(1, 2001), kinds, strict=False)
+    )
+    snapshot = read(offline, feed.statement(0))
+    assert (snapshot.after, snapshot.through, snapshot.facts) == (0, 2000, ())
+
+
+def test_who_is_far_behind_gets_a_snapshot(offline: Offline) -> None:
+    """More facts than the backlog allows come as a snapshot, which replaces what was known."""
+    feed = make_feed(offline)
+    feed.publish(some_facts(offline, range(1, module.MAX_BACKLOG + 3)))
+    near = read(offline, feed.statement(2))
+    assert (near.after, len(near.facts)) == (2, module.MAX_BACKLOG)
+    far = read(offline, feed.statement(1))
+    assert (far.after, len(far.facts)) == (0, module.MAX_BACKLOG + 2)

@@ -13,12 +13,13 @@ from support.offline import DIGEST, Offline, offline_issuer, task_request
 from accredit_client.calls import certificate_request
 from accredit_credentials.errors import Revoked
 from accredit_credentials.keys import generate_key
-from accredit_credentials.revocation import FactKind
+from accredit_credentials.revocation import FactKind, Target
 from accredit_credentials.revocation_feed import FeedState, verify
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.registry.roles import Admin, Role
+from accredit_issuer.revocation.revocation import FactRequest
 from accredit_issuer.store.models import facts, releases
 
 
@@ -508,3 +509,25 @@ def _number(crl: x509.CertificateRevocationList) -> int:
 def _released(offline: Offline) -> int:
     with offline.issuer.database.read() as connection:
         return len(connection.execute(select(releases)).all())
+
+
+def test_a_suspension_of_somebody_else_is_not_overruled(offline: Offline) -> None:
+    """Who may not overrule others ends its own suspensions, and nobody else's."""
+    svid = offline.agent()
+    target = Target.parse(f"instance:{svid.instance}")
+
+    def say(kind: FactKind, actor: str) -> None:
+        request = FactRequest(
+            target=target, kind=kind, reason="r", actor=actor, may_overrule=actor == "security"
+        )
+        offline.issuer.state(request)
+
+    say(FactKind.SUSPENDED, "security")
+    with pytest.raises(Refusal, match="suspended by security") as refused:
+        say(FactKind.RESTORED, "owner")
+    assert refused.value.kind is Kind.FORBIDDEN
+    check_everywhere(offline, svid, valid=False)
+    say(FactKind.RESTORED, "security")
+    say(FactKind.SUSPENDED, "owner")
+    say(FactKind.RESTORED, "owner")
+    check_everywhere(offline, svid, valid=True)

@@ -18,7 +18,7 @@ from accredit_client.cli import options, output
 from accredit_client.cli.child import Child
 from accredit_client.cli.framework import example, top_level
 from accredit_client.cli.local_files import make_private_folder
-from accredit_client.cli.problems import Failed
+from accredit_client.cli.problems import FAILED, Failed
 from accredit_client.cli.trust_option import trust_of
 from accredit_client.effects import utc_now
 from accredit_client.errors import ClientError, IdentityRefused
@@ -62,7 +62,8 @@ def run(
     """Run a command with an identity that is kept fresh.
 
     The command finds svid.pem, svid_key.pem and bundle.pem in the folder that ACCREDIT_FOLDER
-    names. It gets the signals that this process gets, and its exit code is returned.
+    names. It gets the signals that this process gets, and its exit code is returned; where the
+    identity was taken back, never 0.
     """
     # Before the join token is spent: whatever can fail without it should.
     if shutil.which(command[0]) is None:
@@ -115,6 +116,7 @@ def _supervise(command: Sequence[str], kept: _KeptFolder, *, stop: bool) -> int:
             output.error(message, hint)
 
     environment = {**os.environ, FOLDER_VARIABLE: str(kept.path)}
+    taken_back: str | None = None
     with Child(command, environment) as child:
         while (code := child.wait(PULSE)) is None:
             if taken_back := _taken_back(kept.identity):
@@ -130,6 +132,10 @@ def _supervise(command: Sequence[str], kept: _KeptFolder, *, stop: bool) -> int:
             if kept.identity.status.state is State.LATE:
                 why = kept.identity.status.last_error
                 say_once("late", f"renewal is late: {why}", "trying again")
+    # A command may end by itself, at its first refusal, before anybody looked.
+    if taken_back := taken_back or _taken_back(kept.identity):
+        say_once("revoked", taken_back, "the command ended by itself")
+        return code or FAILED
     return code
 
 

@@ -23,7 +23,7 @@ from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_not_revoked
 from accredit_issuer.registry.one_time import EnrolmentToken
 from accredit_issuer.registry.registry import Registry
-from accredit_issuer.registry.roles import Admin, Role
+from accredit_issuer.registry.roles import PERMISSIONS, Admin, Reach, Role
 from accredit_issuer.revocation.revocation import Revocation
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
@@ -234,6 +234,10 @@ class Administration:
                 check_name(namespace, "namespace")
         except InvalidSpiffeId as error:
             raise Refusal(Kind.MALFORMED, str(error)) from None
+        if not admin.namespaces and Reach.OWN in PERMISSIONS[admin.role].values():
+            raise Refusal(
+                Kind.MALFORMED, f"the role {admin.role.value} needs at least one namespace"
+            )
         if len(admin.namespaces) > MAX_NAMESPACES:
             raise Refusal(Kind.MALFORMED, f"at most {MAX_NAMESPACES} namespaces")
         check_not_revoked((f"admin:{admin.name}",), self._revocation.facts)
@@ -274,7 +278,11 @@ def _invite(
     if known is not None:
         same = Admin(known.name, Role(known.role), tuple(known.namespaces)) == admin
         if not same:
-            raise Refusal(Kind.CONFLICT, f"admin {admin.name} has the role {known.role} already")
+            namespaces = ", ".join(known.namespaces) or "no namespaces"
+            raise Refusal(
+                Kind.CONFLICT,
+                f"admin {admin.name} exists with the role {known.role} and {namespaces}",
+            )
     else:
         transaction.execute(
             insert(table).values(
