@@ -289,9 +289,7 @@ def ci_registers(story: Story, stage: Stage) -> None:
         stage.accredit("signer", "keygen", "--out", str(key))
         public = ("--key", f"{key}.pub", "--namespace", "support")
         stage.accredit("signer", "add", "ci-main", *public)
-    with story.step(
-        "accredit admin invite ci: a registrar of namespace support"
-    ):
+    with story.step("accredit admin invite ci: a registrar of namespace support"):
         token = str(stage.folder / "ci.token")
         role = ("--role", "registrar", "--namespace", "support", "--out", token)
         stage.accredit("admin", "invite", "ci", *role)
