@@ -3,6 +3,18 @@
 ``init`` makes one, ``run`` serves it, ``invite`` is the way back in, ``doctor`` says what is wrong.
 """
 
-from accredit_issuer.cli.app import main
+import sys
 
-__all__ = ["main"]
+
+def main() -> None:
+    """Run the command line; without the issuer's packages, say how to get them."""
+    try:
+        from accredit_issuer.cli.app import main as run  # noqa: PLC0415 (may not be there)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("accredit"):
+            raise
+        sys.exit(
+            f"error: the issuer needs the package {error.name}\n"
+            "hint: pip install 'accredit[issuer]'"
+        )
+    run()
