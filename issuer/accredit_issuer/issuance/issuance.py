@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from cryptography import x509
 from sqlalchemy import insert, select, update
 
 from accredit_attestors.contract import Attestor, Evidence, JoinTokenRecord
@@ -21,13 +20,11 @@ from accredit_credentials.keys import PublicKey
 from accredit_credentials.spiffe_id import AgentId, SpiffeId, admin_id, issuer_id
 from accredit_credentials.task_token import Binding, TaskToken
 from accredit_credentials.x509_svid import X509Svid, identity_marks
-from accredit_credentials.x509_template import LeafTemplate
 from accredit_issuer.audit.records import Record, RecordKind
-from accredit_issuer.authority.authorities import Authorities, Authority, new_serial
-from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.profile import Profile
 from accredit_issuer.clock import Clock
-from accredit_issuer.errors import Kind, Refusal, Unavailable
+from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.attestation import (
     attest,
     attest_again,
@@ -47,6 +44,7 @@ from accredit_issuer.issuance.decision import (
 )
 from accredit_issuer.issuance.nonces import Nonces
 from accredit_issuer.issuance.tasks import TaskChoice, choose_task
+from accredit_issuer.issuance.x509_signing import Beside, X509Grant, X509Signing, end_of
 from accredit_issuer.registry.one_time import EnrolmentToken
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin
@@ -117,6 +115,7 @@ class Issuance:
         self._parts = parts
         self._writer = LoopWriter(parts.writer)
         self._cycle = Cycle(self._writer, parts.revocation)
+        self._x509 = X509Signing(parts.config, parts.authorities, self._cycle)
         self._config = parts.config
         lifetimes = parts.config.lifetimes
         self._agents = Profile(
@@ -400,18 +399,20 @@ class Issuance:
             Unavailable: it could not be recorded or signed.
         """
         now = self._parts.clock()
-        ca = self._issuing_ca()
-        ends = min(now + self._config.lifetimes.server_svid, _ca_ends(ca))
-        return await self._issue_x509(
-            profile=self._servers,
-            ca=ca,
-            public_key=public_key,
-            spiffe_id=issuer_id(self._config.trust_domain),
-            instance=str(uuid.uuid4()),
-            expires_at=ends.replace(microsecond=0),
-            now=now,
-            reasons=("the issuer's own server",),
-            dns_names=self._config.names,
+        ca = self._x509.issuing_ca()
+        ends = min(now + self._config.lifetimes.server_svid, end_of(ca))
+        return await self._x509.issue(
+            X509Grant(
+                profile=self._servers,
+                ca=ca,
+                public_key=public_key,
+                spiffe_id=issuer_id(self._config.trust_domain),
+                instance=str(uuid.uuid4()),
+                expires_at=ends.replace(microsecond=0),
+                now=now,
+                reasons=("the issuer's own server",),
+                dns_names=self._config.names,
+            )
         )
 
     def claimant(self, svid: X509Svid) -> Claimant:
@@ -471,31 +472,33 @@ class Issuance:
         public_key: PublicKey,
         now: datetime,
         *,
-        beside: Any = None,
+        beside: Beside | None = None,
     ) -> X509Svid:
-        ca = self._issuing_ca()
+        ca = self._x509.issuing_ca()
         granted = decide_x509_svid(
             claimant,
             facts=self._parts.revocation.facts,
             lifetimes=self._config.lifetimes,
-            ca_ends=_ca_ends(ca),
+            ca_ends=end_of(ca),
             now=now,
         )
         declared = claimant.declared
-        return await self._issue_x509(
-            profile=self._agents,
-            ca=ca,
-            public_key=public_key,
-            spiffe_id=declared.agent.spiffe_id(
-                self._config.trust_domain,
-                claimant.instance if declared.instance_in_path else None,
+        return await self._x509.issue(
+            X509Grant(
+                profile=self._agents,
+                ca=ca,
+                public_key=public_key,
+                spiffe_id=declared.agent.spiffe_id(
+                    self._config.trust_domain,
+                    claimant.instance if declared.instance_in_path else None,
+                ),
+                instance=claimant.instance,
+                expires_at=granted.expires_at,
+                now=now,
+                reasons=granted.reasons,
+                manifest=claimant.manifest.digest,
+                marks=claimant.marks,
             ),
-            instance=claimant.instance,
-            expires_at=granted.expires_at,
-            now=now,
-            reasons=granted.reasons,
-            manifest=claimant.manifest.digest,
-            marks=claimant.marks,
             beside=beside,
         )
 
@@ -507,84 +510,27 @@ class Issuance:
         now: datetime,
         *,
         shown: tuple[str, ...] = (),
-        beside: Any = None,
+        beside: Beside | None = None,
     ) -> X509Svid:
-        ca = self._issuing_ca()
+        ca = self._x509.issuing_ca()
         marks = (f"admin:{admin.name}", *shown)
         check_not_revoked(marks, self._parts.revocation.facts)
-        ends = min(now + self._config.lifetimes.admin_svid, _ca_ends(ca))
-        return await self._issue_x509(
-            profile=self._admins,
-            ca=ca,
-            public_key=public_key,
-            spiffe_id=admin_id(self._config.trust_domain, admin.name),
-            instance=instance,
-            expires_at=ends.replace(microsecond=0),
-            now=now,
-            reasons=(f"admin {admin.name} has the role {admin.role}",),
-            marks=marks,
-            admin=admin.name,
+        ends = min(now + self._config.lifetimes.admin_svid, end_of(ca))
+        return await self._x509.issue(
+            X509Grant(
+                profile=self._admins,
+                ca=ca,
+                public_key=public_key,
+                spiffe_id=admin_id(self._config.trust_domain, admin.name),
+                instance=instance,
+                expires_at=ends.replace(microsecond=0),
+                now=now,
+                reasons=(f"admin {admin.name} has the role {admin.role}",),
+                marks=marks,
+                admin=admin.name,
+            ),
             beside=beside,
         )
-
-    async def _issue_x509(
-        self,
-        *,
-        profile: Profile,
-        ca: Authority,
-        public_key: PublicKey,
-        spiffe_id: SpiffeId,
-        instance: str,
-        expires_at: datetime,
-        now: datetime,
-        reasons: tuple[str, ...],
-        manifest: str | None = None,
-        marks: tuple[str, ...] = (),
-        admin: str | None = None,
-        dns_names: tuple[str, ...] = (),
-        beside: Any = None,
-    ) -> X509Svid:
-        serial = new_serial()
-        template = LeafTemplate(
-            spiffe_id=spiffe_id,
-            public_key=public_key,
-            serial=serial,
-            not_before=(now - self._config.lifetimes.backdate).replace(microsecond=0),
-            not_after=expires_at,
-            instance=instance,
-            manifest=manifest,
-            dns_names=dns_names,
-            crl_url=f"{self._config.crl_url}/v1/crl/{ca.id}.crl" if self._config.crl_url else None,
-        )
-        checked = profile.check(template, _certificate(ca), now)
-        agent = AgentId.from_spiffe_id(spiffe_id) if manifest else None
-        serial_hex = format(serial, "x")
-        intent = Intent(
-            id=serial_hex,
-            kind="x509",
-            subject=str(spiffe_id),
-            instance=instance,
-            authority=ca.id,
-            decided_at=now,
-            expires_at=expires_at,
-            marks=(
-                f"serial:{serial_hex}",
-                f"authority:{ca.id}",
-                f"instance:{instance}",
-                *marks,
-            ),
-            reasons=reasons,
-            agent=str(agent) if agent else None,
-            namespace=agent.namespace if agent else None,
-            manifest=manifest,
-            admin=admin,
-        )
-        return await self._cycle.issue(
-            intent, lambda: self._parts.authorities.sign_leaf(checked), beside=beside
-        )
-
-    def _issuing_ca(self) -> Authority:
-        return self._parts.authorities.now_in_force.active(AuthorityKind.X509)
 
     def _join_token_record(self, token_id: str) -> JoinTokenRecord | None:
         with self._parts.database.read() as connection:
@@ -633,13 +579,3 @@ def _agent_block(claimant: Claimant) -> AgentBlock:
         manifest=claimant.manifest.digest,
         assurance=str(claimant.assurance),
     )
-
-
-def _certificate(ca: Authority) -> x509.Certificate:
-    if ca.certificate is None:
-        raise Unavailable("the issuing CA has no certificate")
-    return ca.certificate
-
-
-def _ca_ends(ca: Authority) -> datetime:
-    return _certificate(ca).not_valid_after_utc

@@ -1,0 +1,144 @@
+"""From a decision to a released X.509-SVID: template → profile → intent → signature → comparison.
+
+The same way for agents, admins and the issuer's own server. Who may have one was decided before.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cryptography import x509
+
+from accredit_credentials.keys import PublicKey
+from accredit_credentials.spiffe_id import AgentId, SpiffeId
+from accredit_credentials.x509_svid import X509Svid
+from accredit_credentials.x509_template import LeafTemplate
+from accredit_issuer.authority.authorities import Authorities, Authority, new_serial
+from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.profile import Profile
+from accredit_issuer.errors import Unavailable
+from accredit_issuer.issuance.cycle import Cycle, Intent
+from accredit_issuer.settings import Config
+from accredit_issuer.store.writer import Transaction
+
+Beside = Callable[[Transaction], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class X509Grant:
+    """An X.509-SVID that was decided on.
+
+    Attributes:
+        profile: the bounds of its kind.
+        ca: who signs it.
+        public_key: of the one who asked.
+        spiffe_id: whom it is about.
+        instance: a UUID.
+        expires_at: whole seconds.
+        now: when it was decided.
+        reasons: why, for the log.
+        manifest: the digest; None for what is not an agent.
+        marks: what else a revocation fact about the holder can match.
+        admin: the admin's name, for an admin.
+        dns_names: for the issuer's own server.
+    """
+
+    profile: Profile
+    ca: Authority
+    public_key: PublicKey = field(repr=False)
+    spiffe_id: SpiffeId
+    instance: str
+    expires_at: datetime
+    now: datetime
+    reasons: tuple[str, ...]
+    manifest: str | None = None
+    marks: tuple[str, ...] = ()
+    admin: str | None = None
+    dns_names: tuple[str, ...] = ()
+
+
+class X509Signing:
+    """Signs X.509-SVIDs by the issuance cycle."""
+
+    def __init__(self, config: Config, authorities: Authorities, cycle: Cycle) -> None:
+        self._config = config
+        self._authorities = authorities
+        self._cycle = cycle
+
+    def issuing_ca(self) -> Authority:
+        """The CA that signs now.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        return self._authorities.now_in_force.active(AuthorityKind.X509)
+
+    async def issue(self, grant: X509Grant, *, beside: Beside | None = None) -> X509Svid:
+        """Sign and release; ``beside`` is recorded together with the intent.
+
+        Raises:
+            ProfileViolation: the grant breaks its profile.
+            Refusal: ``beside`` refused, or a fact came in between.
+            Unavailable: it could not be recorded or signed.
+        """
+        template = self._template(grant)
+        checked = grant.profile.check(template, certificate_of(grant.ca), grant.now)
+        return await self._cycle.issue(
+            _intent(grant, format(template.serial, "x")),
+            lambda: self._authorities.sign_leaf(checked),
+            beside=beside,
+        )
+
+    def _template(self, grant: X509Grant) -> LeafTemplate:
+        crls = self._config.crl_url
+        return LeafTemplate(
+            spiffe_id=grant.spiffe_id,
+            public_key=grant.public_key,
+            serial=new_serial(),
+            not_before=(grant.now - self._config.lifetimes.backdate).replace(microsecond=0),
+            not_after=grant.expires_at,
+            instance=grant.instance,
+            manifest=grant.manifest,
+            dns_names=grant.dns_names,
+            crl_url=f"{crls}/v1/crl/{grant.ca.id}.crl" if crls else None,
+        )
+
+
+def certificate_of(ca: Authority) -> x509.Certificate:
+    """The certificate of a CA.
+
+    Raises:
+        Unavailable: it has none.
+    """
+    if ca.certificate is None:
+        raise Unavailable("the issuing CA has no certificate")
+    return ca.certificate
+
+
+def end_of(ca: Authority) -> datetime:
+    """When the CA ends, and with it all that it signs."""
+    return certificate_of(ca).not_valid_after_utc
+
+
+def _intent(grant: X509Grant, serial: str) -> Intent:
+    agent = AgentId.from_spiffe_id(grant.spiffe_id) if grant.manifest else None
+    return Intent(
+        id=serial,
+        kind="x509",
+        subject=str(grant.spiffe_id),
+        instance=grant.instance,
+        authority=grant.ca.id,
+        decided_at=grant.now,
+        expires_at=grant.expires_at,
+        marks=(
+            f"serial:{serial}",
+            f"authority:{grant.ca.id}",
+            f"instance:{grant.instance}",
+            *grant.marks,
+        ),
+        reasons=grant.reasons,
+        agent=str(agent) if agent else None,
+        namespace=agent.namespace if agent else None,
+        manifest=grant.manifest,
+        admin=grant.admin,
+    )
