@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import pytest
 from support.issuer import (
     RunningIssuer,
+    attest,
     evidence_for,
+    join_token_file,
     log_in,
     register,
     running_issuer,
@@ -83,6 +85,7 @@ def test_strangers_do_not_fill_the_memory_of_nonces(
         with pytest.raises(IssuerRefused) as refused:
             client.send(calls.attestation(nonce=nonce, csr=csr, evidence=evidence))
         assert refused.value.kind == "attestation-refused"
+    assert attest(running, agent, join_token_file(admin, agent)).svid.instance
 
 
 def _connected(running: RunningIssuer) -> ssl.SSLSocket:

@@ -37,7 +37,6 @@ from accredit_issuer.issuance.decision import (
     Claimant,
     TaskRequest,
     check_not_revoked,
-    check_standing,
     decide_jwt_svid,
     decide_task_token,
     decide_x509_svid,
@@ -456,7 +455,6 @@ class Issuance:
     def _choose_task(
         self, claimant: Claimant, svid: X509Svid, request: TaskTokenRequest
     ) -> TaskChoice:
-        check_standing(claimant, self._parts.revocation.facts, self._parts.clock())
         return choose_task(
             self._parts.database,
             instance=claimant.instance,
