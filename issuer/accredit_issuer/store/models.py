@@ -4,7 +4,7 @@ What stands here is state; history is the log (``LogLeafRow``), which nothing ev
 """
 
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -209,17 +209,41 @@ class CrlRow(Model, table=True):
 
 
 class AuthorityRow(Model, table=True):
-    """A key that signs: root, issuing CA or JWT key. The private part is in the key store."""
+    """A key that signs: root, issuing CA or JWT key. The private part is in the key manager."""
 
     __tablename__ = "authority"
     id: str = Field(primary_key=True)  # key id in hex
     kind: str
     state: str
     public: str  # certificate or public key, PEM
+    chain: str = ""  # CA certificates between it and the trust anchor, PEM, nearest first
+    origin: str = "own"  # who made its certificate: own, files (given) or parent (another issuer)
+    parent: str | None = None  # the authority that certified it; None for a root and a JWT key
     prepared_at: datetime = Field(sa_type=Moment)
     activated_at: datetime | None = Field(default=None, sa_type=Moment)
     retired_at: datetime | None = Field(default=None, sa_type=Moment)
+    tainted_at: datetime | None = Field(default=None, sa_type=Moment)
+    removed_at: datetime | None = Field(default=None, sa_type=Moment)
     expires_at: datetime = Field(sa_type=Moment)
+
+
+class FederationRow(Model, table=True):
+    """A relationship with another trust domain, and the last good bundle of it."""
+
+    __tablename__ = "federation"
+    trust_domain: str = Field(primary_key=True)
+    profile: str  # https_web or https_spiffe
+    endpoint_url: str
+    endpoint_spiffe_id: str | None = None
+    feed_url: str | None = None
+    allows: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    log_index: int
+    bundle: str | None = None  # the newest good document, as it was received
+    fetched_at: datetime | None = Field(default=None, sa_type=Moment)
+    attempted_at: datetime | None = Field(default=None, sa_type=Moment)
+    failure: str | None = None  # of the newest attempt; None after a success
 
 
 class LogLeafRow(Model, table=True):
@@ -268,6 +292,7 @@ facts = _core(FactRow)
 revoked_certificates = _core(RevokedCertificateRow)
 crls = _core(CrlRow)
 authorities = _core(AuthorityRow)
+federations = _core(FederationRow)
 log_leaves = _core(LogLeafRow)
 log_tile_roots = _core(LogTileRootRow)
 singletons = _core(SingletonRow)
