@@ -22,6 +22,7 @@ from accredit_credentials.strict_json import NotStrictJson, parse_object
 
 MAX_BUNDLE_BYTES = 1024 * 1024
 MAX_SEQUENCE = 2**64 - 1
+_TAINTED = "accredit_tainted"
 
 # What cryptography raises for a certificate that it cannot read; most share no root but Exception.
 UNREADABLE = (
@@ -43,6 +44,9 @@ class TrustBundle:
         jwt_authorities: public keys by key id.
         sequence: grows with every change of content.
         refresh_hint: seconds after which to ask again.
+        tainted: ids (lower-case hex) of authorities that are about to be removed: whoever holds
+            something that they signed asks for another at once. A parameter of our own, which
+            others ignore (Trust Domain and Bundle §4.1).
     """
 
     trust_domain: TrustDomain
@@ -50,6 +54,7 @@ class TrustBundle:
     jwt_authorities: Mapping[str, PublicKey] = field(default_factory=dict, repr=False)
     sequence: int | None = None
     refresh_hint: int | None = None
+    tainted: frozenset[str] = frozenset()
 
     @classmethod
     def parse(cls, trust_domain: TrustDomain, document: str | bytes) -> Self:
@@ -84,6 +89,7 @@ class TrustBundle:
             jwt_authorities,
             _whole_number(value, "spiffe_sequence"),
             _whole_number(value, "spiffe_refresh_hint"),
+            _tainted(value),
         )
 
     def to_json(self) -> str:
@@ -101,6 +107,8 @@ class TrustBundle:
             document["spiffe_sequence"] = self.sequence
         if self.refresh_hint is not None:
             document["spiffe_refresh_hint"] = self.refresh_hint
+        if self.tainted:
+            document[_TAINTED] = sorted(self.tainted)
         return json.dumps(document, separators=(",", ":"))
 
     @property
@@ -145,6 +153,13 @@ def _x509_jwk(certificate: x509.Certificate) -> dict[str, Any]:
         "use": "x509-svid",
         "x5c": [base64.b64encode(der).decode()],
     }
+
+
+def _tainted(value: Mapping[str, Any]) -> frozenset[str]:
+    ids = value.get(_TAINTED)
+    if not isinstance(ids, list):
+        return frozenset()
+    return frozenset(each for each in ids if isinstance(each, str))
 
 
 def _whole_number(value: Mapping[str, Any], name: str) -> int | None:

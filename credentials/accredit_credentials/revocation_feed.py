@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from accredit_credentials import jws
 from accredit_credentials.bundle import TrustBundle
@@ -38,6 +38,8 @@ class Statement:
         through: the newest sequence number at the time.
         as_of: the moment it was made.
         facts: the facts between ``after`` and ``through`` that are still in force, in order.
+        bundle: the sequence number of the trust bundle at that moment: who knows an older one
+            fetches it again; None where the statement does not say.
     """
 
     trust_domain: TrustDomain
@@ -45,17 +47,20 @@ class Statement:
     through: int
     as_of: datetime
     facts: tuple[RevocationFact, ...]
+    bundle: int | None = None
 
 
 def sign(statement: Statement, key: PrivateKey, kid: str) -> str:
     """Sign a statement as a JWS with its own ``typ``."""
-    claims = {
+    claims: dict[str, Any] = {
         "iss": str(statement.trust_domain.id),
         "iat": jws.epoch(statement.as_of),
         "after": statement.after,
         "through": statement.through,
         "facts": [fact.to_claim() for fact in statement.facts],
     }
+    if statement.bundle is not None:
+        claims["bundle"] = statement.bundle
     return jws.sign(claims, key, header={"kid": kid, "typ": TYPE})
 
 
@@ -74,6 +79,9 @@ def verify(text: str, *, bundle: TrustBundle) -> Statement:
     after, through = claims.get("after"), claims.get("through")
     if not _is_sequence(after) or not _is_sequence(through) or after > through:
         raise InvalidRevocation("statement must have 'after' and 'through', in this order")
+    bundle_sequence = claims.get("bundle")
+    if bundle_sequence is not None and not _is_sequence(bundle_sequence):
+        raise InvalidRevocation("statement's 'bundle' must be a sequence number")
     values = claims.get("facts")
     if not isinstance(values, list):
         raise InvalidRevocation("statement must have 'facts', an array")
@@ -87,6 +95,7 @@ def verify(text: str, *, bundle: TrustBundle) -> Statement:
         through=through,
         as_of=jws.time_claim(claims, "iat"),
         facts=facts,
+        bundle=bundle_sequence,
     )
 
 

@@ -357,3 +357,19 @@ def patched(authority: Authority, old: str, new: str) -> str:
 def test_a_key_is_generated_anew() -> None:
     """The helper keys of these tests differ, so that equal bundles are really equal."""
     assert generate_key().public_key() != generate_key().public_key()
+
+
+def test_tainted_authorities_travel_with_the_bundle() -> None:
+    """Who reads the bundle knows which authorities are about to be removed."""
+    bundle = TrustBundle(TrustDomain("example.org"), tainted=frozenset({"ab", "cd"}))
+    document = json.loads(bundle.to_json())
+    assert document["accredit_tainted"] == ["ab", "cd"]
+    assert TrustBundle.parse(bundle.trust_domain, json.dumps(document)) == bundle
+
+
+@pytest.mark.spec("SPIFFE-51")
+@pytest.mark.parametrize("value", [None, "ab", 7, {"ab": 1}, [7, None]])
+def test_a_foreign_meaning_of_our_parameter_is_ignored(value: object) -> None:
+    """Parameters beyond the specification are never required, and never make a bundle unusable."""
+    document = json.dumps({"keys": [], "accredit_tainted": value})
+    assert TrustBundle.parse(TrustDomain("example.org"), document).tainted == frozenset()

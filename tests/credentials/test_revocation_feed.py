@@ -326,3 +326,25 @@ def test_expired_facts_take_no_room() -> None:
     heartbeat = statement(2, 2, seconds=3600)
     state.apply(heartbeat, now=heartbeat.as_of)
     assert len(state) == 0
+
+
+def test_a_statement_tells_which_bundle_is_in_force() -> None:
+    """A verifier learns from the feed that it has to fetch the bundle again."""
+    authority = Authority()
+    made = replace(statement(0, 3), bundle=17)
+    text = revocation_feed.sign(made, authority.jwt_key, authority.kid)
+    assert revocation_feed.verify(text, bundle=authority.bundle).bundle == 17
+
+
+@pytest.mark.parametrize("value", [-1, True, "17", 1.5, [17]])
+def test_a_bundle_sequence_is_a_whole_number(value: object) -> None:
+    """A statement that names a bundle by anything else is refused."""
+    authority = Authority()
+    claims = {"iss": "spiffe://example.org", "iat": int(NOW.timestamp()), "after": 0, "through": 0}
+    text = forge(
+        {"kid": authority.kid, "typ": revocation_feed.TYPE, "alg": "ES256"},
+        {**claims, "facts": [], "bundle": value},
+        authority.jwt_key,
+    )
+    with pytest.raises(InvalidRevocation):
+        revocation_feed.verify(text, bundle=authority.bundle)

@@ -146,6 +146,7 @@ class Feed:
             through=through,
             as_of=now,
             facts=told,
+            bundle=self._authorities.now_in_force.sequence,
         )
         signed = _Signed(now, through, kid, sign(statement, key, kid))
         self._remember(after, signed)
