@@ -14,16 +14,16 @@ from accredit_issuer.api import (
     trust,
 )
 from accredit_issuer.api.callers import Callers
+from accredit_issuer.api.hot import MAX_BODY, HotRoutes
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
-
-MAX_BODY = 64 * 1024
 
 
 class _App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         # Outside of the framework's own limit, which would say no in plain text.
-        return problems.RefuseBodies(super().build_middleware_stack(), MAX_BODY)
+        framework = problems.RefuseBodies(super().build_middleware_stack(), MAX_BODY)
+        return HotRoutes(framework, self.router.routes)
 
 
 def make_app(issuer: Issuer) -> FastAPI:

@@ -64,7 +64,7 @@ class OwnIdentity:
         """Get a new SVID for a new key."""
         key = generate_key()
         svid = await self._issuer.issuance.own_svid(key.public_key())
-        self._identity = X509Identity.of(svid, key)
+        self._identity = X509Identity.of(svid.svid(), key)
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -234,6 +234,7 @@ def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,  # nobody stands between: who calls is known by the certificate
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -33,6 +33,9 @@ class ServerSettings(_Section):
     """How clients reach it, without a path. Also the ``iss`` of every token."""
     names: list[str] = ["localhost"]
     """DNS names in the issuer's own certificate, for clients that compare host names."""
+    replica: int = Field(default=0, ge=0, le=65535)
+    """Number of this issuer among several of one trust domain: the first bits of every serial
+    number."""
 
 
 class KeySettings(_Section):
@@ -144,6 +147,7 @@ class Config:
     port: int
     url: str
     names: tuple[str, ...]
+    replica: int
     passphrase_file: Path | None
     lifetimes: Lifetimes
     heartbeat: float
@@ -205,6 +209,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         port=settings.server.port,
         url=_base_url("server.url", settings.server.url, schemes=("https",)),
         names=tuple(settings.server.names),
+        replica=settings.server.replica,
         passphrase_file=(folder / passphrase_file).resolve() if passphrase_file else None,
         lifetimes=_lifetimes(settings),
         heartbeat=settings.revocation.heartbeat,

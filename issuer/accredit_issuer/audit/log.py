@@ -10,6 +10,7 @@ Of the tree's inner hashes only the roots of full tiles (256 leaves and up) are 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, bindparam, func, insert, select
@@ -28,12 +29,13 @@ from accredit_credentials.merkle import (
 )
 from accredit_credentials.tiles import TILE_WIDTH
 from accredit_issuer.errors import IssuerError
+from accredit_issuer.store.bulk import BulkInsert
 from accredit_issuer.store.models import log_leaves, log_tile_roots, singletons
 
 TILE_HEIGHT = 8
 _CHECKPOINT = "log.checkpoint"
 
-_INSERT_LEAF = insert(log_leaves)
+_INSERT_LEAF = BulkInsert(log_leaves)
 _INSERT_TILE_ROOT = insert(log_tile_roots)
 
 
@@ -131,13 +133,7 @@ class LogGrowth:
         hashes = [leaf_hash(leaf) for leaf in self._leaves]
         frontier, nodes = self._log.frontier.extend(hashes)
         checkpoint = self._log.sign(frontier)
-        connection.execute(
-            _INSERT_LEAF,
-            [
-                {"index": start + offset, "leaf": leaf, "hash": digest}
-                for offset, (leaf, digest) in enumerate(zip(self._leaves, hashes, strict=True))
-            ],
-        )
+        _INSERT_LEAF.write(connection, zip(count(start), self._leaves, hashes, strict=False))
         tiles = [
             {"level": node.level // TILE_HEIGHT, "index": node.index, "hash": node.hash}
             for node in _tile_roots(nodes)

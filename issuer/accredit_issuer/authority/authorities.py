@@ -19,13 +19,9 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.keys import PublicKey, check_public_key
-from accredit_credentials.x509_svid import X509Svid
-from accredit_credentials.x509_template import (
-    CaTemplate,
-    ca_builder,
-    check_signed_leaf,
-    leaf_builder,
-)
+from accredit_credentials.leaf_der import SignedLeaf
+from accredit_credentials.leaf_signing import sign_leaf
+from accredit_credentials.x509_template import CaTemplate, ca_builder
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.key_store import KeyStore
 from accredit_issuer.authority.lifecycle import (
@@ -38,13 +34,12 @@ from accredit_issuer.authority.lifecycle import (
     due,
     next_due,
 )
-from accredit_issuer.authority.profile import CheckedLeaf
+from accredit_issuer.authority.profile import CheckedLeaf, new_serial
 from accredit_issuer.errors import IssuerError, Unavailable
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
 from accredit_issuer.store.writer import Transaction, Writer
 
-SERIAL_BITS = 158
 MAX_ROUNDS = 4  # prepare, activate, retire, remove: more would mean that a step changes nothing
 
 _SEQUENCE = "bundle.sequence"
@@ -161,16 +156,14 @@ class Authorities:
         standings = self._standings()
         return min(next_due(standings, kind, rule, now) for kind, rule in self._rules.items())
 
-    def sign_leaf(self, checked: CheckedLeaf) -> X509Svid:
-        """Sign what a profile allowed, and compare what was signed with it.
+    def sign_leaf(self, checked: CheckedLeaf) -> SignedLeaf:
+        """Sign the very bytes that a profile allowed.
 
         Raises:
             Unavailable: the CA that it was checked for may not sign.
-            InvalidCertificate: what was signed is not what was meant.
         """
-        builder = leaf_builder(checked.template, checked.ca)
-        signed = builder.sign(self.x509_key(checked.ca), hashes.SHA256())
-        return check_signed_leaf(signed, checked.template, checked.ca)
+        key = self.x509_key(checked.ca.certificate)
+        return sign_leaf(checked.linted, key)
 
     def x509_key(self, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:
         """The private key of an issuing CA.
@@ -284,7 +277,7 @@ class Authorities:
             # The key id makes the name unique: two CAs of one name confuse whoever builds paths.
             common_name=f"Accredit {role} {key_id[:16]}",
             public_key=check_public_key(key.public_key()),
-            serial=new_serial(),
+            serial=new_serial(self._config.replica),
             not_before=(now - self._config.lifetimes.backdate).replace(microsecond=0),
             not_after=min(expires_at, root.standing.expires_at) if root else expires_at,
             path_length=None if root is None else 0,
@@ -328,11 +321,6 @@ class Authorities:
         self._snapshot = replace(snapshot, bundle=bundle)
         for listener in self._listeners:
             listener()
-
-
-def new_serial() -> int:
-    """A serial number of 158 random bits with the highest one set (RFC 5280 §4.1.2.2)."""
-    return secrets.randbits(SERIAL_BITS) | 1 << (SERIAL_BITS - 1)
 
 
 def _rules(config: Config) -> Mapping[AuthorityKind, Rule]:

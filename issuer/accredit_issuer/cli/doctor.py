@@ -161,7 +161,7 @@ def _unfinished(_config: Config, database: Database, now: datetime) -> Iterator[
     with database.read() as connection:
         number = connection.scalar(
             select(func.count())
-            .select_from(credentials.outerjoin(releases, releases.c.credential == credentials.c.id))
-            .where(releases.c.credential.is_(None), credentials.c.expires_at > now)
+            .select_from(credentials.outerjoin(releases, releases.c.number == credentials.c.number))
+            .where(releases.c.number.is_(None), credentials.c.expires_at > now)
         )
     yield Finding("unreleased intents", True, f"{number or 0} still unexpired")
