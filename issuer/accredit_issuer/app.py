@@ -14,7 +14,7 @@ from accredit_issuer.api import (
     trust,
 )
 from accredit_issuer.api.callers import Callers
-from accredit_issuer.api.hot import MAX_BODY, HotRoutes
+from accredit_issuer.api.hot import MAX_BODY
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
 
@@ -22,8 +22,7 @@ from accredit_issuer.metrics import Metrics
 class _App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         # Outside of the framework's own limit, which would say no in plain text.
-        framework = problems.RefuseBodies(super().build_middleware_stack(), MAX_BODY)
-        return HotRoutes(framework, self.router.routes)
+        return problems.RefuseBodies(super().build_middleware_stack(), MAX_BODY)
 
 
 def make_app(issuer: Issuer) -> FastAPI:
