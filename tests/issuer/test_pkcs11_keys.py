@@ -114,6 +114,40 @@ def test_a_key_in_the_token_is_sensitive_and_never_extractable(
             assert key[Attribute.NEVER_EXTRACTABLE] is True
 
 
+def test_a_token_that_does_not_guard_a_key_gets_none(
+    keys: Pkcs11Keys, token: SoftToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the key that was made could be taken out it is destroyed, and it says so."""
+
+    def careless(session: Session, kind: KeyType, curve: bytes, label: str) -> Any:
+        parameters = session.create_domain_parameters(
+            kind, {Attribute.EC_PARAMS: curve}, local=True
+        )
+        open_to_all = {Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True}
+        return parameters.generate_keypair(store=True, label=label, private_template=open_to_all)
+
+    monkeypatch.setattr("accredit_issuer.keys.pkcs11._generate", careless)
+    for generate in (keys.generate, keys.generate_log_key):
+        with pytest.raises(Unavailable, match="extracted"):
+            generate()
+    keys.close()
+    with token.session() as session:
+        assert list(session.get_objects({Attribute.TOKEN: True})) == []
+
+
+def test_a_token_that_keeps_no_id_keeps_no_key(
+    keys: Pkcs11Keys, token: SoftToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that could not be found again is not left behind."""
+    read_only = pkcs11.Attribute.LOCAL  # in the place of the id
+    monkeypatch.setattr("accredit_issuer.keys.pkcs11._ID", read_only)
+    with pytest.raises(Unavailable):
+        keys.generate()
+    keys.close()
+    with token.session() as session:
+        assert list(session.get_objects({Attribute.TOKEN: True})) == []
+
+
 def test_private_bytes_are_refused(keys: Pkcs11Keys) -> None:
     """Nothing gives the private half away, and a copy is the same key."""
     key, log_key = keys.generate().private, keys.generate_log_key()
@@ -234,6 +268,21 @@ def test_a_lost_session_is_opened_again(keys: Pkcs11Keys, token: SoftToken) -> N
     keys.close()
     with token.session() as session:
         assert len(private_keys(session)) == 5
+
+
+def test_who_initialises_the_module_anew_exchanges_no_keys(
+    keys: Pkcs11Keys, token: SoftToken
+) -> None:
+    """Handles start again from one: whoever held some asks for its keys once more."""
+    mine = [keys.generate().private for _ in range(3)]
+    for key in mine:
+        key.sign(b"data", SHA256)
+    with pytest.raises(Unavailable):
+        Pkcs11Keys(replace(kept(token), token="another"), DOMAIN).check()
+    other = Pkcs11Keys(kept(token), DOMAIN)
+    theirs = [other.generate().private for _ in range(3)]
+    for key in (*theirs, *mine, *theirs):
+        key.public_key().verify(key.sign(b"data", SHA256), b"data", SHA256)
 
 
 def test_a_logout_behind_our_back_loses_no_key(keys: Pkcs11Keys, token: SoftToken) -> None:

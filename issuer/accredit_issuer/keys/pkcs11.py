@@ -59,6 +59,7 @@ _OCTET_STRING = 0x04
 _POINT_BYTES = 65  # 0x04, x, y
 _HALF = 32  # bytes of each number of a P-256 signature
 _ED25519_BYTES = 32
+_ID = Attribute.ID
 _PROBE_BITS = 64
 _SIGNING = MechanismFlag.SIGN | MechanismFlag.VERIFY
 _GUARDED = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
@@ -76,6 +77,9 @@ Label = str
 Find = dict[Attribute, Any]
 
 _one_call = threading.Lock()
+# How often a module was initialised anew: handles from before are worthless, and after it they may
+# be those of other sessions and of other keys.
+_generations: dict[str, int] = {}
 
 
 class Pkcs11Keys(KeyManager):
@@ -96,7 +100,9 @@ class Pkcs11Keys(KeyManager):
         self._kept = kept
         self._domain = trust_domain
         self._monotonic = monotonic
+        self._module = str(kept.module)
         self._session: Session | None = None
+        self._generation = 0
         self._handles: dict[str, SignMixin] = {}
         self._not_before = float("-inf")
         self._refused_pin: str | None = None
@@ -138,7 +144,10 @@ class Pkcs11Keys(KeyManager):
 
         def check_none(session: Session) -> None:
             if _find(session, {Attribute.LABEL: self._log_label}):
-                raise KeyExists(f"{self} has a key labelled {self._log_label!r} already")
+                raise KeyExists(
+                    f"{self} has a key labelled {self._log_label!r} already, of another issuer or "
+                    "of an 'init' that did not finish: remove it, or take another token"
+                )
 
         def make(session: Session) -> Ed25519PublicKey:
             public, private = _generate(session, KeyType.EC_EDWARDS, _ED25519, self._log_label)
@@ -202,8 +211,14 @@ class Pkcs11Keys(KeyManager):
         public = _p256(made, "just made")
         key_id = key_id_of(public)
         # Found by its id from here on; whatever ends the process before leaves a key without one.
-        for half in (made, private):
-            half[Attribute.ID] = bytes.fromhex(key_id)
+        try:
+            for half in (made, private):
+                half[_ID] = bytes.fromhex(key_id)
+        except PKCS11Error:
+            for half in (made, private):
+                with suppress(PKCS11Error):
+                    half.destroy()
+            raise
         return public, key_id
 
     def _handle(self, session: Session, name: str) -> SignMixin:
@@ -242,10 +257,13 @@ class Pkcs11Keys(KeyManager):
     def _opened(self) -> Session:
         if self._closed:
             raise Unavailable("the issuer is stopping")
+        if self._generation != _generations.get(self._module, 0):
+            self._forget()
         if self._session is None:
             if self._monotonic() < self._not_before:
                 raise Unavailable(f"{self} did not answer a moment ago")
             self._session = self._log_in()
+            self._generation = _generations.get(self._module, 0)
         return self._session
 
     def _log_in(self) -> Session:
@@ -255,23 +273,22 @@ class Pkcs11Keys(KeyManager):
             raise Unavailable(str(error)) from error
         if pin == self._refused_pin:
             raise Unavailable(self._about_pin("was refused before"))
-        module = str(self._kept.module)
         try:
-            return self._open_session(module, pin)
+            return self._open_session(pin)
         except _REFUSED_PINS as error:
             self._refused_pin = pin
             raise Unavailable(self._about_pin(type(error).__name__)) from error
         except PKCS11Error:
-            # A module looks for its tokens when it is initialised, and some only then. Sessions of
-            # others in this process are lost by it, and opened again by those.
-            library = pkcs11.lib(module)
+            # A module looks for its tokens when it is initialised, and some only then.
+            library = pkcs11.lib(self._module)
+            _generations[self._module] = _generations.get(self._module, 0) + 1
             with suppress(PKCS11Error):
                 library.finalize()
             library.initialize()
-            return self._open_session(module, pin)
+            return self._open_session(pin)
 
-    def _open_session(self, module: str, pin: str) -> Session:
-        token = pkcs11.lib(module).get_token(token_label=self._kept.token)
+    def _open_session(self, pin: str) -> Session:
+        token = pkcs11.lib(self._module).get_token(token_label=self._kept.token)
         try:
             return token.open(rw=True, user_pin=pin)
         except UserAlreadyLoggedIn:
@@ -285,11 +302,15 @@ class Pkcs11Keys(KeyManager):
         )
 
     def _drop(self) -> None:
-        session, self._session = self._session, None
-        self._handles.clear()
-        if session is not None:
+        session = self._session
+        self._forget()
+        if session is not None and self._generation == _generations.get(self._module, 0):
             with suppress(PKCS11Error):
                 session.close()
+
+    def _forget(self) -> None:
+        self._session = None
+        self._handles.clear()
 
     def _give_up(self, error: PKCS11Error) -> NoReturn:
         self._not_before = self._monotonic() + PAUSE_SECONDS
@@ -411,7 +432,7 @@ def _find(session: Session, attributes: Find) -> list[Any]:
 
 
 def _id(key_id: str) -> Find:
-    return {Attribute.ID: bytes.fromhex(key_id)}
+    return {_ID: bytes.fromhex(key_id)}
 
 
 def _one(session: Session, attributes: Find, name: str) -> Any:
