@@ -211,6 +211,13 @@ def test_a_wrong_pin_is_sent_once(keys: Pkcs11Keys, token: SoftToken, ticks: Tic
             assert secret not in f"{refused.value!r} {refused.value.__cause__!r}"
     token.pin_file.write_text(PIN)
     assert keys.check()
+    with token.gone(), pytest.raises(Unavailable):
+        keys.check()
+    token.pin_file.write_text("other-horse\n")
+    for found in ("PinIncorrect", "was refused before"):
+        ticks.pause()
+        with pytest.raises(Unavailable, match=found):
+            keys.check()
 
 
 def test_what_cannot_be_opened_is_named(token: SoftToken, tmp_path: Path) -> None:

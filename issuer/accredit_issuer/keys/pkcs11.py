@@ -275,9 +275,6 @@ class Pkcs11Keys(KeyManager):
             raise Unavailable(self._about_pin("was refused before"))
         try:
             return self._open_session(pin)
-        except _REFUSED_PINS as error:
-            self._refused_pin = pin
-            raise Unavailable(self._about_pin(type(error).__name__)) from error
         except PKCS11Error:
             # A module looks for its tokens when it is initialised, and some only then.
             library = pkcs11.lib(self._module)
@@ -294,6 +291,9 @@ class Pkcs11Keys(KeyManager):
         except UserAlreadyLoggedIn:
             # Somebody else in this process: a login is of all its sessions.
             return token.open(rw=True)
+        except _REFUSED_PINS as error:
+            self._refused_pin = pin
+            raise Unavailable(self._about_pin(type(error).__name__)) from error
 
     def _about_pin(self, what: str) -> str:
         return (
