@@ -5,7 +5,6 @@ step (prepare, activate, retire, remove) writes the authority's row, the bundle'
 number and a record in one transaction, and only then is the snapshot replaced.
 """
 
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -23,7 +22,6 @@ from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.leaf_signing import sign_leaf
 from accredit_credentials.x509_template import CaTemplate, ca_builder
 from accredit_issuer.audit.records import Record, RecordKind
-from accredit_issuer.authority.key_store import KeyStore
 from accredit_issuer.authority.lifecycle import (
     AuthorityKind,
     Due,
@@ -36,6 +34,7 @@ from accredit_issuer.authority.lifecycle import (
 )
 from accredit_issuer.authority.profile import CheckedLeaf, new_serial
 from accredit_issuer.errors import IssuerError, Unavailable
+from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
 from accredit_issuer.store.writer import Transaction, Writer
@@ -103,7 +102,7 @@ class Snapshot:
 class Authorities:
     """The authorities of this issuer."""
 
-    def __init__(self, config: Config, keys: KeyStore) -> None:
+    def __init__(self, config: Config, keys: KeyManager) -> None:
         self._config = config
         self._keys = keys
         self._rules = _rules(config)
@@ -237,11 +236,9 @@ class Authorities:
             self._replace((*others, changed), sequence)
 
     def _prepare(self, kind: AuthorityKind, now: datetime) -> Authority:
-        pending = f"pending-{secrets.token_hex(8)}"
-        key = self._keys.create(pending)
+        made = self._keys.generate()
+        key, key_id = made.private, made.id
         public = check_public_key(key.public_key())
-        key_id = x509.SubjectKeyIdentifier.from_public_key(public).digest.hex()
-        self._keys.rename(pending, key_id)
         expires_at = (now + self._rules[kind].lifetime).replace(microsecond=0)
         certificate = (
             None

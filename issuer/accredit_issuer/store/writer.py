@@ -248,15 +248,15 @@ class Writer:
     def _fail(self, group: list[Asked], error: Exception) -> None:
         """Answer a group whose transaction was undone.
 
-        Where the database itself is well, one piece of work spoilt it for the others: each is
-        tried again by itself, and only the guilty one fails.
+        Where the database and the log's key are well, one piece of work spoilt it for the others:
+        each is tried again by itself, and only the guilty one fails.
         """
-        ill = (OperationalError, sqlite3.OperationalError, OSError)
+        ill = (OperationalError, sqlite3.OperationalError, OSError, Unavailable)
         if len(group) > 1 and not isinstance(error, ill):
             for asked in group:
                 self._commit([asked])
             return
-        _log.error("could not be recorded", reason=repr(error))
+        _log.error("could not be recorded", reason=repr(error), cause=repr(error.__cause__))
         unavailable = Unavailable(f"could not be recorded ({type(error).__name__})")
         unavailable.__cause__ = error
         for _, waiter, _ in group:
