@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.authority.key_store import KeyStore, read_passphrase
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
+from accredit_issuer.bundle_endpoint import load as load_web_certificate
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.issuer import LOG_KEY
 from accredit_issuer.settings import Config, load
@@ -70,6 +71,7 @@ def examine(config_file: Path, now: datetime) -> list[Finding]:
         _log,
         _crls,
         _unfinished,
+        _https_web,
     )
     for check in checks:
         try:
@@ -165,3 +167,18 @@ def _unfinished(_config: Config, database: Database, now: datetime) -> Iterator[
             .where(releases.c.credential.is_(None), credentials.c.expires_at > now)
         )
     yield Finding("unreleased intents", True, f"{number or 0} still unexpired")
+
+
+def _https_web(config: Config, _database: Database, now: datetime) -> Iterator[Finding]:
+    """The certificate that an operator's tools have to renew."""
+    if config.https_web is None:
+        return
+    load_web_certificate(config.https_web)
+    certificate = x509.load_pem_x509_certificate(config.https_web.certificate_file.read_bytes())
+    ends = certificate.not_valid_after_utc
+    yield Finding(
+        "certificate of bundle.https_web",
+        ends > now,
+        f"expires {ends:%Y-%m-%d %H:%M} UTC",
+        "" if ends > now else "renew it: a running issuer takes it within seconds",
+    )
