@@ -171,7 +171,7 @@ def _with_chain(world: World, leaf: bytes) -> X509Svid:
 
 @pytest.mark.spec("SPIFFE-81")
 def test_a_relying_party_that_polls_knows_every_signer(tmp_path: Path) -> None:
-    """Whoever polls at the refresh hint has each JWT key before it signs, and each root.
+    """Whoever polls at the refresh hint has each JWT key before it signs.
 
     The last bundle that it fetched still has the key of every token that is alive.
     """
