@@ -238,7 +238,10 @@ class WebListener:
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(bundle_endpoint.CHECK_SECONDS)
-            self.certificate.look_again()
+            try:
+                self.certificate.look_again()
+            except Exception as error:  # noqa: BLE001 (whatever it was, it must be tried again)
+                _log.error("web certificate", reason=str(error), error=type(error).__name__)
 
 
 class Server:

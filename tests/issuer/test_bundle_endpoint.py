@@ -6,6 +6,7 @@ https_spiffe is the issuer's own listener; https_web is the one with a Web CA's 
 import json
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from support.clock import SettableClock
 from support.issuer import RunningIssuer, make_config, running_issuer
 from support.judges import openssl
 from support.offline import Offline, offline_issuer
+from support.process import COMMAND, write_settings
 from support.raw_http import RawClient
 from support.web import NAME, Web
 
@@ -467,6 +469,21 @@ def test_a_pair_that_cannot_be_used_stops_the_start(
     assert why in text
 
 
+def test_the_command_says_it_in_one_line(tmp_path: Path, web: Web) -> None:
+    """``accredit-issuer run`` ends with status 1 and one line about the pair."""
+    pair = f'certificate_file = "{web.certificate_file}"\nkey_file = "{web.key_file}"\n'
+    file = write_settings(tmp_path, f"[bundle.https_web]\nport = {web.port}\n{pair}")
+    _another_key(web)
+    ended = subprocess.run(
+        [*COMMAND, "run", "--config", str(file)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("error: bundle.https_web: certificate_file ")
+    assert last.endswith("the key is not the certificate's")
+
+
 def test_a_taken_address_stops_the_start(tmp_path: Path, web: Web) -> None:
     """Where somebody else listens, the error names the setting, and nothing is left running."""
     config = make_config(tmp_path / "issuer", bundle={"https_web": web.settings})
@@ -562,7 +579,10 @@ def test_token_issuer_is_the_url_where_nothing_is_said(offline: Offline) -> None
 
 
 def test_the_web_certificate_is_looked_at_by_doctor(tmp_path: Path, web: Web) -> None:
-    """``doctor`` says when the certificate ends, and what is wrong with the pair."""
+    """``doctor`` says when the certificate ends, and what is wrong with the pair.
+
+    A key that everybody can read is wrong.
+    """
     file = tmp_path / "issuer.toml"
     file.write_text(
         f'trust_domain = "example.org"\n[bundle.https_web]\nport = {web.port}\n'
@@ -575,6 +595,10 @@ def test_the_web_certificate_is_looked_at_by_doctor(tmp_path: Path, web: Web) ->
     assert found.ok
     assert f"{leaf.not_valid_after_utc:%Y-%m-%d}" in found.found
     assert not _finding(examine(file, leaf.not_valid_after_utc)).ok
+    for mode, ok in ((0o640, True), (0o644, False)):
+        web.key_file.chmod(mode)
+        (found,) = [each for each in examine(file, now) if each.what == "permissions of web.key"]
+        assert found.ok is ok
     _another_key(web)
     assert not _finding(examine(file, now)).ok
 

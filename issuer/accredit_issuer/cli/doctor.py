@@ -182,3 +182,12 @@ def _https_web(config: Config, _database: Database, now: datetime) -> Iterator[F
         f"expires {ends:%Y-%m-%d %H:%M} UTC",
         "" if ends > now else "renew it: a running issuer takes it within seconds",
     )
+    # A group may read it, as many tools that renew certificates set it up; others may not.
+    key_file = config.https_web.key_file
+    mode = stat.S_IMODE(key_file.stat().st_mode)
+    yield Finding(
+        f"permissions of {key_file.name}",
+        not mode & 0o007,
+        f"{mode:04o}",
+        f"run: chmod o-rwx {key_file}" if mode & 0o007 else "",
+    )
