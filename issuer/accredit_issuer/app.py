@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 from accredit_issuer.api import (
     admins,
     agents,
+    discovery,
     documentation,
     examples,
     history,
@@ -45,6 +46,7 @@ def make_app(issuer: Issuer) -> FastAPI:
     for router in (
         agents.routes(issuer, callers, metrics),
         trust.routes(issuer),
+        discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
         operations.routes(issuer, metrics),
@@ -52,4 +54,20 @@ def make_app(issuer: Issuer) -> FastAPI:
     ):
         app.router.routes.extend(router.routes)
     examples.install(app)
+    return app
+
+
+def make_public_app(issuer: Issuer) -> FastAPI:
+    """The documents that anybody may read under a certificate of a Web CA, and nothing else."""
+    app = _App(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        max_body_size=MAX_BODY,
+        telemetry={"auto_configure": False},
+    )
+    problems.install(app)
+    for router in (trust.bundle_routes(issuer), discovery.routes(issuer)):
+        app.router.routes.extend(router.routes)
     return app
