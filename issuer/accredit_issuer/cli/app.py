@@ -4,6 +4,7 @@ Errors are one line on standard error, with a hint where there is one; exit stat
 for wrong usage.
 """
 
+import gc
 import json
 import logging
 import os
@@ -123,6 +124,9 @@ def run(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None
     issuer = open_issuer(settings, system_clock)
 
     def ready(host: str, port: int) -> None:
+        # What is there now stays: the collector need not walk over it again and again.
+        gc.collect()
+        gc.freeze()
         if as_json:
             _print_json({"ready": True, "host": host, "port": port, "url": settings.url})
         else:
