@@ -83,9 +83,8 @@ def _renew(running: RunningIssuer) -> None:
 
 def _own_identity(running: RunningIssuer) -> OwnIdentity:
     """The identity of the server that runs, found by what listens to the authorities."""
-    (listener,) = running.issuer.authorities._listeners
-    identity = listener.__self__  # type: ignore[attr-defined]
-    assert isinstance(identity, OwnIdentity)
+    owners = [getattr(call, "__self__", None) for call in running.issuer.authorities._listeners]
+    (identity,) = [owner for owner in owners if isinstance(owner, OwnIdentity)]
     return identity
 
 

@@ -28,6 +28,7 @@ from accredit_credentials.spiffe_id import AgentId
 from accredit_credentials.task_token import BEARER, Binding
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.audit.log import LogReader
+from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.issuance.issuance import (
     AttestationRequest,
     IssuedTaskToken,
@@ -160,6 +161,25 @@ class Offline:
             target=Target.parse(target), kind=FactKind(kind), reason=reason, actor="test"
         )
         return self.issuer.revocation.state(request, self.issuer.writer, self.clock())
+
+    def active(self, kind: AuthorityKind) -> str:
+        """The id of the authority that signs."""
+        return self.issuer.authorities.now_in_force.active(kind).id
+
+    def prepare(self, kind: AuthorityKind) -> str:
+        """Prepare another authority by hand; its id."""
+        (made,) = self.issuer.rollover.prepare(kind, by="test")
+        return str(made["id"])
+
+    def activate(self, wanted: str, *, early: bool = True) -> None:
+        """Let a prepared authority sign, early unless said otherwise."""
+        self.issuer.rollover.activate(wanted, early=early, by="test")
+
+    def replace(self, kind: AuthorityKind) -> str:
+        """Prepare and activate another authority; the id of the one that was active."""
+        old = self.active(kind)
+        self.activate(self.prepare(kind))
+        return old
 
     def crl_of(self, svid: X509Svid) -> x509.CertificateRevocationList:
         """The newest CRL of the SVID's issuing CA."""
