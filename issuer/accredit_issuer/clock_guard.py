@@ -95,11 +95,14 @@ class ClockGuard:
         Raises:
             ClockWrong: it cannot.
         """
-        why = judge(now, self._newest, self._expected())
-        if why is not None:
+        if (why := self.why_wrong(now)) is not None:
             raise ClockWrong(why)
         if self._newest is None or now > self._newest:
             self._newest = now
+
+    def why_wrong(self, now: datetime) -> str | None:
+        """Why this reading cannot be believed; None where it can."""
+        return judge(now, self._newest, self._expected())
 
     def confirm(self) -> timedelta:
         """Believe the clock as it is, because an operator says so; returns how far it was behind.

@@ -3,6 +3,7 @@
 The only place that wires effects (database, keys, clock) to decisions.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,7 +20,7 @@ from accredit_issuer.authority.key_store import KeyStore, read_passphrase
 from accredit_issuer.authority.planning import rules_of
 from accredit_issuer.authority.rollover import Rollover
 from accredit_issuer.clock import Clock
-from accredit_issuer.clock_guard import ClockGuard, Steady
+from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.issuance.issuance import Issuance, Parts
 from accredit_issuer.registry.administration import Administration, Invitation
@@ -108,7 +109,9 @@ class Issuer:
         """
         stated = self.revocation.state(request, self.writer, self.clock())
         if request.target.kind is TargetKind.AUTHORITY:
-            self.keep_up()
+            # Whatever the clock says the fact stands, and by a wrong one nothing is signed.
+            with contextlib.suppress(ClockWrong):
+                self.keep_up()
         return stated
 
     def keep_up(self) -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from accredit_issuer.clock_guard import BEHIND
+
 
 class AuthorityKind(StrEnum):
     """What an authority signs."""
@@ -81,8 +83,11 @@ class Standing:
         return begin + (self.expires_at - begin) / 2
 
     def can_sign(self, now: datetime) -> bool:
-        """Whether nothing but its state keeps it from signing."""
-        return self.expires_at > now and not self.revoked
+        """Whether nothing but its state keeps it from signing.
+
+        One that was prepared in the future, by a clock that was wrong, is not valid yet.
+        """
+        return self.prepared_at <= now + BEHIND and self.expires_at > now and not self.revoked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
