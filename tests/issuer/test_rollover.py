@@ -1,6 +1,7 @@
 """Operators roll authorities over: by hand, gently, at once, and through years without anybody."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +328,22 @@ def test_a_restart_forgets_no_taint(offline: Offline) -> None:
     offline.reopen()
     assert offline.issuer.bundle.to_json() == bundle.to_json()
     assert shown(offline) == before
+
+
+def test_a_root_waits_for_whoever_holds_an_svid(offline: Offline) -> None:
+    """Unasked a new root signs only once every SVID of before is over: all have renewed by then."""
+    lifetimes = offline.config.lifetimes
+    clock = offline.clock
+    clock.now += lifetimes.root / 2
+    offline.issuer.keep_up()
+    (new,) = [key for key, each in shown(offline).items()
+              if (each["kind"], each["state"]) == ("root", "prepared")]  # fmt: skip
+    planned = shown(offline)[new]["active_from"]
+    published = clock()
+    clock.now = published + lifetimes.longest_svid - timedelta(seconds=1)
+    offline.issuer.keep_up()
+    assert shown(offline)[new]["state"] == "prepared"
+    clock.now = published + lifetimes.longest_svid
+    offline.issuer.keep_up()
+    assert shown(offline)[new]["state"] == "active"
+    assert shown(offline)[new]["active_from"] == planned
