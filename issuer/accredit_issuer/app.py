@@ -15,10 +15,9 @@ from accredit_issuer.api import (
     trust,
 )
 from accredit_issuer.api.callers import Callers
+from accredit_issuer.api.hot import MAX_BODY
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
-
-MAX_BODY = 64 * 1024
 
 
 class _App(FastAPI):

@@ -16,13 +16,13 @@ from types import FrameType
 import structlog
 import uvicorn
 import uvloop
-from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from accredit_credentials.asgi_peer import exposing_peer
 from accredit_credentials.keys import generate_key
 from accredit_credentials.tls import front_context, server_context
 from accredit_credentials.x509_svid import X509Identity, X509Svid
+from accredit_issuer.api.hot import HotRoutes
 from accredit_issuer.app import make_app
 from accredit_issuer.errors import InvalidSettings, IssuerError
 from accredit_issuer.issuer import Issuer
@@ -64,7 +64,7 @@ class OwnIdentity:
         """Get a new SVID for a new key."""
         key = generate_key()
         svid = await self._issuer.issuance.own_svid(key.public_key())
-        self._identity = X509Identity.of(svid, key)
+        self._identity = X509Identity.of(svid.svid(), key)
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -187,7 +187,7 @@ class Server:
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
         self._identity = OwnIdentity(issuer)
-        self._server = _Uvicorn(_config(make_app(issuer), self._identity), issuer.feed.close)
+        self._server = _Uvicorn(_config(issuer, self._identity), issuer.feed.close)
 
     def run(self, *, on_ready: Callable[[str, int], None]) -> None:
         """Serve until ``stop`` or a signal; ``on_ready`` is told the address once it listens."""
@@ -224,9 +224,10 @@ class Server:
                 transport.abort()
 
 
-def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
+def _config(issuer: Issuer, identity: OwnIdentity) -> uvicorn.Config:
+    app = make_app(issuer)
     config = uvicorn.Config(
-        app,
+        HotRoutes(app, app.routes),
         http=_Protocol,
         loop="none",
         ws="none",
@@ -234,6 +235,7 @@ def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,  # nobody stands between: who calls is known by the certificate
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

@@ -9,6 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -33,14 +34,26 @@ class ServerSettings(_Section):
     """How clients reach it, without a path. Also the ``iss`` of every token."""
     names: list[str] = ["localhost"]
     """DNS names in the issuer's own certificate, for clients that compare host names."""
+    replica: int = Field(default=0, ge=0, le=65535)
+    """Number of this issuer among several of one trust domain: the first bits of every serial
+    number."""
 
 
 class KeySettings(_Section):
     """How private keys are kept."""
 
-    passphrase_file: Path | None = None
-    """File with the passphrase that encrypts every private key on disk. Without it keys are
-    protected by file permissions only."""
+    kind: Literal["disk", "pkcs11"] = "disk"
+    """Where: files in the data folder, or a hardware security module."""
+    passphrase_file: Path = Path("issuer.passphrase")
+    """File with the passphrase that encrypts every private key on disk; ``init`` makes one."""
+    unencrypted: bool = False
+    """Leave the keys on disk in clear, protected by file permissions only."""
+    module: Path | None = None
+    """The PKCS#11 module: a shared library."""
+    token: str | None = None
+    """Label of the token in the module."""
+    pin_file: Path | None = None
+    """File with the token's user PIN."""
 
 
 class LifetimeSettings(_Section):
@@ -135,6 +148,23 @@ class Lifetimes:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysOnDisk:
+    """Keys in a folder; without a passphrase they are not encrypted."""
+
+    folder: Path
+    passphrase_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeysInToken:
+    """Keys in a token of a PKCS#11 module."""
+
+    module: Path
+    token: str
+    pin_file: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What the issuer runs with."""
 
@@ -144,7 +174,8 @@ class Config:
     port: int
     url: str
     names: tuple[str, ...]
-    passphrase_file: Path | None
+    replica: int
+    keys: KeysOnDisk | KeysInToken
     lifetimes: Lifetimes
     heartbeat: float
     crl_lifetime: timedelta
@@ -155,11 +186,6 @@ class Config:
     def database(self) -> Path:
         """The SQLite file."""
         return self.data / "issuer.db"
-
-    @property
-    def keys(self) -> Path:
-        """The folder of private keys."""
-        return self.data / "keys"
 
     @property
     def log_origin(self) -> str:
@@ -197,15 +223,16 @@ def check(settings: Settings, *, folder: Path) -> Config:
         trust_domain = TrustDomain.parse(settings.trust_domain)
     except CredentialError as error:
         raise InvalidSettings(f"trust_domain: {error}") from error
-    passphrase_file = settings.keys.passphrase_file
+    data = (folder / settings.data).resolve()
     return Config(
         trust_domain=trust_domain,
-        data=(folder / settings.data).resolve(),
+        data=data,
         host=settings.server.host,
         port=settings.server.port,
         url=_base_url("server.url", settings.server.url, schemes=("https",)),
         names=tuple(settings.server.names),
-        passphrase_file=(folder / passphrase_file).resolve() if passphrase_file else None,
+        replica=settings.server.replica,
+        keys=_kept_keys(settings.keys, folder=folder, data=data),
         lifetimes=_lifetimes(settings),
         heartbeat=settings.revocation.heartbeat,
         crl_lifetime=timedelta(seconds=settings.revocation.crl),
@@ -216,6 +243,29 @@ def check(settings: Settings, *, folder: Path) -> Config:
         ),
         refresh_hint=settings.bundle.refresh_hint,
     )
+
+
+def _kept_keys(raw: KeySettings, *, folder: Path, data: Path) -> KeysOnDisk | KeysInToken:
+    of_token = {"module": raw.module, "token": raw.token, "pin_file": raw.pin_file}
+    if raw.kind == "pkcs11":
+        for name in ("passphrase_file", "unencrypted"):
+            if name in raw.model_fields_set and getattr(raw, name):
+                raise InvalidSettings(f"keys.{name} does not go with keys.kind = 'pkcs11'")
+        if not (raw.module and raw.token and raw.pin_file):
+            missing = next(name for name, value in of_token.items() if not value)
+            raise InvalidSettings(f"keys.kind = 'pkcs11' needs keys.{missing}")
+        return KeysInToken(
+            module=(folder / raw.module).resolve(),
+            token=raw.token,
+            pin_file=(folder / raw.pin_file).resolve(),
+        )
+    for name, value in of_token.items():
+        if value is not None:
+            raise InvalidSettings(f"keys.{name} does not go with keys.kind = 'disk'")
+    if raw.unencrypted and "passphrase_file" in raw.model_fields_set:
+        raise InvalidSettings("keys.passphrase_file does not go with keys.unencrypted = true")
+    passphrase_file = None if raw.unencrypted else (folder / raw.passphrase_file).resolve()
+    return KeysOnDisk(data / "keys", passphrase_file)
 
 
 def _lifetimes(settings: Settings) -> Lifetimes:

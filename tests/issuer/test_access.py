@@ -87,6 +87,7 @@ TABLE = {
     "POST /v1/attestations": Route(EVERYONE, {"nonce": "!", "csr": CSR, "evidence": []}),
     "POST /v1/admins/enrolment": Route(EVERYONE, {"token": "x", "csr": CSR}),
     "POST /v1/svids/x509": Route(KNOWN, {"csr": "no request"}),
+    "POST /v1/svids/x509/batch": Route(frozenset({"agent"}), {"csrs": [], "evidence": []}),
     "POST /v1/svids/jwt": Route(frozenset({"agent"}), {"audience": ["a"]}),
     "POST /v1/task-tokens": Route(frozenset({"agent"}), TASK),
     "GET /v1/whoami": Route(KNOWN),

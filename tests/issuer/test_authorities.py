@@ -138,10 +138,10 @@ def test_downtime_is_caught_up_with(tmp_path: Path, days: int) -> None:
 def test_a_removed_key_leaves_the_disk(tmp_path: Path) -> None:
     """Where nothing that a key signed is valid any more, its file is gone."""
     with offline_issuer(tmp_path / "issuer", **SHORT) as offline:
-        before = set(offline.config.keys.iterdir())
+        before = set(offline.config.keys.folder.iterdir())
         offline.clock.advance(days=2)
         offline.issuer.keep_up()
-        after = set(offline.config.keys.iterdir())
+        after = set(offline.config.keys.folder.iterdir())
         assert {path.name for path in before & after} == {"log.pem"}
         assert len(after) == len(before)
 

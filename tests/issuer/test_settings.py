@@ -8,7 +8,7 @@ import pytest
 
 from accredit_issuer.cli.app import TEMPLATE
 from accredit_issuer.errors import InvalidSettings
-from accredit_issuer.settings import Settings, check, load
+from accredit_issuer.settings import KeysInToken, KeysOnDisk, Settings, check, load
 
 
 def read(folder: Path, text: str) -> Any:
@@ -45,6 +45,9 @@ def test_the_template_that_init_writes_holds(tmp_path: Path) -> None:
         ("trust_domain = 'example.org'\n[lifetimes]\nx509_svid = 0", "lifetimes.x509_svid"),
         ("trust_domain = 'example.org'\n[revocation]\nheartbeat = 0.1", "revocation.heartbeat"),
         ("trust_domain = 'example.org'\n[bundle]\nrefresh_hint = 0", "bundle.refresh_hint"),
+        ("trust_domain = 'example.org'\n[keys]\nkind = 'memory'", "keys.kind"),
+        ("trust_domain = 'example.org'\n[keys]\npassphrase = 'x'", "keys.passphrase"),
+        ("trust_domain = 'example.org'\n[keys]\npin = '1234'", "keys.pin"),
         ("trust_domain = 'a'\ntrust_domain = 'b'", "not TOML"),
         ("\0", "not TOML"),
     ],
@@ -131,3 +134,43 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """The error has the path and the reason."""
     with pytest.raises(InvalidSettings, match=r"cannot read .*nowhere"):
         load(tmp_path / "nowhere.toml")
+
+
+TOKEN = {"kind": "pkcs11", "module": "/m.so", "token": "t", "pin_file": "pin"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, KeysOnDisk(Path("/tmp/data/keys"), Path("/tmp/issuer.passphrase"))),
+        ({"passphrase_file": "p"}, KeysOnDisk(Path("/tmp/data/keys"), Path("/tmp/p"))),
+        ({"unencrypted": True}, KeysOnDisk(Path("/tmp/data/keys"), None)),
+        (TOKEN, KeysInToken(Path("/m.so"), "t", Path("/tmp/pin"))),
+        ({**TOKEN, "unencrypted": False}, KeysInToken(Path("/m.so"), "t", Path("/tmp/pin"))),
+    ],
+)
+def test_how_keys_are_kept(keys: dict[str, Any], expected: object) -> None:
+    """Encrypted on disk, unless the settings say otherwise; paths are relative to the file."""
+    assert make(keys=keys).keys == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        ({"unencrypted": True, "passphrase_file": "p"}, ("passphrase_file", "unencrypted")),
+        ({"module": "/m.so"}, ("module", "kind")),
+        ({"token": "t"}, ("token", "kind")),
+        ({"pin_file": "pin"}, ("pin_file", "kind")),
+        ({**TOKEN, "unencrypted": True}, ("unencrypted", "kind")),
+        ({**TOKEN, "passphrase_file": "p"}, ("passphrase_file", "kind")),
+        ({**TOKEN, "module": None}, ("module", "kind")),
+        ({**TOKEN, "token": None}, ("token", "kind")),
+        ({**TOKEN, "token": ""}, ("token", "kind")),
+        ({**TOKEN, "pin_file": None}, ("pin_file", "kind")),
+    ],
+)
+def test_keys_are_kept_in_one_way(keys: dict[str, Any], names: tuple[str, str]) -> None:
+    """Settings of another way, or too few of this one, are refused with both names."""
+    with pytest.raises(InvalidSettings) as refused:
+        make(keys=keys)
+    assert all(f"keys.{name}" in str(refused.value) for name in names), str(refused.value)

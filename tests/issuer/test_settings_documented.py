@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from accredit_issuer.settings import Settings, load
+from accredit_issuer.settings import KeysInToken, KeysOnDisk, Settings, load
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
@@ -123,7 +123,11 @@ def test_the_example_loads_with_everything_in_it(tmp_path: Path) -> None:
     """The keys that are commented out hold as they stand there, too."""
     file = tmp_path / "issuer.toml"
     text = EXAMPLE.read_text(encoding="utf-8")
-    file.write_text(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE), encoding="utf-8")
+    full = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
+    file.write_text(re.sub(r"^(module|token|pin_file) = .*", "", full, flags=re.MULTILINE))
     config = load(file)
     assert config.crl_url == "http://crl.example.org"
-    assert config.passphrase_file == tmp_path / "passphrase"
+    assert config.keys == KeysOnDisk(tmp_path / "data/keys", tmp_path / "issuer.passphrase")
+    in_token = full.replace('kind = "disk"', 'kind = "pkcs11"')
+    file.write_text(re.sub(r"^passphrase_file = .*", "", in_token, flags=re.MULTILINE))
+    assert isinstance(load(file).keys, KeysInToken)

@@ -91,6 +91,20 @@ ANSWERS: Mapping[Call, Any] = {
     ("POST", "/v1/attestations/nonce"): {"nonce": "W-BLrfJ-ew…", "expires_at": _MOMENT},
     ("POST", "/v1/attestations"): _X509,
     ("POST", "/v1/svids/x509"): _X509,
+    ("POST", "/v1/svids/x509/batch"): {
+        "spiffe_id": _AGENT_ID,
+        "instance": _INSTANCE,
+        "manifest": _DIGEST,
+        "not_before": _MOMENT,
+        "not_after": _MOMENT,
+        "chain": "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n",
+        "svids": [
+            {
+                "serial": "4000b7e9…",
+                "certificate": "-----BEGIN CERTIFICATE-----\nMIIC…\n-----END CERTIFICATE-----\n",
+            }
+        ],
+    },
     ("POST", "/v1/svids/jwt"): {
         "spiffe_id": _AGENT_ID,
         "token": "eyJh…",
