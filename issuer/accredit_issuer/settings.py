@@ -31,7 +31,11 @@ class ServerSettings(_Section):
     port: int = Field(default=8443, ge=0, le=65535)
     """TCP port; 0 takes a free one."""
     url: str = "https://localhost:8443"
-    """How clients reach it, without a path. Also the ``iss`` of every token."""
+    """How clients reach it, without a path."""
+    token_issuer: str | None = None
+    """The ``iss`` of every token, without a path; ``server.url`` where it is left out. Relying
+    parties of OpenID Connect fetch our keys below it, with a Web CA's certificate: see
+    ``bundle.https_web``."""
     names: list[str] = ["localhost"]
     """DNS names in the issuer's own certificate, for clients that compare host names."""
     replica: int = Field(default=0, ge=0, le=65535)
@@ -93,12 +97,27 @@ class RevocationSettings(_Section):
     it certificates name no CRL."""
 
 
+class HttpsWebSettings(_Section):
+    """The public documents once more, under a certificate of a Web CA."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8444, ge=0, le=65535)
+    """TCP port; 0 takes a free one."""
+    certificate_file: Path
+    """The certificate chain, PEM, leaf first. It and the key are read again when they change."""
+    key_file: Path
+    """The certificate's private key, PEM, not encrypted."""
+
+
 class BundleSettings(_Section):
     """How the trust bundle is published."""
 
     refresh_hint: int = Field(default=300, ge=1, le=86400)
     """Seconds after which clients ask for the bundle again. A new key signs no earlier than three
     times this after it was published."""
+    https_web: HttpsWebSettings | None = None
+    """A second listener for whoever trusts Web CAs and not us. Without it there is none."""
 
 
 class Settings(_Section):
@@ -165,6 +184,16 @@ class KeysInToken:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpsWeb:
+    """Where the public documents are served under a certificate of a Web CA, and whose."""
+
+    host: str
+    port: int
+    certificate_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What the issuer runs with."""
 
@@ -173,6 +202,7 @@ class Config:
     host: str
     port: int
     url: str
+    token_issuer: str
     names: tuple[str, ...]
     replica: int
     keys: KeysOnDisk | KeysInToken
@@ -181,6 +211,7 @@ class Config:
     crl_lifetime: timedelta
     crl_url: str | None
     refresh_hint: int
+    https_web: HttpsWeb | None
 
     @property
     def database(self) -> Path:
@@ -224,12 +255,17 @@ def check(settings: Settings, *, folder: Path) -> Config:
     except CredentialError as error:
         raise InvalidSettings(f"trust_domain: {error}") from error
     data = (folder / settings.data).resolve()
+    url = _origin("server.url", settings.server.url)
+    token_issuer = settings.server.token_issuer
     return Config(
         trust_domain=trust_domain,
         data=data,
         host=settings.server.host,
         port=settings.server.port,
-        url=_base_url("server.url", settings.server.url, schemes=("https",)),
+        url=url,
+        token_issuer=(
+            url if token_issuer is None else _origin("server.token_issuer", token_issuer)
+        ),
         names=tuple(settings.server.names),
         replica=settings.server.replica,
         keys=_kept_keys(settings.keys, folder=folder, data=data),
@@ -242,6 +278,19 @@ def check(settings: Settings, *, folder: Path) -> Config:
             else None
         ),
         refresh_hint=settings.bundle.refresh_hint,
+        https_web=_https_web(settings.bundle.https_web, folder),
+    )
+
+
+def _https_web(raw: HttpsWebSettings | None, folder: Path) -> HttpsWeb | None:
+    if raw is None:
+        return None
+    return HttpsWeb(
+        host=raw.host,
+        port=raw.port,
+        # Not resolved: whoever renews certificates turns links to new files.
+        certificate_file=folder.absolute() / raw.certificate_file,
+        key_file=folder.absolute() / raw.key_file,
     )
 
 
@@ -291,6 +340,14 @@ def _nest(inner: str, short: int, outer: str, long: int) -> None:
         raise InvalidSettings(
             f"lifetimes.{inner} ({short} s) must be at most half of lifetimes.{outer} ({long} s)"
         )
+
+
+def _origin(name: str, text: str) -> str:
+    """An address without a path: documents lie at fixed places below it (RFC 8414 §3.1)."""
+    url = _base_url(name, text, schemes=("https",))
+    if urlsplit(url).path:
+        raise InvalidSettings(f"{name} must be https://host[:port] without a path, not {url!r}")
+    return url
 
 
 def _base_url(name: str, text: str, *, schemes: tuple[str, ...]) -> str:

@@ -101,10 +101,13 @@ def test_the_neighbours_that_fit(settings: dict[str, Any]) -> None:
     assert make(**settings)
 
 
+@pytest.mark.spec("SPIFFE-86")
+@pytest.mark.parametrize("name", ["url", "token_issuer"])
 @pytest.mark.parametrize(
     "url",
     [
         "http://localhost:8443",
+        "https://host/path",
         "https://",
         "https://host:0",
         "https://host:99999",
@@ -114,13 +117,20 @@ def test_the_neighbours_that_fit(settings: dict[str, Any]) -> None:
         "ftp://host",
         "localhost:8443",
         "https://[::1",
-        "",
+        " ",
     ],
 )
-def test_an_address_is_an_address(url: str) -> None:
-    """The issuer's URL is https, with a host, and without user, query and fragment."""
-    with pytest.raises(InvalidSettings, match=r"server\.url"):
-        make(server={"url": url})
+def test_an_address_is_an_address(url: str, name: str) -> None:
+    """The issuer's URLs are https, with a host, and without user, path, query and fragment."""
+    with pytest.raises(InvalidSettings, match=rf"server\.{name}"):
+        make(server={name: url})
+
+
+def test_an_empty_address_is_none() -> None:
+    """Nothing between the quotes is no address."""
+    for name in ("url", "token_issuer"):
+        with pytest.raises(InvalidSettings, match=rf"server\.{name}"):
+            make(server={name: ""})
 
 
 def test_the_longest_credential_covers_every_kind() -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
+from accredit_issuer.bundle_endpoint import load as load_web_certificate
 from accredit_issuer.clock_guard import judge
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.keys.key_manager import KeyManager
@@ -73,6 +74,7 @@ def examine(config_file: Path, now: datetime) -> list[Finding]:
         _clock,
         _crls,
         _unfinished,
+        _https_web,
     )
     for check in checks:
         try:
@@ -177,3 +179,27 @@ def _unfinished(_config: Config, database: Database, now: datetime) -> Iterator[
             .where(releases.c.number.is_(None), credentials.c.expires_at > now)
         )
     yield Finding("unreleased intents", True, f"{number or 0} still unexpired")
+
+
+def _https_web(config: Config, _database: Database, now: datetime) -> Iterator[Finding]:
+    """The certificate that an operator's tools have to renew."""
+    if config.https_web is None:
+        return
+    load_web_certificate(config.https_web)
+    certificate = x509.load_pem_x509_certificate(config.https_web.certificate_file.read_bytes())
+    ends = certificate.not_valid_after_utc
+    yield Finding(
+        "certificate of bundle.https_web",
+        ends > now,
+        f"expires {ends:%Y-%m-%d %H:%M} UTC",
+        "" if ends > now else "renew it: a running issuer takes it within seconds",
+    )
+    # A group may read it, as many tools that renew certificates set it up; others may not.
+    key_file = config.https_web.key_file
+    mode = stat.S_IMODE(key_file.stat().st_mode)
+    yield Finding(
+        f"permissions of {key_file.name}",
+        not mode & 0o007,
+        f"{mode:04o}",
+        f"run: chmod o-rwx {key_file}" if mode & 0o007 else "",
+    )

@@ -145,7 +145,7 @@ def decide_task_token(
     """
     check_text("task purpose", request.purpose, MAX_PURPOSE_LENGTH)
     if request.principal is not None:
-        check_text("principal", request.principal, MAX_PRINCIPAL_LENGTH)
+        _check_principal(request.principal)
     reasons = check_standing(claimant, facts, now)
     declared = claimant.declared
     resource = _declared_resource(declared, request.resource)
@@ -206,6 +206,17 @@ def check_text(name: str, text: str, limit: int) -> None:
     """
     if not text or len(text) > limit or not text.isprintable():
         raise Refusal(Kind.MALFORMED, f"{name} must be 1 to {limit} printable characters")
+
+
+def _check_principal(principal: str) -> None:
+    check_text("principal", principal, MAX_PRINCIPAL_LENGTH)
+    # It becomes ``sub``, as the agent says it, under the keys that sign JWT-SVIDs. Relying parties
+    # that look at issuer and subject only, and not at ``typ``, would take it for another agent.
+    if principal.lower().startswith("spiffe:"):
+        raise Refusal(
+            Kind.MALFORMED,
+            "principal must not be a SPIFFE ID; an agent that acts for itself leaves it out",
+        )
 
 
 def seconds(number: int) -> timedelta:

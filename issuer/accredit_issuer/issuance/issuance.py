@@ -283,7 +283,7 @@ class Issuance:
             audience=audience,
             expires_at=granted.expires_at,
             issued_at=now,
-            issuer=self._config.url,
+            issuer=self._config.token_issuer,
             jti=str(uuid.uuid4()),
             agent=_agent_block(claimant),
             authority=kid,
@@ -329,7 +329,7 @@ class Issuance:
         )
         key, kid = self._parts.authorities.jwt_signer()
         content = TaskToken(
-            issuer=self._config.url,
+            issuer=self._config.token_issuer,
             principal=choice.principal,
             client=svid.spiffe_id,
             audience=granted.audience,
