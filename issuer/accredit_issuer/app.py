@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 from accredit_issuer.api import (
     admins,
     agents,
+    authorities,
     discovery,
     documentation,
     examples,
@@ -48,6 +49,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         trust.routes(issuer),
         discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),
+        authorities.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
         operations.routes(issuer, metrics),
         documentation.routes(app),
