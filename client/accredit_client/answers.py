@@ -414,6 +414,7 @@ class AuthorityRecord:
 
     Attributes:
         revoked: whether a fact is against it.
+        origin: who made its certificate: own, files (given) or parent (another issuer).
         activates_from: when it may be activated without being early.
         planned: which of the moments have not come yet.
     """
@@ -423,6 +424,7 @@ class AuthorityRecord:
     state: str
     revoked: bool
     parent: str | None
+    origin: str
     prepared_at: datetime
     activates_from: datetime | None
     active_from: datetime | None
@@ -441,6 +443,7 @@ class AuthorityRecord:
             state=members.text("state"),
             revoked=members.values.get("revoked") is True,
             parent=members.optional_text("parent"),
+            origin=members.optional_text("origin") or "own",
             prepared_at=members.moment("prepared_at"),
             activates_from=members.optional_moment("activates_from"),
             active_from=members.optional_moment("active_from"),

@@ -76,6 +76,7 @@ _AUTHORITY = {
     "state": "prepared",
     "revoked": False,
     "parent": None,
+    "origin": "own",
     "prepared_at": _MOMENT,
     "activates_from": "2026-11-21T09:45:00Z",
     "active_from": "2026-11-21T21:30:00Z",

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, Row, select
 
@@ -21,10 +21,10 @@ from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.keys import PublicKey, check_public_key
 from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.leaf_signing import sign_leaf
-from accredit_credentials.x509_template import CaTemplate, ca_builder
 from accredit_issuer.authority.lifecycle import (
     AuthorityKind,
     Due,
+    Origin,
     Standing,
     State,
     Step,
@@ -39,15 +39,17 @@ from accredit_issuer.authority.permitted import (
     check_taint,
 )
 from accredit_issuer.authority.planning import rules_of
-from accredit_issuer.authority.profile import CheckedLeaf, new_serial
+from accredit_issuer.authority.profile import CheckedLeaf
 from accredit_issuer.authority.rows import Change, sequence_of, standing_of, write
-from accredit_issuer.errors import IssuerError, Unavailable
+from accredit_issuer.authority.upstream import IssuingCaRequest, OwnRoot, RootCa, Upstream
+from accredit_issuer.errors import InvalidSettings, IssuerError, Unavailable
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
 from accredit_issuer.store.writer import Transaction, Writer
 
 MAX_ROUNDS = 4  # prepare, activate, remove, nothing: more would mean that a step changes nothing
+_GIVEN_STATES = frozenset({State.PREPARED.value, State.ACTIVE.value})
 SWEPT = 16  # of those removed last, the keys are looked for once more at the start
 
 _log = structlog.get_logger("accredit.authorities")
@@ -63,6 +65,14 @@ class Authority:
     public: PublicKey = field(repr=False)
     certificate: x509.Certificate | None = field(repr=False)
     key: ec.EllipticCurvePrivateKey | None = field(repr=False)
+    chain: tuple[x509.Certificate, ...] = field(default=(), repr=False)
+    """Of an issuing CA, what is between it and the trust anchor; of a root, what is above it, the
+    anchor last."""
+
+    @property
+    def anchor(self) -> x509.Certificate | None:
+        """What the bundle publishes of a root."""
+        return self.chain[-1] if self.chain else self.certificate
 
     @property
     def id(self) -> str:
@@ -116,9 +126,10 @@ class _Taken:
 class Authorities:
     """The authorities of this issuer."""
 
-    def __init__(self, config: Config, keys: KeyManager) -> None:
+    def __init__(self, config: Config, keys: KeyManager, upstream: Upstream | None = None) -> None:
         self._config = config
         self._keys = keys
+        self._upstream = upstream or OwnRoot(config)
         self._rules = rules_of(config)
         self._snapshot: Snapshot | None = None
         # The scheduler and any number of operators take steps, each from what it saw.
@@ -142,7 +153,14 @@ class Authorities:
         self._listeners.append(listener)
 
     def load(self, connection: Connection) -> None:
-        """Read the authorities that were not removed."""
+        """Read the authorities that were not removed.
+
+        Raises:
+            InvalidSettings: the root that is given was in use before, and is not any more.
+            KeyMissing: an authority's key is not there.
+            Unavailable: nobody can be asked for keys now.
+        """
+        self._check_given(connection)
         rows = connection.execute(
             select(models.authorities).where(models.authorities.c.state != State.REMOVED.value)
         )
@@ -175,7 +193,7 @@ class Authorities:
             Unavailable: it could not be recorded.
         """
         with self._stepping:
-            check_prepare(self.standings(), kind, now)
+            check_prepare(self.standings(), kind, now, given=self._given)
             return self._record(
                 [_Taken(Step.PREPARE, self._prepare(kind, now))], writer, now, actor
             )
@@ -291,7 +309,7 @@ class Authorities:
     ) -> list[Due]:
         done: list[Due] = []
         for _ in range(MAX_ROUNDS):
-            steps = due(self.standings(), kind, self._rules[kind], now)
+            steps = due(self.standings(), kind, self._rules[kind], now, given=self._given)
             if not steps:
                 return done
             for step in steps:
@@ -358,6 +376,7 @@ class Authorities:
                 step=each.step,
                 details=each.details,
                 public=_public_pem(each.authority) if each.step is Step.PREPARE else None,
+                chain=_pem(each.authority.chain),
             )
             for each in taken
         ]
@@ -408,59 +427,71 @@ class Authorities:
             self._delete_key(row.id)
 
     def _prepare(self, kind: AuthorityKind, now: datetime) -> Authority:
-        made = self._keys.generate()
-        key, key_id = made.private, made.id
-        public = check_public_key(key.public_key())
         expires_at = (now + self._rules[kind].lifetime).replace(microsecond=0)
-        certificate = (
-            None
-            if kind is AuthorityKind.JWT
-            else self._certify(kind, key, now=now, expires_at=expires_at, key_id=key_id)
-        )
-        if certificate is not None:
-            expires_at = certificate.not_valid_after_utc
-        standing = Standing(
-            id=key_id,
-            kind=kind,
-            state=State.PREPARED,
-            prepared_at=now,
-            activated_at=None,
-            retired_at=None,
-            expires_at=expires_at,
-            parent=(
-                self.now_in_force.active(AuthorityKind.ROOT).id
-                if kind is AuthorityKind.X509
-                else None
-            ),
-        )
-        return Authority(standing, public, certificate, key)
+        match kind:
+            case AuthorityKind.ROOT:
+                return self._prepare_root(now, expires_at)
+            case AuthorityKind.X509:
+                return self._prepare_issuing_ca(now, expires_at)
+        made = self._keys.generate()
+        standing = _prepared(made.id, kind, now, expires_at)
+        return Authority(standing, check_public_key(made.private.public_key()), None, made.private)
 
-    def _certify(
-        self,
-        kind: AuthorityKind,
-        key: ec.EllipticCurvePrivateKey,
-        *,
-        now: datetime,
-        expires_at: datetime,
-        key_id: str,
-    ) -> x509.Certificate:
-        root = self.now_in_force.active(AuthorityKind.ROOT) if kind is AuthorityKind.X509 else None
-        role = "root CA" if root is None else "issuing CA"
-        template = CaTemplate(
-            trust_domain=self._config.trust_domain,
-            # The key id makes the name unique: two CAs of one name confuse whoever builds paths.
-            common_name=f"Accredit {role} {key_id[:16]}",
-            public_key=check_public_key(key.public_key()),
-            serial=new_serial(self._config.replica),
-            not_before=(now - self._config.lifetimes.backdate).replace(microsecond=0),
-            not_after=min(expires_at, root.standing.expires_at) if root else expires_at,
-            path_length=None if root is None else 0,
-            issuer=root.certificate if root else None,
+    def _prepare_root(self, now: datetime, expires_at: datetime) -> Authority:
+        root = self._upstream.next_root(self._keys, now, expires_at)
+        standing = replace(
+            _prepared(root.id, AuthorityKind.ROOT, now, root.expires_at),
+            origin=self._upstream.origin,
         )
-        signing_key = root.key if root else key
-        if signing_key is None:
-            raise Unavailable("the root's key is not held")
-        return ca_builder(template).sign(signing_key, hashes.SHA256())
+        public = check_public_key(root.certificate.public_key())
+        return Authority(standing, public, root.certificate, root.key, root.above)
+
+    def _prepare_issuing_ca(self, now: datetime, expires_at: datetime) -> Authority:
+        root = self._root()
+        made = self._keys.generate()
+        request = IssuingCaRequest(id=made.id, key=made.private, now=now, expires_at=expires_at)
+        certified = self._upstream.certify(root, request)
+        certificate = certified.certificate
+        standing = replace(
+            _prepared(made.id, AuthorityKind.X509, now, certificate.not_valid_after_utc),
+            parent=certified.root,
+        )
+        public = check_public_key(made.private.public_key())
+        return Authority(standing, public, certificate, made.private, certified.chain)
+
+    @property
+    def _given(self) -> str | None:
+        given = self._upstream.given
+        return given.id if given else None
+
+    def _root(self) -> RootCa:
+        active = self.now_in_force.active(AuthorityKind.ROOT)
+        if active.certificate is None:
+            raise Unavailable("the root has no certificate")
+        return RootCa(
+            id=active.id, certificate=active.certificate, above=active.chain, key=active.key
+        )
+
+    def _check_given(self, connection: Connection) -> None:
+        """Decide whether the root that is given may be used: a key that was retired is not."""
+        given = self._upstream.given
+        if given is None:
+            return
+        row = connection.execute(
+            select(models.authorities).where(models.authorities.c.id == given.id)
+        ).one_or_none()
+        if row is None:
+            return
+        if row.origin != self._upstream.origin.value or row.state not in _GIVEN_STATES:
+            raise InvalidSettings(
+                f"upstream.certificate_file: the CA with the key id {given.id} is {row.state} "
+                "here already, and no key is used again: give a CA with a new key"
+            )
+        if row.public + row.chain != _pem((given.certificate, *given.above)):
+            raise InvalidSettings(
+                f"upstream.certificate_file: the CA with the key id {given.id} is in use here "
+                "with other certificates: give a CA with a new key, or those certificates"
+            )
 
     def _of_row(self, row: Row[Any]) -> Authority:
         pem = row.public.encode()
@@ -468,7 +499,11 @@ class Authorities:
         is_jwt = standing.kind is AuthorityKind.JWT
         certificate = None if is_jwt else x509.load_pem_x509_certificate(pem)
         public = certificate.public_key() if certificate else serialization.load_pem_public_key(pem)
-        return Authority(standing, check_public_key(public), certificate, self._keys.load(row.id))
+        # Of a root that was given the upstream has the key, for as long as it is given.
+        is_ours = standing.kind is not AuthorityKind.ROOT or standing.origin is Origin.OWN
+        key = self._keys.load(row.id) if is_ours else None
+        chain = tuple(x509.load_pem_x509_certificates(row.chain.encode())) if row.chain else ()
+        return Authority(standing, check_public_key(public), certificate, key, chain)
 
     def _jwt_published(self, snapshot: Snapshot) -> list[Authority]:
         # Not a revoked one: whoever has it could go on signing with it.
@@ -481,7 +516,8 @@ class Authorities:
         roots = snapshot.published(AuthorityKind.ROOT)
         bundle = TrustBundle(
             trust_domain=self._config.trust_domain,
-            x509_authorities=tuple(a.certificate for a in roots if a.certificate),
+            # Two that were given may have one anchor.
+            x509_authorities=tuple(dict.fromkeys(a.anchor for a in roots if a.anchor)),
             jwt_authorities={a.id: a.public for a in self._jwt_published(snapshot)},
             sequence=sequence,
             refresh_hint=self._config.refresh_hint,
@@ -492,9 +528,25 @@ class Authorities:
             listener()
 
 
+def _prepared(key_id: str, kind: AuthorityKind, now: datetime, expires_at: datetime) -> Standing:
+    return Standing(
+        id=key_id,
+        kind=kind,
+        state=State.PREPARED,
+        prepared_at=now,
+        activated_at=None,
+        retired_at=None,
+        expires_at=expires_at,
+    )
+
+
+def _pem(certificates: Sequence[x509.Certificate]) -> str:
+    return "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
+
+
 def _public_pem(authority: Authority) -> str:
     if authority.certificate is not None:
-        return authority.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        return _pem([authority.certificate])
     return authority.public.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     ).decode()

@@ -19,6 +19,7 @@ from accredit_issuer.authority.lifecycle import (
     Rule,
     Standing,
     State,
+    below_of,
     end,
     misplaced,
     next_of,
@@ -26,12 +27,24 @@ from accredit_issuer.authority.lifecycle import (
 from accredit_issuer.errors import Kind, Refusal
 
 
-def check_prepare(authorities: Sequence[Standing], kind: AuthorityKind, now: datetime) -> None:
+def check_prepare(
+    authorities: Sequence[Standing],
+    kind: AuthorityKind,
+    now: datetime,
+    *,
+    given: str | None = None,
+) -> None:
     """Decide whether another authority of this kind may be prepared.
 
     Raises:
-        Refusal: one is prepared already.
+        Refusal: one is prepared already, or there is none to prepare but the root ``given``.
     """
+    if kind is AuthorityKind.ROOT and any(a.id == given for a in authorities):
+        raise Refusal(
+            Kind.CONFLICT,
+            "the root is given to this issuer: the next one is prepared once it is in the files "
+            "that the settings name",
+        )
     prepared = next_of(authorities, kind, now)
     if prepared is not None:
         raise Refusal(
@@ -86,7 +99,7 @@ def check_taint(authorities: Sequence[Standing], wanted: str) -> tuple[Standing,
             raise _refused(standing, "there is nothing left to taint")
     return (
         standing,
-        *(a for a in below(standing, authorities) if a.state is not State.TAINTED),
+        *(a for a in below_of(standing, authorities) if a.state is not State.TAINTED),
     )
 
 
@@ -106,7 +119,7 @@ def check_revoke(authorities: Sequence[Standing], wanted: str) -> tuple[Standing
             )
         case State.REMOVED:
             raise _refused(standing, "there is nothing left to revoke")
-    return (*below(standing, authorities), standing)
+    return (*below_of(standing, authorities), standing)
 
 
 def needs_fact(standing: Standing, rules: Mapping[AuthorityKind, Rule], now: datetime) -> bool:
@@ -131,11 +144,6 @@ def find(authorities: Sequence[Standing], wanted: str) -> Standing:
         if standing.id == wanted:
             return standing
     raise Refusal(Kind.NOT_FOUND, "no authority in use has this id")
-
-
-def below(standing: Standing, authorities: Sequence[Standing]) -> tuple[Standing, ...]:
-    """Those in use that this one certified."""
-    return tuple(a for a in authorities if a.parent == standing.id and a.state is not State.REMOVED)
 
 
 def _refused(standing: Standing, why: str) -> Refusal:
