@@ -456,6 +456,36 @@ class AuthorityRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubordinateRecord:
+    """An agent that runs an issuer of its own below ours.
+
+    Attributes:
+        namespaces: whose agents it may issue for.
+        dns_names: that may stand in its own server's certificate.
+        issuing_cas: the key ids of its newest issuing CAs.
+    """
+
+    agent: str
+    namespaces: tuple[str, ...]
+    dns_names: tuple[str, ...]
+    created_at: datetime
+    created_by: str
+    issuing_cas: tuple[str, ...]
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read one subordinate."""
+        return cls(
+            agent=members.text("agent"),
+            namespaces=members.texts("namespaces"),
+            dns_names=members.texts("dns_names"),
+            created_at=members.moment("created_at"),
+            created_by=members.text("created_by"),
+            issuing_cas=members.each("issuing_cas", lambda each: each.text("id")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
     """One leaf of the log. ``proof`` is there where an explanation was asked for."""
 

@@ -47,7 +47,7 @@ class Call(Generic[A]):
     """One call.
 
     Attributes:
-        method: GET or POST.
+        method: GET, POST or DELETE.
         path: with its query, from the issuer's root.
         read: makes the typed answer out of the body of a good reply.
         body: the JSON object to send.
@@ -344,6 +344,34 @@ def taint_authority(authority: str, *, reason: str) -> Call[tuple[answers.Author
 def revoke_authority(authority: str, *, reason: str) -> Call[tuple[answers.AuthorityRecord, ...]]:
     """Remove an authority that signs no more; what it signed is refused from now on."""
     return _post(_of_authority(authority, "revoke"), _authorities, {"reason": reason})
+
+
+def subordinates() -> Call[tuple[answers.SubordinateRecord, ...]]:
+    """Every subordinate issuer."""
+    return _get(
+        "/v1/subordinates", lambda answer: answer.each("subordinates", answers.SubordinateRecord.of)
+    )
+
+
+def add_subordinate(
+    agent: AgentId, *, namespaces: Sequence[str], dns_names: Sequence[str] = ()
+) -> Call[answers.SubordinateRecord]:
+    """Let an agent have issuing CAs for agents of some namespaces."""
+    body = {
+        "agent": str(agent),
+        "namespaces": list(namespaces),
+        "dns_names": list(dns_names),
+    }
+    return _post("/v1/subordinates", answers.SubordinateRecord.of, body)
+
+
+def remove_subordinate(agent: AgentId) -> Call[answers.SubordinateRecord]:
+    """Let it have no further one."""
+    return Call(
+        method="DELETE",
+        path=f"/v1/subordinates/{agent}",
+        read=lambda body: answers.SubordinateRecord.of(Members.parse(body)),
+    )
 
 
 def log_entries(*, start: int, limit: int) -> Call[answers.LogPage]:

@@ -18,9 +18,14 @@ import os
 import ssl
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
+
 from accredit_credentials.errors import CredentialError, Untrusted
+from accredit_credentials.reach import check_reach
+from accredit_credentials.spiffe_id import issuer_id
 from accredit_credentials.x509_svid import X509Identity, X509Svid, parse_der
 
 if TYPE_CHECKING:
@@ -39,9 +44,14 @@ class SpiffeContext(ssl.SSLContext):
     trust_domain: "TrustDomain | None" = None
     peer_check: PeerCheck | None = None
     peer_optional: bool = False
+    any_reach: bool = False
+    """Whether CAs that are limited to namespaces may speak for anybody: for an issuer, which then
+    takes only what it signed itself."""
 
-    def verify_peer(self, der: bytes | None) -> None:
+    def verify_peer(self, der: bytes | None, authorities: tuple[bytes, ...] = ()) -> None:
         """Decide about the peer's certificate; None is a peer without one.
+
+        ``authorities`` are those above it, as OpenSSL verified them.
 
         Raises:
             ssl.SSLCertVerificationError: the peer is refused; the message says why.
@@ -51,7 +61,10 @@ class SpiffeContext(ssl.SSLContext):
                 if not self.peer_optional:
                     raise Untrusted("peer has no certificate")
             elif self.peer_check is not None:
-                self._check_svid(parse_der(der), self.peer_check)
+                svid = parse_der(der)
+                self._check_svid(svid, self.peer_check)
+                if not self.any_reach and svid.spiffe_id != issuer_id(svid.spiffe_id.trust_domain):
+                    check_reach(svid.spiffe_id, [_certificate(each) for each in authorities])
         except CredentialError as error:
             raise ssl.SSLCertVerificationError(f"peer refused: {error}") from error
 
@@ -132,9 +145,11 @@ def server_context(
     peer_check: PeerCheck,
     identity: X509Identity,
     client_optional: bool = False,
+    any_reach: bool = False,
 ) -> SpiffeContext:
     """A context for serving with an SVID; clients show theirs, or may where optional."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, bundle, peer_check)
+    context.any_reach = any_reach
     context.peer_optional = client_optional
     if client_optional:
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -196,7 +211,18 @@ def _verify(connection: ssl.SSLSocket | ssl.SSLObject) -> None:
         raise ssl.SSLCertVerificationError("connection left the contexts that check SPIFFE IDs")
     if connection.session_reused:
         raise ssl.SSLCertVerificationError("peer refused: a resumed session proves nothing now")
-    context.verify_peer(connection.getpeercert(binary_form=True))
+    context.verify_peer(connection.getpeercert(binary_form=True), _authorities_of(connection))
+
+
+def _authorities_of(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, ...]:
+    """The CAs of the path that OpenSSL found, DER; it is public from Python 3.13 on."""
+    chain = connection._sslobj.get_verified_chain() or ()  # type: ignore[union-attr]  # noqa: SLF001
+    return tuple(ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in chain[1:])
+
+
+@lru_cache(maxsize=64)  # many peers, few CAs
+def _certificate(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from accredit_issuer.api import (
     history,
     operations,
     problems,
+    subordinates,
     trust,
 )
 from accredit_issuer.api.callers import Callers
@@ -50,6 +51,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),
         authorities.routes(issuer, callers, metrics),
+        subordinates.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
         operations.routes(issuer, metrics),
         documentation.routes(app),

@@ -16,9 +16,11 @@ from accredit_credentials.revocation import TargetKind
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
+from accredit_issuer.authority.opening import open_upstream
 from accredit_issuer.authority.planning import rules_of
 from accredit_issuer.authority.rollover import Rollover
-from accredit_issuer.authority.upstream import Upstream, open_upstream
+from accredit_issuer.authority.subordinates import Subordinates
+from accredit_issuer.authority.upstream import Upstream
 from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.errors import InvalidSettings
@@ -86,6 +88,7 @@ class Issuer:
             guarded_clock=self.guarded_clock,
         )
         self.administration = Administration(config, self.writer, self.registry, self.revocation)
+        self.subordinates = Subordinates(self.writer, database)
         self.issuance = Issuance(
             Parts(
                 config=config,
@@ -95,6 +98,7 @@ class Issuer:
                 authorities=self.authorities,
                 registry=self.registry,
                 revocation=self.revocation,
+                subordinates=self.subordinates,
                 attestors=load_attestors(),
             )
         )
@@ -185,11 +189,12 @@ def initialise(config: Config, clock: Clock) -> Invitation:
     Raises:
         InvalidSettings: there is one already, or what keeps the keys cannot be opened.
         KeyExists: the token has keys of this trust domain already.
-        Unavailable: nobody can make keys now.
+        Unavailable: nobody can make keys, or certify an issuing CA, now.
     """
     if config.database.exists():
         raise InvalidSettings(f"there is an issuer in {config.data} already")
     upstream = open_upstream(config, clock())
+    upstream.probe()
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = create_keys(config)
     keys.generate_log_key()

@@ -27,7 +27,9 @@ def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
             issuer.writer.run(lambda _: None).result(timeout=2)
         except (IssuerError, TimeoutError) as error:
             return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
-        return JSONResponse({"ready": True})
+        # It signs on with what it has; whoever watches should know before that ends.
+        trouble = issuer.authorities.trouble
+        return JSONResponse({"ready": True, **({"upstream": trouble} if trouble else {})})
 
     @router.get("/metrics", summary="Prometheus metrics")
     def prometheus() -> Response:

@@ -8,7 +8,7 @@ the records in one transaction, and only then is the snapshot replaced. One step
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -21,6 +21,7 @@ from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.keys import PublicKey, check_public_key
 from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.leaf_signing import sign_leaf
+from accredit_credentials.x509_template import CaTemplate
 from accredit_issuer.authority.lifecycle import (
     AuthorityKind,
     Due,
@@ -28,10 +29,13 @@ from accredit_issuer.authority.lifecycle import (
     Standing,
     State,
     Step,
+    active_of,
     after,
     due,
+    follow,
     next_due,
 )
+from accredit_issuer.authority.parent import ParentUnavailable
 from accredit_issuer.authority.permitted import (
     check_activate,
     check_prepare,
@@ -41,13 +45,20 @@ from accredit_issuer.authority.permitted import (
 from accredit_issuer.authority.planning import rules_of
 from accredit_issuer.authority.profile import CheckedLeaf
 from accredit_issuer.authority.rows import Change, sequence_of, standing_of, write
-from accredit_issuer.authority.upstream import IssuingCaRequest, OwnRoot, RootCa, Upstream
+from accredit_issuer.authority.upstream import (
+    CertifiedCa,
+    IssuingCaRequest,
+    OwnRoot,
+    RootCa,
+    Upstream,
+)
 from accredit_issuer.errors import InvalidSettings, IssuerError, Unavailable
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
 from accredit_issuer.store.writer import Transaction, Writer
 
+RETRY = timedelta(seconds=30)  # until a parent that was not to be had is asked again
 MAX_ROUNDS = 4  # prepare, activate, remove, nothing: more would mean that a step changes nothing
 _GIVEN_STATES = frozenset({State.PREPARED.value, State.ACTIVE.value})
 SWEPT = 16  # of those removed last, the keys are looked for once more at the start
@@ -132,6 +143,8 @@ class Authorities:
         self._upstream = upstream or OwnRoot(config)
         self._rules = rules_of(config)
         self._snapshot: Snapshot | None = None
+        self.trouble: str | None = None
+        """Why the parent could not be asked the last time; None where it could."""
         # The scheduler and any number of operators take steps, each from what it saw.
         self._stepping = threading.RLock()
         self._listeners: list[Callable[[], None]] = []
@@ -174,13 +187,18 @@ class Authorities:
             Unavailable: a step could not be recorded. What was recorded stays.
         """
         with self._stepping:
+            done: list[Due] = []
+            trouble: ParentUnavailable | None = None
             # Kind by kind: an issuing CA needs an active root before it can be made.
-            done = [
-                step
-                for kind in self._rules
-                for step in self._advance_kind(kind, writer, now, actor)
-            ]
+            for kind in self._rules:
+                try:
+                    done += self._advance_kind(kind, writer, now, actor)
+                except ParentUnavailable as error:
+                    trouble = trouble or error
             self._publish_as_it_is(writer, now, actor)
+            self._note(trouble)
+            if trouble is not None and active_of(self.standings(), AuthorityKind.X509, now) is None:
+                raise trouble
             return done
 
     def prepare(
@@ -193,10 +211,10 @@ class Authorities:
             Unavailable: it could not be recorded.
         """
         with self._stepping:
-            check_prepare(self.standings(), kind, now, given=self._given)
-            return self._record(
-                [_Taken(Step.PREPARE, self._prepare(kind, now))], writer, now, actor
+            check_prepare(
+                self.standings(), kind, now, given=self._given, follows=self._upstream.follows
             )
+            return self._record(self._preparation(kind, now), writer, now, actor)
 
     def activate(
         self, wanted: str, writer: Writer, now: datetime, actor: str, *, early: bool
@@ -264,14 +282,26 @@ class Authorities:
     def standings(self) -> list[Standing]:
         """Where each authority in use stands, facts included."""
         return [
-            replace(a.standing, revoked=self._is_revoked(a.id))
+            replace(a.standing, revoked=self._is_revoked(a.id) or self._disowned(a))
             for a in self.now_in_force.authorities
         ]
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which something can be due."""
         standings = self.standings()
-        return min(next_due(standings, kind, rule, now) for kind, rule in self._rules.items())
+        moments = [next_due(standings, kind, rule, now) for kind, rule in self._rules.items()]
+        if self._upstream.follows:
+            wait = RETRY if self.trouble else timedelta(seconds=self._config.refresh_hint)
+            moments.append(now + wait)
+        return min(moments)
+
+    def _disowned(self, authority: Authority) -> bool:
+        standing = authority.standing
+        return (
+            standing.kind is AuthorityKind.X509
+            and standing.origin is Origin.PARENT
+            and self._upstream.disowns(standing.parent, authority.chain, standing.id)
+        )
 
     def sign_leaf(self, checked: CheckedLeaf) -> SignedLeaf:
         """Sign the very bytes that a profile allowed.
@@ -281,6 +311,28 @@ class Authorities:
         """
         key = self.x509_key(checked.ca.certificate)
         return sign_leaf(checked.linted, key)
+
+    def signed_by_us(self, key_id: str | None) -> bool:
+        """Whether a key id is that of an issuing CA of this issuer that is not removed."""
+        return any(
+            a.id == key_id and a.kind is AuthorityKind.X509 for a in self.now_in_force.authorities
+        )
+
+    def certifying_root(self) -> RootCa:
+        """The active root.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        return self._root()
+
+    def sign_subordinate(self, template: CaTemplate, root: RootCa) -> x509.Certificate:
+        """Certify the issuing CA of another issuer, as it was decided.
+
+        Raises:
+            Unavailable: the root's key is not held.
+        """
+        return self._upstream.sign(template, root)
 
     def x509_key(self, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:
         """The private key of an issuing CA.
@@ -309,7 +361,7 @@ class Authorities:
     ) -> list[Due]:
         done: list[Due] = []
         for _ in range(MAX_ROUNDS):
-            steps = due(self.standings(), kind, self._rules[kind], now, given=self._given)
+            steps = self._due(kind, now)
             if not steps:
                 return done
             for step in steps:
@@ -317,9 +369,27 @@ class Authorities:
             done += steps
         raise IssuerError(f"authorities do not come to rest: {done[-1]}")
 
+    def _due(self, kind: AuthorityKind, now: datetime) -> list[Due]:
+        rule, follows = self._rules[kind], self._upstream.follows
+        if kind is AuthorityKind.ROOT and follows:
+            return follow(self.standings(), self._upstream.anchors(), rule, now)
+        return due(
+            self.standings(), kind, rule, now, given=self._given, certified_elsewhere=follows
+        )
+
+    def _note(self, trouble: ParentUnavailable | None) -> None:
+        if trouble is not None:
+            _log.warning("the parent is not to be had", reason=str(trouble))
+        elif self.trouble is not None:
+            _log.info("the parent is back")
+        self.trouble = None if trouble is None else str(trouble)
+
     def _taken_of(self, step: Due, now: datetime) -> list[_Taken]:
+        if step.step is Step.PREPARE and step.id is not None:
+            anchor = self._upstream.anchors()[step.id]
+            return [_Taken(Step.PREPARE, self._of_parent(step.id, anchor, now))]
         if step.id is None:
-            return [_Taken(Step.PREPARE, self._prepare(step.kind, now))]
+            return self._preparation(step.kind, now)
         if step.step is Step.ACTIVATE:
             return self._activation(step.id, now)
         return [_Taken(step.step, self._moved(step.id, step.step, now))]
@@ -426,16 +496,24 @@ class Authorities:
         for row in rows:
             self._delete_key(row.id)
 
-    def _prepare(self, kind: AuthorityKind, now: datetime) -> Authority:
+    def _preparation(self, kind: AuthorityKind, now: datetime) -> list[_Taken]:
         expires_at = (now + self._rules[kind].lifetime).replace(microsecond=0)
         match kind:
             case AuthorityKind.ROOT:
-                return self._prepare_root(now, expires_at)
+                return [_Taken(Step.PREPARE, self._prepare_root(now, expires_at))]
             case AuthorityKind.X509:
                 return self._prepare_issuing_ca(now, expires_at)
         made = self._keys.generate()
         standing = _prepared(made.id, kind, now, expires_at)
-        return Authority(standing, check_public_key(made.private.public_key()), None, made.private)
+        public = check_public_key(made.private.public_key())
+        return [_Taken(Step.PREPARE, Authority(standing, public, None, made.private))]
+
+    def _of_parent(self, key_id: str, anchor: x509.Certificate, now: datetime) -> Authority:
+        standing = replace(
+            _prepared(key_id, AuthorityKind.ROOT, now, anchor.not_valid_after_utc),
+            origin=Origin.PARENT,
+        )
+        return Authority(standing, check_public_key(anchor.public_key()), anchor, None)
 
     def _prepare_root(self, now: datetime, expires_at: datetime) -> Authority:
         root = self._upstream.next_root(self._keys, now, expires_at)
@@ -446,18 +524,42 @@ class Authorities:
         public = check_public_key(root.certificate.public_key())
         return Authority(standing, public, root.certificate, root.key, root.above)
 
-    def _prepare_issuing_ca(self, now: datetime, expires_at: datetime) -> Authority:
-        root = self._root()
+    def _prepare_issuing_ca(self, now: datetime, expires_at: datetime) -> list[_Taken]:
+        root = None if self._upstream.follows else self._root()
         made = self._keys.generate()
         request = IssuingCaRequest(id=made.id, key=made.private, now=now, expires_at=expires_at)
-        certified = self._upstream.certify(root, request)
+        try:
+            certified = self._upstream.certify(root, request)
+        except Unavailable:
+            self._delete_key(made.id)  # another is made when it is tried again
+            raise
         certificate = certified.certificate
         standing = replace(
             _prepared(made.id, AuthorityKind.X509, now, certificate.not_valid_after_utc),
             parent=certified.root,
+            origin=Origin.PARENT if self._upstream.follows else Origin.OWN,
         )
         public = check_public_key(made.private.public_key())
-        return Authority(standing, public, certificate, made.private, certified.chain)
+        made_ca = Authority(standing, public, certificate, made.private, certified.chain)
+        return [*self._parents_choice(certified, now), _Taken(Step.PREPARE, made_ca)]
+
+    def _parents_choice(self, certified: CertifiedCa, now: datetime) -> list[_Taken]:
+        """The root that the parent certified with becomes the active one in the same moment."""
+        if certified.anchor is None:
+            return []
+        root = self._find(certified.root)
+        if root is not None and root.state is State.ACTIVE:
+            return []
+        retired = [
+            _Taken(Step.RETIRE, self._moved(a.id, Step.RETIRE, now))
+            for a in self.now_in_force.authorities
+            if a.kind is AuthorityKind.ROOT and a.state is State.ACTIVE
+        ]
+        if root is not None:
+            return [*retired, _Taken(Step.ACTIVATE, self._moved(root.id, Step.ACTIVATE, now))]
+        new = self._of_parent(certified.root, certified.anchor, now)
+        active = replace(new, standing=after(new.standing, Step.ACTIVATE, now))
+        return [*retired, _Taken(Step.PREPARE, active, {"activated": True})]
 
     @property
     def _given(self) -> str | None:

@@ -5,7 +5,7 @@ that our verifiers do not know) → the chain (each signed by the next, the last
 an issuing CA below) → names (our trust domain may stand below it) → lifetimes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -24,7 +24,6 @@ from accredit_issuer.errors import InvalidSettings
 
 MAX_GIVEN = 6  # with an issuing CA and a leaf below they are the eight that verifiers take
 MAX_KEY_ID = 32  # bytes of a subjectKeyIdentifier
-_BELOW = 1  # CA certificates below the given one: the issuing CA (RFC 5280 §4.2.1.9)
 
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _KNOWN_CRITICAL = (
@@ -36,7 +35,6 @@ _KNOWN_CRITICAL = (
 
 _BOTH = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
 
-_Matches = Callable[[str, str], bool]
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
 
@@ -70,11 +68,13 @@ class Needs:
     Attributes:
         dns_names: of the issuer's own server.
         issuing_ca: lifetime of an issuing CA.
+        cas_below: CA certificates below the given one: the issuing CA (RFC 5280 §4.2.1.9).
     """
 
     trust_domain: TrustDomain
     dns_names: tuple[str, ...]
     issuing_ca: timedelta
+    cas_below: int = 1
 
 
 def check_given(
@@ -103,7 +103,7 @@ def _reasons(
     for place, each in enumerate(certificates, start=1):
         for reason in _alone(each, now):
             yield f"certificate {place} {reason}"
-        for reason in (*_room(each, place), *_names(each, needs)):
+        for reason in (*_room(each, needs.cas_below + place - 1), *_names(each, needs)):
             yield f"certificate {place} {reason}"
     yield from _chained(certificates)
     left = min(each.not_valid_after_utc for each in certificates) - now
@@ -119,11 +119,11 @@ def _chained(certificates: Sequence[x509.Certificate]) -> Iterator[str]:
     for place, (below, above) in enumerate(pairwise(certificates), start=1):
         if below.subject == below.issuer:
             yield f"certificate {place} is self-signed: it has to be the last"
-        if not _signed_by(below, above) or _authority_key(below) != _key_id(above):
+        if not is_signed_by(below, above) or _authority_key(below) != _key_id(above):
             yield f"certificate {place} was not signed by certificate {place + 1}"
         if not isinstance(below.signature_hash_algorithm, _HASHES):
             yield f"certificate {place} is signed over a digest that verifiers do not take"
-    if not _signed_by(certificates[-1], certificates[-1]):
+    if not is_signed_by(certificates[-1], certificates[-1]):
         yield "the last certificate is not self-signed: the root has to be there"
 
 
@@ -160,11 +160,10 @@ def _alone(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
             yield f"has a critical extension that verifiers do not know: {extension.oid}"
 
 
-def _room(certificate: x509.Certificate, place: int) -> Iterator[str]:
+def _room(certificate: x509.Certificate, room: int) -> Iterator[str]:
     """Whether the CAs below it fit: those given, and an issuing CA."""
     constraints = _value(certificate, x509.BasicConstraints)
     length = constraints.path_length if constraints else 0
-    room = _BELOW + place - 1
     if length is not None and length < room:
         yield f"has the pathLen {length}, expected at least {room} or none"
 
@@ -181,48 +180,36 @@ def _names(certificate: x509.Certificate, needs: Needs) -> Iterator[str]:
     subtrees = [*(constraints.permitted_subtrees or ()), *(constraints.excluded_subtrees or ())]
     if any(isinstance(each, x509.DirectoryName) for each in subtrees):
         yield "constrains subjects, which issuing CAs and SVIDs choose for themselves"
+    if any(isinstance(each, x509.UniformResourceIdentifier) for each in subtrees):
+        # The path validation that we and many others use knows no such constraint: whatever it
+        # says, each SVID below would be refused.
+        yield "has name constraints on URIs, with which verifiers refuse every SVID"
     trees = (constraints.permitted_subtrees, constraints.excluded_subtrees)
-    permitted, excluded = (_of_kind(each, x509.UniformResourceIdentifier) for each in trees)
-    if not _allows(permitted, excluded, str(needs.trust_domain), host_matches):
-        yield f"has name constraints that exclude {needs.trust_domain}"
-    permitted, excluded = (_of_kind(each, x509.DNSName) for each in trees)
+    permitted, excluded = (_dns_names(each) for each in trees)
     for name in needs.dns_names:
-        if not _allows(permitted, excluded, name, _dns_matches):
+        if not _allows(permitted, excluded, name):
             yield f"has name constraints that exclude the DNS name {name} (server.names)"
 
 
-def _allows(
-    permitted: Sequence[str], excluded: Sequence[str], name: str, matches: _Matches
-) -> bool:
+def _allows(permitted: Sequence[str], excluded: Sequence[str], name: str) -> bool:
     """Where nothing of a kind is permitted by name, everything of that kind is."""
-    return (not permitted or any(matches(each, name) for each in permitted)) and not any(
-        matches(each, name) for each in excluded
+    return (not permitted or any(dns_matches(each, name) for each in permitted)) and not any(
+        dns_matches(each, name) for each in excluded
     )
 
 
-def host_matches(constraint: str, host: str) -> bool:
-    """Whether a constraint on URIs covers a host (RFC 5280 §4.2.1.10).
-
-    Itself and nothing else; or, where it begins with a dot, what is below and not itself.
-    """
-    constraint, host = constraint.lower(), host.lower()
-    return host.endswith(constraint) if constraint.startswith(".") else host == constraint
-
-
-def _dns_matches(constraint: str, name: str) -> bool:
-    """Whether a constraint on DNS names covers a name: itself and all below it (RFC 5280)."""
+def dns_matches(constraint: str, name: str) -> bool:
+    """Whether a constraint covers a DNS name: itself, and all below it (RFC 5280 §4.2.1.10)."""
     constraint, name = constraint.lower().removeprefix("."), name.lower()
     return not constraint or name == constraint or name.endswith(f".{constraint}")
 
 
-def _of_kind(
-    subtrees: Iterable[x509.GeneralName] | None,
-    kind: type[x509.UniformResourceIdentifier | x509.DNSName],
-) -> list[str]:
-    return [each.value for each in subtrees or () if isinstance(each, kind)]
+def _dns_names(subtrees: Iterable[x509.GeneralName] | None) -> list[str]:
+    return [each.value for each in subtrees or () if isinstance(each, x509.DNSName)]
 
 
-def _signed_by(below: x509.Certificate, above: x509.Certificate) -> bool:
+def is_signed_by(below: x509.Certificate, above: x509.Certificate) -> bool:
+    """Whether one certificate names another as its issuer, and was signed with its key."""
     try:
         below.verify_directly_issued_by(above)
     except (InvalidSignature, ValueError, TypeError):

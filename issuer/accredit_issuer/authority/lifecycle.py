@@ -18,7 +18,7 @@ the key of a root that was given is gone with its file: it certifies nothing mor
 of an authority. What an operator may do is in ``permitted``; ``authorities`` carries it out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -144,13 +144,15 @@ def due(
     now: datetime,
     *,
     given: str | None = None,
+    certified_elsewhere: bool = False,
 ) -> list[Due]:
     """The steps that are due now for one kind, in the order to take them.
 
     Where no authority is active, or the active one was revoked, there is nothing to wait for: one
     is prepared and activated at once. To activate one is to retire the one that was active. Ask
     again after taking the steps, until nothing is due. ``given`` is the id of the root that the
-    issuer was given, None where it makes its own.
+    issuer was given, None where it makes its own; ``certified_elsewhere`` says that issuing CAs are
+    another issuer's to certify, whichever root is active here.
     """
     known = _not_removed(authorities)
     mine = [a for a in known if a.kind is kind]
@@ -164,7 +166,8 @@ def due(
         wanted = prepared is None and (
             active is None or _was_given(active) or now >= _succession(active, known)
         )
-    if wanted and (kind is not AuthorityKind.X509 or can_certify(known, now)):
+    possible = certified_elsewhere or kind is not AuthorityKind.X509 or can_certify(known, now)
+    if wanted and possible:
         steps.append(Due(Step.PREPARE, kind))
     if prepared is not None and now >= activation(prepared, known, rule, now):
         steps.append(Due(Step.ACTIVATE, kind, prepared.id))
@@ -172,6 +175,31 @@ def due(
         Due(Step.REMOVE, kind, a.id) for a in mine if now >= end(a, rule, known) or a.id in idle
     )
     return steps
+
+
+def follow(
+    authorities: Iterable[Standing], anchors: Collection[str], rule: Rule, now: datetime
+) -> list[Due]:
+    """The steps that are due for roots that are another issuer's.
+
+    What it publishes is published, what it does not any more is removed. Which of them is active
+    follows from what certified the issuing CA. Roots of before go as they would otherwise.
+    """
+    known = _not_removed(authorities)
+    mine = [a for a in known if a.kind is AuthorityKind.ROOT]
+    ids = {a.id for a in mine}
+    return [
+        *(Due(Step.PREPARE, AuthorityKind.ROOT, each) for each in anchors if each not in ids),
+        *(
+            Due(Step.REMOVE, AuthorityKind.ROOT, a.id)
+            for a in mine
+            if (
+                a.id not in anchors
+                if a.origin is Origin.PARENT
+                else a.state is not State.ACTIVE and now >= end(a, rule, known)
+            )
+        ),
+    ]
 
 
 def next_due(
@@ -304,8 +332,11 @@ def _replaced(root: Standing, authorities: Iterable[Standing]) -> bool:
 
 
 def _is_gone(root: Standing, authorities: Iterable[Standing]) -> bool:
-    """Whether the key of a root that was given went with the file that another came in."""
-    return root.origin is Origin.FILES and _replaced(root, authorities)
+    """Whether the key of a root that was given went with the file that another came in.
+
+    Or was never here: of a root of the parent, once roots are our own again.
+    """
+    return root.origin is not Origin.OWN and _replaced(root, authorities)
 
 
 def _was_given(authority: Standing) -> bool:

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from accredit_issuer.authority.lifecycle import (
     AuthorityKind,
+    Origin,
     Rule,
     Standing,
     State,
@@ -33,12 +34,16 @@ def check_prepare(
     now: datetime,
     *,
     given: str | None = None,
+    follows: bool = False,
 ) -> None:
     """Decide whether another authority of this kind may be prepared.
 
     Raises:
-        Refusal: one is prepared already, or there is none to prepare but the root ``given``.
+        Refusal: one is prepared already, there is none to prepare but the root ``given``, or
+            roots are another issuer's (``follows``).
     """
+    if kind is AuthorityKind.ROOT and follows:
+        raise Refusal(Kind.CONFLICT, "the roots are the parent's: the next one is prepared there")
     if kind is AuthorityKind.ROOT and any(a.id == given for a in authorities):
         raise Refusal(
             Kind.CONFLICT,
@@ -67,6 +72,7 @@ def check_activate(
         Refusal: not known, not prepared, unusable, or not published for long enough.
     """
     standing = find(authorities, wanted)
+    _check_ours(standing)
     if standing.state is not State.PREPARED:
         raise _refused(standing, "only a prepared authority can be activated")
     if not standing.can_sign(now):
@@ -92,6 +98,7 @@ def check_taint(authorities: Sequence[Standing], wanted: str) -> tuple[Standing,
         Refusal: not known, active, or tainted or removed already.
     """
     standing = find(authorities, wanted)
+    _check_ours(standing)
     match standing.state:
         case State.ACTIVE:
             raise _refused(standing, "prepare and activate another first")
@@ -110,6 +117,7 @@ def check_revoke(authorities: Sequence[Standing], wanted: str) -> tuple[Standing
         Refusal: not known, active, or removed already.
     """
     standing = find(authorities, wanted)
+    _check_ours(standing)
     match standing.state:
         case State.ACTIVE:
             raise _refused(
@@ -144,6 +152,16 @@ def find(authorities: Sequence[Standing], wanted: str) -> Standing:
         if standing.id == wanted:
             return standing
     raise Refusal(Kind.NOT_FOUND, "no authority in use has this id")
+
+
+def _check_ours(standing: Standing) -> None:
+    """Decide whether a root is one whose life is decided here.
+
+    Raises:
+        Refusal: it is the parent's.
+    """
+    if standing.kind is AuthorityKind.ROOT and standing.origin is Origin.PARENT:
+        raise _refused(standing, "it is the parent's, and what happens to it is decided there")
 
 
 def _refused(standing: Standing, why: str) -> Refusal:

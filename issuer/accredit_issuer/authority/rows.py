@@ -108,7 +108,7 @@ def write(
 def _write_row(transaction: Transaction, change: Change) -> None:
     standing = change.standing
     table = models.authorities
-    values = {
+    values: dict[str, Any] = {
         "state": standing.state.value,
         "activated_at": standing.activated_at,
         "retired_at": standing.retired_at,
@@ -118,19 +118,21 @@ def _write_row(transaction: Transaction, change: Change) -> None:
     if change.public is None:
         transaction.execute(update(table).where(table.c.id == standing.id).values(**values))
         return
-    transaction.execute(
-        insert(table).values(
-            id=standing.id,
-            kind=standing.kind.value,
-            public=change.public,
-            chain=change.chain,
-            origin=standing.origin.value,
-            parent=standing.parent,
-            prepared_at=standing.prepared_at,
-            expires_at=standing.expires_at,
-            **values,
-        )
-    )
+    values |= {
+        "kind": standing.kind.value,
+        "public": change.public,
+        "chain": change.chain,
+        "origin": standing.origin.value,
+        "parent": standing.parent,
+        "prepared_at": standing.prepared_at,
+        "expires_at": standing.expires_at,
+    }
+    if standing.kind is AuthorityKind.ROOT and standing.origin is Origin.PARENT:
+        # The parent may take a root up again that it had dropped; nothing of ours comes back.
+        statement = upsert(table).values(id=standing.id, **values)
+        transaction.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+        return
+    transaction.execute(insert(table).values(id=standing.id, **values))
 
 
 def _origin_of(change: Change) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     OwnRoot         roots of the issuer's own making (the default)
     RootFromFiles   a CA that is given: its certificates and its key, read at the start
+    ParentIssuer    another Accredit issuer (``parent``)
 
 An upstream makes what ``Authorities`` records: it writes nothing, and the life of what it made is
 decided in ``lifecycle``. What certified an issuing CA stays written beside it, so that an issuer
@@ -10,6 +11,7 @@ as any next root does.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,7 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from accredit_credentials.bundle import UNREADABLE
-from accredit_credentials.keys import PrivateKey, check_public_key
+from accredit_credentials.keys import PrivateKey, PublicKey, check_public_key
 from accredit_credentials.x509_template import CaTemplate, ca_builder
 from accredit_issuer.authority.given_ca import GivenCa, Needs, check_given
 from accredit_issuer.authority.lifecycle import Origin
@@ -74,17 +76,21 @@ class CertifiedCa:
     Attributes:
         chain: certificates between it and the trust anchor, nearest first.
         root: the id of what certified it.
+        anchor: the trust anchor above it, where another issuer chose it.
     """
 
     certificate: x509.Certificate = field(repr=False)
     chain: tuple[x509.Certificate, ...] = field(repr=False)
     root: str
+    anchor: x509.Certificate | None = field(default=None, repr=False)
 
 
 class Upstream(ABC):
     """Who certifies issuing CAs."""
 
     origin: Origin
+    follows: bool = False
+    """Whether the roots are another issuer's: published as ``anchors`` says, never made here."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -94,6 +100,28 @@ class Upstream(ABC):
         """The one root that can be prepared; None where they are made, one by one."""
         return None
 
+    def probe(self) -> None:  # noqa: B027 (where nobody has to be asked there is nothing to do)
+        """Make sure that issuing CAs can be certified, before anything is made.
+
+        Raises:
+            InvalidSettings: they cannot.
+            Unavailable: not now.
+        """
+
+    def anchors(self) -> Mapping[str, x509.Certificate]:
+        """The roots of an upstream that is followed, by their ids.
+
+        Raises:
+            Unavailable: they are not known.
+        """
+        return {}
+
+    def disowns(
+        self, _parent: str | None, _chain: tuple[x509.Certificate, ...], _key_id: str
+    ) -> bool:
+        """Whether the upstream wants an issuing CA replaced."""
+        return False
+
     @abstractmethod
     def next_root(self, keys: KeyManager, now: datetime, expires_at: datetime) -> RootCa:
         """The root to prepare.
@@ -102,15 +130,14 @@ class Upstream(ABC):
             Unavailable: there can be none now.
         """
 
-    def certify(self, root: RootCa, request: IssuingCaRequest) -> CertifiedCa:
+    def certify(self, root: RootCa | None, request: IssuingCaRequest) -> CertifiedCa:
         """Certify an issuing CA below the active root.
 
         Raises:
             Unavailable: nobody can sign it now.
         """
-        key = self._key_of(root)
-        if key is None:
-            raise Unavailable(f"the key of the root {root.id[:16]} is not held")
+        if root is None:
+            raise Unavailable("no root is active")
         template = ca_template(
             self._config,
             role="issuing CA",
@@ -120,7 +147,18 @@ class Upstream(ABC):
             expires_at=min(request.expires_at, root.expires_at),
             root=root,
         )
-        return CertifiedCa(certificate=sign_ca(template, key), chain=root.between, root=root.id)
+        return CertifiedCa(certificate=self.sign(template, root), chain=root.between, root=root.id)
+
+    def sign(self, template: CaTemplate, root: RootCa) -> x509.Certificate:
+        """Sign a CA's certificate in the name of the active root.
+
+        Raises:
+            Unavailable: its key is not held.
+        """
+        key = self._key_of(root)
+        if key is None:
+            raise Unavailable(f"the key of the root {root.id[:16]} is not held")
+        return sign_ca(template, key)
 
     def _key_of(self, root: RootCa) -> PrivateKey | None:
         return root.key
@@ -168,22 +206,13 @@ class RootFromFiles(Upstream):
         return self._key if root.id == self._root.id else root.key
 
 
-def open_upstream(config: Config, now: datetime) -> Upstream:
-    """The upstream that the settings name, checked as it is at ``now``.
+def root_from_files(config: Config, files: CaInFiles, now: datetime) -> RootFromFiles:
+    """The CA in the files, checked as it is at ``now``.
 
     Raises:
         InvalidSettings: the files cannot be read, or the CA in them cannot be used; the text names
             both files.
     """
-    chosen = config.upstream
-    if isinstance(chosen, CaInFiles):
-        return _from_files(config, chosen, now)
-    if chosen is not None:
-        raise InvalidSettings("upstream.kind = 'accredit' is not available yet")
-    return OwnRoot(config)
-
-
-def _from_files(config: Config, files: CaInFiles, now: datetime) -> RootFromFiles:
     certificates = _read_certificates(files)
     key = load_given_key(files.key_file, files.passphrase_file)
     needs = Needs(
@@ -217,6 +246,11 @@ def _read_certificates(files: CaInFiles) -> list[x509.Certificate]:
         raise InvalidSettings(
             f"upstream.certificate_file: {file} does not hold certificates in PEM"
         ) from error
+
+
+def key_id_of_public(key: PublicKey) -> str:
+    """The id of any public key: its subject key identifier (RFC 5280 §4.2.1.2, method 1)."""
+    return x509.SubjectKeyIdentifier.from_public_key(key).digest.hex()
 
 
 def ca_template(

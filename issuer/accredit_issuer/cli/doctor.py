@@ -16,7 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.authority.lifecycle import AuthorityKind, Origin, State
-from accredit_issuer.authority.upstream import open_upstream
+from accredit_issuer.authority.opening import open_upstream
+from accredit_issuer.authority.parent import ParentIssuer
 from accredit_issuer.bundle_endpoint import load as load_web_certificate
 from accredit_issuer.clock_guard import judge
 from accredit_issuer.errors import IssuerError
@@ -151,7 +152,11 @@ def _authorities(keys: KeyManager, database: Database, now: datetime) -> Iterato
 
 
 def _upstream(config: Config, _database: Database, now: datetime) -> Iterator[Finding]:
-    given = open_upstream(config, now).given
+    upstream = open_upstream(config, now)
+    if isinstance(upstream, ParentIssuer):
+        found, alive = upstream.describe(now)
+        yield Finding("upstream", alive, found, "" if alive else "is 'accredit run' running?")
+    given = upstream.given
     if given is not None:
         # Nobody but who gave it can make the next one, and that may take weeks.
         soon = given.expires_at - now < EXPIRES_SOON
