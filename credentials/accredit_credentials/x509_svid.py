@@ -237,7 +237,7 @@ def validate(
 
     Only the bundle of the trust domain that the leaf names is used: authorities of one domain
     never speak for another (SPIFFE Federation §4.2). A CA that is limited to namespaces speaks for
-    their agents only (``reach``), unless ``any_reach``: for the holder of an SVID, never for a peer.
+    their agents only (``reach``), unless ``any_reach``: for one's own SVID, never for a peer's.
 
     Raises:
         InvalidCertificate: a signing certificate cannot be read.

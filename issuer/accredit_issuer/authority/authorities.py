@@ -29,7 +29,6 @@ from accredit_issuer.authority.lifecycle import (
     Standing,
     State,
     Step,
-    active_of,
     after,
     due,
     follow,
@@ -197,7 +196,7 @@ class Authorities:
                     trouble = trouble or error
             self._publish_as_it_is(writer, now, actor)
             self._note(trouble)
-            if trouble is not None and active_of(self.standings(), AuthorityKind.X509, now) is None:
+            if trouble is not None and not self._can_issue(now):
                 raise trouble
             return done
 
@@ -375,6 +374,16 @@ class Authorities:
             return follow(self.standings(), self._upstream.anchors(), rule, now)
         return due(
             self.standings(), kind, rule, now, given=self._given, certified_elsewhere=follows
+        )
+
+    def _can_issue(self, now: datetime) -> bool:
+        """Whether an issuing CA is there to go on with, wanted by the parent or not."""
+        return any(
+            a.kind is AuthorityKind.X509
+            and a.state is State.ACTIVE
+            and a.standing.can_sign(now)
+            and not self._is_revoked(a.id)
+            for a in self.now_in_force.authorities
         )
 
     def _note(self, trouble: ParentUnavailable | None) -> None:
