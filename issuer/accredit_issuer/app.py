@@ -8,6 +8,7 @@ from accredit_issuer.api import (
     agents,
     documentation,
     examples,
+    federation,
     history,
     operations,
     problems,
@@ -48,6 +49,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         trust.routes(issuer),
         admins.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
+        federation.routes(issuer, callers),
         operations.routes(issuer, metrics),
         documentation.routes(app),
     ):

@@ -18,6 +18,8 @@ from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.key_store import KeyStore, read_passphrase
 from accredit_issuer.clock import Clock
 from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.federation.polling import Polling
+from accredit_issuer.federation.relationships import Relationships
 from accredit_issuer.issuance.issuance import Issuance, Parts
 from accredit_issuer.registry.administration import Administration, Invitation
 from accredit_issuer.registry.registry import Registry
@@ -55,6 +57,13 @@ class Issuer:
             self.revocation.load(connection, clock())
             self.authorities.load(connection)
         self.administration = Administration(config, self.writer, self.registry, self.revocation)
+        self.relationships = Relationships(config.trust_domain, database, self.writer)
+        self.polling = Polling(
+            self.relationships,
+            own_bundle=lambda: self.bundle,
+            clock=clock,
+            ca_file=config.federation_ca_file,
+        )
         self.issuance = Issuance(
             Parts(
                 config=config,
@@ -102,6 +111,7 @@ class Issuer:
 
     def close(self) -> None:
         """Finish what is waiting and close everything."""
+        self.polling.close()
         self.feed.close()
         self.writer.close()
         self.database.close()

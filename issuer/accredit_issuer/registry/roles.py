@@ -27,6 +27,7 @@ class Operation(StrEnum):
     REVOKE = "revoke"
     MANAGE_SIGNERS = "manage signers"
     MANAGE_ADMINS = "manage admins"
+    FEDERATE = "federate"
 
 
 class Reach(Enum):
