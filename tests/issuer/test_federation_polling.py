@@ -493,6 +493,20 @@ def test_refreshing_asks_at_once(web: Federating) -> None:
     assert (leaf["kind"], leaf["actor"]) == ("federation.bundle_changed", "maria")
 
 
+def test_our_own_trouble_is_not_theirs(web: Federating) -> None:
+    """An attempt that cannot be recorded is not made again before a minute is over."""
+    web.federate()
+    web.offline.issuer.writer.close()
+    with structlog.testing.capture_logs() as logs:
+        for wait, asked in ((0, 1), (0, 1), (59, 1), (1, 2)):
+            web.clock.advance(seconds=wait)
+            web.offline.issuer.polling.poll_due()
+            assert len(web.endpoint.requests) == asked
+    now = web.clock()
+    assert web.offline.issuer.polling.next_due(now) == now + SHORTEST_INTERVAL
+    assert {log["event"] for log in logs} >= {"failure not recorded"}
+
+
 def test_closing_ends_what_is_under_way(web: Federating) -> None:
     """After it nothing is asked any more."""
     web.federate()
