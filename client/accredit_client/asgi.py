@@ -97,7 +97,7 @@ class TaskTokenMiddleware:
         try:
             rule = self._rule(scope["method"], scope["path"])
             if isinstance(rule, Rule):
-                token = self._guard.decide(scope, resource=rule.resource, action=rule.action)
+                token = await self._guard.admit(scope, resource=rule.resource, action=rule.action)
                 scope.setdefault("state", {})[STATE_KEY] = token
         except RequestRefused as refused:
             await send_problem(refused.problem, send)

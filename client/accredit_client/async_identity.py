@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from accredit_client import calls
 from accredit_client.answers import JwtAnswer, TaskTokenAnswer
-from accredit_client.base_identity import BaseIdentity, audiences_of
+from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audiences_of
 from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import AsyncWaiter, TaskWaiter
 from accredit_client.keeper import Blocking, Conversation, Talk
@@ -33,7 +33,7 @@ class AsyncAgentIdentity(BaseIdentity):
     feed: AsyncRevocationFeed | None = None
     """The revocation feed that is followed, if it was asked for."""
 
-    _issuer: "AsyncIssuer | None" = None
+    _issuers: "dict[bool, AsyncIssuer]"
     _task: asyncio.Task[None] | None = None
     _resources: AsyncExitStack
 
@@ -45,6 +45,7 @@ class AsyncAgentIdentity(BaseIdentity):
         self._process = os.getpid()
         self._waiter = waiter or TaskWaiter()
         self._changed = asyncio.Condition()
+        self._issuers = {}
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._hang_up)
             await self._begin()
@@ -84,6 +85,17 @@ class AsyncAgentIdentity(BaseIdentity):
                 await self._changed.wait_for(lambda: self._is_after(old))
         return self._renewed(old, timeout)
 
+    async def refetch_bundle(self, timeout: float = REFETCH_TIMEOUT) -> bool:  # noqa: ASYNC109 (as in the threaded twin)
+        """Fetch the bundle, where a key is missing in it; as ``AgentIdentity.refetch_bundle``."""
+        self._check_open()
+        before, looks = self._keeper.trusted(), self._keeper.looks
+        if not self._ask_for_bundle(None):
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: self._keeper.looks != looks)
+        return self._keeper.trusted() is not before
+
     async def fetch_jwt_svid(self, audience: str | Sequence[str]) -> JwtAnswer:
         """A JWT-SVID, for where mTLS cannot reach; raises as ``AgentIdentity.fetch_jwt_svid``."""
         return await self._call(calls.jwt_svid(audience=audiences_of(audience)))
@@ -103,17 +115,23 @@ class AsyncAgentIdentity(BaseIdentity):
         self._keeper.held()
         return await self._dial().send(call)
 
-    def _dial(self) -> "AsyncIssuer":
+    def _ask_for_bundle(self, sequence: int | None) -> bool:
+        asked = self._keeper.ask_for_bundle(sequence)
+        if asked:
+            self._waiter.wake()
+        return asked
+
+    def _dial(self, *, public: bool = False) -> "AsyncIssuer":
         from accredit_client.wire import AsyncIssuer  # noqa: PLC0415 (httpx2 is slow to import)
 
-        if self._issuer is None:
-            self._issuer = AsyncIssuer(self._keeper.issuer_url, self._issuer_contexts)
-        return self._issuer
+        if public not in self._issuers:
+            contexts = self._public_contexts if public else self._issuer_contexts
+            self._issuers[public] = AsyncIssuer(self._keeper.issuer_url, contexts)
+        return self._issuers[public]
 
     async def _hang_up(self) -> None:
-        issuer, self._issuer = self._issuer, None
-        if issuer is not None:
-            await issuer.aclose()
+        while self._issuers:
+            await self._issuers.popitem()[1].aclose()
 
     async def _follow(self, undo: AsyncExitStack) -> AsyncRevocationFeed:
         from accredit_client.wire import AsyncIssuer, Timeouts  # noqa: PLC0415 (as above)
@@ -122,7 +140,11 @@ class AsyncAgentIdentity(BaseIdentity):
         issuer = AsyncIssuer(url, self._public_contexts, timeouts=timeouts)
         await undo.enter_async_context(issuer)
         return AsyncRevocationFeed(
-            issuer, self._keeper.trusted, clock=self._keeper.clock, draw=self._draw
+            issuer,
+            self._keeper.trusted,
+            clock=self._keeper.clock,
+            draw=self._draw,
+            ask=self._ask_for_bundle,
         )
 
     async def _begin(self) -> None:
@@ -161,7 +183,7 @@ class AsyncAgentIdentity(BaseIdentity):
                 if isinstance(wanted, Blocking):
                     result = await asyncio.to_thread(wanted.run)
                 else:
-                    result = await self._dial().send(wanted)
+                    result = await self._dial(public=wanted.public).send(wanted)
             except Exception as error:  # noqa: BLE001 (the talk decides what it means)
                 conversation.failed(error)
             else:

@@ -40,6 +40,7 @@ Attestors = Callable[[], Mapping[str, Attestor]]
 OnRenewal = Callable[[X509Identity], None]
 
 DEFAULT_PATIENCE = 30.0  # seconds that a start waits for an issuer that is away
+REFETCH_TIMEOUT = 5.0  # seconds that somebody waits for a bundle that may have a missing key
 
 
 class BaseIdentity:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from accredit_client import calls
 from accredit_client.answers import JwtAnswer, TaskTokenAnswer
-from accredit_client.base_identity import BaseIdentity, audiences_of
+from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audiences_of
 from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import ThreadWaiter, Waiter
 from accredit_client.keeper import Blocking, Conversation, Talk
@@ -46,7 +46,7 @@ class AgentIdentity(BaseIdentity):
     feed: RevocationFeed | None = None
     """The revocation feed that is followed, if it was asked for."""
 
-    _issuer: "Issuer | None" = None
+    _issuers: "dict[bool, Issuer]"
     _thread: threading.Thread | None = None
     _resources: ExitStack
 
@@ -67,6 +67,7 @@ class AgentIdentity(BaseIdentity):
         self._process = os.getpid()
         self._waiter = waiter or ThreadWaiter()
         self._changed = threading.Condition()
+        self._issuers = {}
         with ExitStack() as undo:
             undo.callback(self._hang_up)
             self._begin()
@@ -102,6 +103,20 @@ class AgentIdentity(BaseIdentity):
             self._changed.wait_for(lambda: self._is_after(old), timeout)
         return self._renewed(old, timeout)
 
+    def refetch_bundle(self, timeout: float = REFETCH_TIMEOUT) -> bool:
+        """Fetch the bundle, where a key is missing in it; says whether another one came.
+
+        Of all who ask at once one does it, and at most one in five seconds: whoever names keys at
+        random gets no more than that out of it. For ``Guard(refetch=…)``.
+        """
+        self._check_open()
+        before, looks = self._keeper.trusted(), self._keeper.looks
+        if not self._ask_for_bundle(None):
+            return False
+        with self._changed:
+            self._changed.wait_for(lambda: self._keeper.looks != looks, timeout)
+        return self._keeper.trusted() is not before
+
     def fetch_jwt_svid(self, audience: str | Sequence[str]) -> JwtAnswer:
         """A JWT-SVID, for where mTLS cannot reach.
 
@@ -129,17 +144,23 @@ class AgentIdentity(BaseIdentity):
         self._keeper.held()
         return self._dial().send(call)
 
-    def _dial(self) -> "Issuer":
+    def _ask_for_bundle(self, sequence: int | None) -> bool:
+        asked = self._keeper.ask_for_bundle(sequence)
+        if asked:
+            self._waiter.wake()
+        return asked
+
+    def _dial(self, *, public: bool = False) -> "Issuer":
         from accredit_client.wire import Issuer  # noqa: PLC0415 (httpx2 is slow to import)
 
-        if self._issuer is None:
-            self._issuer = Issuer(self._keeper.issuer_url, self._issuer_contexts)
-        return self._issuer
+        if public not in self._issuers:
+            contexts = self._public_contexts if public else self._issuer_contexts
+            self._issuers[public] = Issuer(self._keeper.issuer_url, contexts)
+        return self._issuers[public]
 
     def _hang_up(self) -> None:
-        issuer, self._issuer = self._issuer, None
-        if issuer is not None:
-            issuer.close()
+        while self._issuers:
+            self._issuers.popitem()[1].close()
 
     def _follow(self, undo: ExitStack) -> RevocationFeed:
         from accredit_client.wire import Issuer, Timeouts  # noqa: PLC0415 (as above)
@@ -147,7 +168,11 @@ class AgentIdentity(BaseIdentity):
         url, timeouts = self._keeper.issuer_url, Timeouts(read=SILENCE)
         issuer = undo.enter_context(Issuer(url, self._public_contexts, timeouts=timeouts))
         return RevocationFeed(
-            issuer, self._keeper.trusted, clock=self._keeper.clock, draw=self._draw
+            issuer,
+            self._keeper.trusted,
+            clock=self._keeper.clock,
+            draw=self._draw,
+            ask=self._ask_for_bundle,
         )
 
     def _begin(self) -> None:
@@ -183,7 +208,10 @@ class AgentIdentity(BaseIdentity):
         conversation = Conversation(talk)
         while (wanted := conversation.wanted) is not None:
             try:
-                result = wanted.run() if isinstance(wanted, Blocking) else self._dial().send(wanted)
+                if isinstance(wanted, Blocking):
+                    result = wanted.run()
+                else:
+                    result = self._dial(public=wanted.public).send(wanted)
             except Exception as error:  # noqa: BLE001 (the talk decides what it means)
                 conversation.failed(error)
             else:

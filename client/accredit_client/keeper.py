@@ -20,7 +20,7 @@ from typing import Any
 from accredit_attestors.contract import Attestor, CollectContext
 from accredit_client import calls, renewal
 from accredit_client.answers import X509Answer
-from accredit_client.calls import Call
+from accredit_client.calls import Call, Fetched
 from accredit_client.effects import Clock, Draw
 from accredit_client.errors import (
     ClientError,
@@ -41,6 +41,7 @@ from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
 
 LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while its SVID expires
 FOLDER_POLL = 2.0  # seconds between looks at a folder's link
+UNKNOWN_KEY_PAUSE = 5.0  # seconds between two fetches because somebody named an unknown key
 
 _EXPIRED_HINT = "where a join token proved the agent, put a new join token into the same file"
 
@@ -124,6 +125,14 @@ class Keeper(ABC):
         self._failures = 0
         self._renewals = 0
         self._try_at: datetime | None = None
+        self._fetched: Fetched[TrustBundle] | None = None
+        self._asking = threading.Lock()
+        self._asked = False
+        self._overdue = False
+        self._told = 0
+        self._unknown_key_at: datetime | None = None
+        self.looks = 0
+        """How often the issuer was asked for the bundle, with or without success."""
 
     @property
     @abstractmethod
@@ -155,11 +164,40 @@ class Keeper(ABC):
     def due(self, now: datetime) -> datetime:
         """When the next step is due, failures aside."""
 
+    def ask_for_bundle(self, sequence: int | None = None) -> bool:
+        """Say that a newer bundle is wanted; from any thread. Says whether one is being fetched.
+
+        However many ask, and however often, one fetch serves them all: once for each sequence
+        number, and once in ``UNKNOWN_KEY_PAUSE`` for keys that nobody may have.
+
+        Args:
+            sequence: that the issuer's bundle has; None where a key is missing in ours.
+        """
+        now = self.clock()
+        with self._asking:
+            if self._refused is not None:
+                return False
+            if self._asked:
+                return True
+            if sequence is not None:
+                if sequence <= max(self._told, self.trusted().sequence or 0):
+                    return False
+                self._told = sequence
+                self._overdue = True
+            elif not _long_ago(self._unknown_key_at, now):
+                return False
+            else:
+                self._unknown_key_at = now
+            if self._try_at is not None and now < self._try_at:
+                return False  # the issuer is away: its return is waited for already
+            self._asked = True
+            return True
+
     def pause(self, now: datetime) -> float:
         """Seconds until the next step; 0 when it is due."""
         if self._refused is not None:
             return LONGEST_WAIT
-        due = self.due(now)
+        due = now if self._asked or self._overdue else self.due(now)
         if self._try_at is not None:
             due = max(due, self._try_at)
         return min(renewal.seconds_until(due, now), LONGEST_WAIT)
@@ -233,6 +271,20 @@ class Keeper(ABC):
         self._try_at = renewal.later(self.clock(), pause)
         return pause
 
+    def _newest_bundle(self) -> Generator[Call[Any], Any, TrustBundle]:
+        """Ask the issuer whether the bundle is another by now."""
+        known = self.trusted()
+        try:
+            fetched = yield calls.newest_bundle(known.trust_domain, self._fetched)
+            bundle = newer(known, fetched.value)
+        finally:
+            self._asked = False
+            self.looks += 1
+        self._fetched = fetched
+        self._overdue = False
+        # The same object where nothing changed: contexts and verified tokens hang on it.
+        return known if bundle == known else bundle
+
     def _hold(self, bundle: TrustBundle, identity: X509Identity, life: Life) -> None:
         self._held = Held(bundle, identity, life)
         self._renewals += 1
@@ -268,6 +320,8 @@ class IssuerKeeper(Keeper):
         self._attestors = attestors
         self._bundle: TrustBundle | None = None
         self._refresh_at: datetime | None = None
+        self._replace_at: datetime | None = None
+        self._replaced = 0
         self._attest_next = False
 
     @property
@@ -286,7 +340,7 @@ class IssuerKeeper(Keeper):
         held = self._held
         if held is None or self._refresh_at is None or self._attest_next:
             return now
-        return min(held.life.renew_at, self._refresh_at)
+        return min(self._renew_at(held), self._refresh_at)
 
     def step(self, now: datetime) -> Talk:
         """Attest where nothing is held any more, renew where it is time, or refresh."""
@@ -295,7 +349,7 @@ class IssuerKeeper(Keeper):
             yield from self.begin()
         elif self._attest_next or held.life.expired(now):
             yield from self._again()
-        elif now >= held.life.renew_at:
+        elif now >= self._renew_at(held):
             yield from self._renew(held)
         else:
             yield from self._refresh()
@@ -314,6 +368,11 @@ class IssuerKeeper(Keeper):
             raise NotReady("there is no trust bundle yet", hint="start the identity first")
         return self._bundle
 
+    def _renew_at(self, held: Held) -> datetime:
+        """By its life, or earlier where its authority is tainted."""
+        planned = held.life.renew_at
+        return planned if self._replace_at is None else min(planned, self._replace_at)
+
     def _establish(self) -> TrustBundle:
         return self._trust.establish(self._issuer_url)
 
@@ -331,7 +390,6 @@ class IssuerKeeper(Keeper):
             calls.attestation(nonce=nonce, csr=csr, evidence=evidence)
         )
         yield from self._accept(answer, key)
-        self._attest_next = False
 
     def _renew(self, held: Held) -> Talk:
         key = generate_key()
@@ -348,8 +406,7 @@ class IssuerKeeper(Keeper):
         yield from self._accept(answer, key)
 
     def _refresh(self) -> Talk:
-        known = self.trusted()
-        self._took_bundle(newer(known, (yield calls.bundle(known.trust_domain))))
+        self._took_bundle((yield from self._newest_bundle()))
 
     def _decisive(self, call: Call[X509Answer]) -> Generator[Call[Any], Any, X509Answer]:
         """A call whose refusal may be the last word."""
@@ -372,6 +429,18 @@ class IssuerKeeper(Keeper):
         svid = identity.svid
         life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=self._draw)
         self._hold(self.trusted(), identity, life)
+        self._attest_next = False
+        tainted = svid.authorities & self.trusted().tainted
+        self._replaced = self._replaced + 1 if tainted else 0
+        self._plan_replacement()
+
+    def _plan_replacement(self) -> None:
+        """Leave a tainted authority at once, and not again and again where there is no other."""
+        held = self._held
+        self._replace_at = None
+        if held is not None and held.identity.svid.authorities & held.bundle.tainted:
+            pause = renewal.replace_after(self._replaced, draw=self._draw)
+            self._replace_at = renewal.later(self.clock(), pause)
 
     def _validate(self, svid: X509Svid) -> None:
         bundle = self.trusted()
@@ -401,8 +470,21 @@ class IssuerKeeper(Keeper):
         self._bundle = bundle
         self._refresh_at = renewal.later(self.clock(), renewal.refresh_after(bundle.refresh_hint))
         held = self._held
-        if held is not None and bundle != held.bundle:
+        if held is not None and bundle is not held.bundle:
             self._held = Held(bundle, held.identity, held.life)
+            self._replaced = 0  # another bundle: perhaps another authority signs by now
+            self._plan_replacement()
+            self._attest_next = self._attest_next or not self._vouched(held.identity.svid)
+
+    def _vouched(self, svid: X509Svid) -> bool:
+        """Whether the bundle still has an authority for the SVID: without, nobody takes it."""
+        try:
+            self._validate(svid)
+        except Untrusted:
+            return False
+        except ClientError:
+            return True  # its time is over, which is another matter
+        return True
 
 
 class FolderKeeper(Keeper):
@@ -426,7 +508,7 @@ class FolderKeeper(Keeper):
         """Read the folder."""
         version = version_of(self._folder)
         content: FolderContent = yield Blocking(lambda: read_folder(self._folder))
-        bundle, svid = content.bundle, content.identity.svid
+        bundle, svid = self._newer_than_held(content.bundle), content.identity.svid
         validate(svid, bundles={bundle.trust_domain: bundle}, now=self.clock())
         self._url = content.issuer_url
         self._version = version
@@ -443,9 +525,21 @@ class FolderKeeper(Keeper):
         """Read the folder again if it has another set."""
         if version_of(self._folder) != self._version or self._version is None:
             yield from self.begin()
+        elif self._asked or self._overdue:
+            # Whoever keeps the folder learns of it later than who follows the feed.
+            held = self.last_held()
+            self._held = Held((yield from self._newest_bundle()), held.identity, held.life)
+            self._succeeded()
         else:
             self._look_at = renewal.later(now, FOLDER_POLL)
             self._succeeded()
+
+    def _newer_than_held(self, bundle: TrustBundle) -> TrustBundle:
+        held = self._held
+        if held is None or held.bundle.trust_domain != bundle.trust_domain:
+            return bundle
+        bundle = newer(held.bundle, bundle)
+        return held.bundle if bundle == held.bundle else bundle
 
 
 class Latest:
@@ -466,6 +560,11 @@ class Latest:
             if made is None or made[0][0] is not view[0] or made[0][1] is not view[1]:
                 made = self._made = (view, self._make(view))
             return made[1]
+
+
+def _long_ago(moment: datetime | None, now: datetime) -> bool:
+    """Whether another fetch for an unknown key may be made; a clock that was set back says yes."""
+    return moment is None or not 0 <= (now - moment).total_seconds() < UNKNOWN_KEY_PAUSE
 
 
 def _check_same(held: X509Svid, answer: X509Answer) -> None:

@@ -21,11 +21,11 @@ from accredit_client.errors import ProofRefused
 from accredit_client.replay import ReplayMemory
 from accredit_client.revocations import MAX_STALENESS
 from accredit_client.thumbprint import certificate_thumbprint
-from accredit_credentials import dpop, task_token
+from accredit_credentials import dpop, task_token, x509_svid
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import CredentialError, InvalidToken, WrongHolder
 from accredit_credentials.task_token import BindingKind, Presented, TaskToken
-from accredit_credentials.x509_svid import parse_der
+from accredit_credentials.x509_svid import X509Svid
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -58,6 +58,9 @@ class TokenRequest:
         token: what stands behind the scheme.
         proof: the ``DPoP`` header, if there is one.
         certificate: the TLS client certificate in DER, if the handshake had one.
+        chain: what the client sent in the handshake, in DER, leaf first. Where it is given, the
+            certificate is verified with the bundle of the moment at each request; without, the
+            handshake's word stands for as long as the connection is open.
         method: the HTTP method.
         url: where the request went, by the server's own knowledge, never by its Host header.
     """
@@ -66,6 +69,7 @@ class TokenRequest:
     token: str = field(repr=False)
     proof: str | None = field(default=None, repr=False)
     certificate: bytes | None = field(default=None, repr=False)
+    chain: tuple[bytes, ...] | None = field(default=None, repr=False)
     method: str
     url: str
 
@@ -76,6 +80,15 @@ class _Verified:
 
     token: TaskToken
     bundle: TrustBundle
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    """A client's SVID, and the bundle that it was verified with, where its chain is known."""
+
+    svid: X509Svid
+    bundle: TrustBundle | None
     marks: tuple[str, ...]
 
 
@@ -121,7 +134,7 @@ class TaskTokenVerifier:
         self._clock = clock
         self._replays = replays if replays is not None else ReplayMemory()
         self._verified: _Bounded[str, _Verified] = _Bounded(cache_size)
-        self._peers: _Bounded[bytes, tuple[str, ...]] = _Bounded(cache_size)
+        self._peers: _Bounded[bytes, _Peer] = _Bounded(cache_size)
 
     def verify(self, token: str, presented: Presented, *, resource: str, action: str) -> TaskToken:
         """Decide whether the sender of ``token`` may do ``action`` on ``resource`` now.
@@ -148,7 +161,7 @@ class TaskTokenVerifier:
             ReplayMemoryFull: there is no room to remember the proof.
         """
         now = self._clock()
-        self.check_peer(request.certificate)
+        self.check_peer(request.certificate, request.chain)
         verified = self._verify(request.token, now)
         task_token.check_time(verified.token, now=now)
         proof = self._proof(request, now)
@@ -165,20 +178,40 @@ class TaskTokenVerifier:
             self._replays.remember(proof, now=now)
         return verified.token
 
-    def check_peer(self, certificate: bytes | None) -> None:
+    def check_peer(self, certificate: bytes | None, chain: tuple[bytes, ...] | None = None) -> None:
         """Decide whether the holder of a TLS client certificate may be talked to at all.
+
+        A connection outlives its handshake: whether the SVID is over, taken back, or of an
+        authority that was dropped since, is asked at each request.
 
         Raises:
             InvalidCertificate: it is not an SVID.
+            Untrusted: no authority of the bundle vouches for it any more.
+            Expired: its time is over, or not yet come.
             Revoked, Stale: as ``verify``.
         """
         if certificate is None:
             return
-        marks = self._peers.get(certificate)
-        if marks is None:
-            marks = parse_der(certificate).marks()
-            self._peers.put(certificate, marks)
-        self._facts.check(marks, now=self._clock(), max_age=self._max_staleness)
+        now = self._clock()
+        peer = self._peers.get(certificate)
+        bundle = self._bundle() if chain is not None else None
+        if peer is None or peer.bundle is not bundle:
+            peer = self._verified_peer(certificate, chain, bundle, now)
+            self._peers.put(certificate, peer)
+        x509_svid.check_time(peer.svid, now=now)
+        self._facts.check(peer.marks, now=now, max_age=self._max_staleness)
+
+    def _verified_peer(
+        self,
+        certificate: bytes,
+        chain: tuple[bytes, ...] | None,
+        bundle: TrustBundle | None,
+        now: datetime,
+    ) -> _Peer:
+        svid = x509_svid.parse_der(certificate, (chain or ())[1:])
+        if bundle is not None:
+            x509_svid.validate(svid, bundles={bundle.trust_domain: bundle}, now=now)
+        return _Peer(svid, bundle, svid.marks())
 
     def _verify(self, token: str, now: datetime) -> _Verified:
         bundle = self._bundle()

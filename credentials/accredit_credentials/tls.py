@@ -14,6 +14,7 @@ The one place in this package that touches the operating system: Python's OpenSS
 key from a file only, so an anonymous memory file holds it for the length of one call.
 """
 
+import _ssl
 import os
 import ssl
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from accredit_credentials.x509_svid import X509Identity, X509Svid, parse_der
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cryptography import x509
+
     from accredit_credentials.bundle import TrustBundle
     from accredit_credentials.spiffe_id import TrustDomain
 
@@ -37,6 +40,7 @@ class SpiffeContext(ssl.SSLContext):
     """A context that decides about the peer's SVID at the end of the handshake."""
 
     trust_domain: "TrustDomain | None" = None
+    authorities: "frozenset[x509.Certificate]" = frozenset()
     peer_check: PeerCheck | None = None
     peer_optional: bool = False
 
@@ -161,6 +165,22 @@ def front_context(
     return front
 
 
+def sent_chain(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, ...]:
+    """The certificates that the peer sent, in DER, leaf first; empty where it sent none.
+
+    Python makes this public with 3.13; below it has been there, unlisted, since 3.10.
+    """
+    if connection.getpeercert(binary_form=True) is None:
+        return ()
+    owner: Any = connection
+    if not hasattr(owner, "get_unverified_chain"):
+        owner = owner._sslobj  # noqa: SLF001
+    chain = owner.get_unverified_chain() or ()
+    return tuple(
+        each if isinstance(each, bytes) else each.public_bytes(_ssl.ENCODING_DER) for each in chain
+    )
+
+
 def load_identity(context: ssl.SSLContext, identity: X509Identity) -> None:
     """Give a context its own certificate chain and key, without a file on any disk."""
     with _memory_file(identity.svid.pem.encode() + identity.key_pem) as path:
@@ -176,6 +196,7 @@ def _context(protocol: int, bundle: "TrustBundle", peer_check: PeerCheck) -> Spi
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=bundle.x509_pem)
     context.trust_domain = bundle.trust_domain
+    context.authorities = frozenset(bundle.x509_authorities)
     context.peer_check = peer_check
     return context
 

@@ -14,10 +14,11 @@ import socket
 import ssl
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
@@ -64,6 +65,8 @@ class Asked:
     body: Any
     serial: str | None
     """The serial number of the certificate that was shown."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The request's head, names in lower case."""
 
 
 @dataclass
@@ -137,6 +140,7 @@ class FakeIssuer:
             through=len(self.facts),
             as_of=self.clock(),
             facts=tuple(self.facts[after:]),
+            bundle=self.current_bundle.sequence,
         )
         return revocation_feed.sign(value, self.authority.jwt_key, self.authority.kid)
 
@@ -160,6 +164,11 @@ class FakeIssuer:
         return task_token.sign(TaskToken(**values), self.authority.jwt_key, self.authority.kid)
 
     # What a client asks
+
+    @property
+    def current_bundle(self) -> TrustBundle:
+        """The bundle that it serves and speaks of in its statements."""
+        return self.bundle or self.authority.bundle
 
     @property
     def spiffe_id(self) -> SpiffeId:
@@ -189,8 +198,12 @@ class FakeIssuer:
             return _problem(401, "unauthenticated", "no SVID")
         return known[path](asked, peer)
 
-    def _bundle(self, _asked: Asked, _peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
-        return 200, (self.bundle or self.authority.bundle).to_json().encode(), {}
+    def _bundle(self, asked: Asked, _peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
+        document = self.current_bundle.to_json().encode()
+        tag = f'"{sha256(document).hexdigest()[:32]}"'
+        if asked.headers.get("if-none-match") == tag:
+            return 304, b"", {"etag": tag}
+        return 200, document, {"etag": tag}
 
     def _nonce(self, _asked: Asked, _peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
         nonce = str(uuid4())
@@ -404,7 +417,8 @@ def _handler(fake: FakeIssuer) -> type[BaseHTTPRequestHandler]:
             assert isinstance(connection, ssl.SSLSocket)
             peer = connection.getpeercert(binary_form=True)
             serial = parse_der(peer).serial if peer else None
-            asked = Asked(self.command, self.path, body, serial)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked = Asked(self.command, self.path, body, serial, headers)
             status, content, headers = fake.handle(asked, peer)
             self.send_response(status)
             self.send_header("content-length", str(len(content)))
