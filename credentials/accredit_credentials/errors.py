@@ -6,6 +6,7 @@
     ├── InvalidCertificate     not an X.509-SVID, whoever signed it
     ├── InvalidToken           not a token of the expected form
     ├── InvalidBundle          not a trust bundle
+    ├── InvalidFederation      not something that another trust domain can be allowed or asked
     ├── InvalidCheckpoint      not a signed checkpoint of the expected log
     ├── InvalidProof           a Merkle proof that does not prove what was claimed
     ├── InvalidRevocation      not a revocation fact, or not a statement of facts
@@ -46,6 +47,10 @@ class InvalidToken(CredentialError):
 
 class InvalidBundle(CredentialError):
     """The document is not a SPIFFE trust bundle."""
+
+
+class InvalidFederation(CredentialError):
+    """Not an allowance, or not the address of another trust domain."""
 
 
 class InvalidCheckpoint(CredentialError):
