@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from accredit_client import calls
@@ -15,13 +16,23 @@ from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audienc
 from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import AsyncWaiter, TaskWaiter
 from accredit_client.keeper import Blocking, Conversation, Talk
-from accredit_client.revocations import SILENCE, AsyncRevocationFeed
+from accredit_client.revocations import SILENCE, AsyncRevocationFeed, once_a_bundle
+from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 
 if TYPE_CHECKING:
     from accredit_client.wire import AsyncIssuer
 
 A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """The feed of another trust domain, and what it holds open."""
+
+    url: str
+    feed: AsyncRevocationFeed
+    resources: AsyncExitStack
 
 
 class AsyncAgentIdentity(BaseIdentity):
@@ -34,6 +45,7 @@ class AsyncAgentIdentity(BaseIdentity):
     """The revocation feed that is followed, if it was asked for."""
 
     _issuers: "dict[bool, AsyncIssuer]"
+    _others: "dict[TrustDomain, _Other]"
     _task: asyncio.Task[None] | None = None
     _resources: AsyncExitStack
 
@@ -46,9 +58,12 @@ class AsyncAgentIdentity(BaseIdentity):
         self._waiter = waiter or TaskWaiter()
         self._changed = asyncio.Condition()
         self._issuers = {}
+        self._others = {}
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._hang_up)
+            undo.push_async_callback(self._leave_others)
             await self._begin()
+            await self._follow_others()
             if self._revocations:
                 self.feed = await undo.enter_async_context(await self._follow(undo))
                 self._facts = self.feed.state
@@ -147,6 +162,39 @@ class AsyncAgentIdentity(BaseIdentity):
             ask=self._ask_for_bundle,
         )
 
+    async def _follow_others(self) -> None:
+        """Follow the feeds of federated trust domains, as the bundle map says now."""
+        federation = self.federation
+        if federation is None:
+            return
+        wanted = federation.feeds_wanted()
+        gone = {name for name, one in self._others.items() if one.url != wanted.get(name)}
+        await self._leave_others(gone)
+        for name in wanted.keys() - self._others.keys():
+            with self._logged(name):
+                self._others[name] = await self._follow_other(name, wanted[name])
+        federation.followed({name: (one.url, one.feed) for name, one in self._others.items()})
+
+    async def _follow_other(self, trust_domain: TrustDomain, url: str) -> "_Other":
+        from accredit_client.wire import AsyncIssuer, Timeouts  # noqa: PLC0415 (as above)
+
+        async with AsyncExitStack() as undo:
+            contexts, timeouts = self._foreign_contexts(trust_domain), Timeouts(read=SILENCE)
+            issuer = await undo.enter_async_context(AsyncIssuer(url, contexts, timeouts=timeouts))
+            feed = AsyncRevocationFeed(
+                issuer,
+                self._foreign_bundle(trust_domain),
+                clock=self._keeper.clock,
+                draw=self._draw,
+                ask=once_a_bundle(lambda: self._ask_for_bundle(None)),
+            )
+            await undo.enter_async_context(feed)
+            return _Other(url, feed, undo.pop_all())
+
+    async def _leave_others(self, names: "set[TrustDomain] | None" = None) -> None:
+        for name in set(self._others) if names is None else names:
+            await self._others.pop(name).resources.aclose()
+
     async def _begin(self) -> None:
         started = self._keeper.clock()
         while True:
@@ -170,6 +218,7 @@ class AsyncAgentIdentity(BaseIdentity):
             before = self._keeper.renewals
             try:
                 await self._converse(self._keeper.step(now))
+                await self._follow_others()
                 self._tell(before)
             except Exception as error:  # noqa: BLE001 (a dead task would be noticed too late)
                 self._failed(error)

@@ -17,7 +17,8 @@ from accredit_client import answers
 from accredit_client.answers import Members
 from accredit_client.errors import InvalidAnswer, IssuerRefused
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.errors import InvalidBundle
+from accredit_credentials.bundle_map import MAX_MAP_BYTES, BundleMap
+from accredit_credentials.errors import InvalidBundle, InvalidFederation
 from accredit_credentials.keys import PrivateKey
 from accredit_credentials.revocation_feed import Statement, verify
 from accredit_credentials.spiffe_id import AgentId, TrustDomain
@@ -163,6 +164,19 @@ def newest_bundle(
         return Fetched(_bundle(trust_domain, body))
 
     return Refetch(method="GET", path="/v1/bundle", read=read, known=known, public=True)
+
+
+def bundle_map(known: Fetched[BundleMap] | None) -> Refetch[BundleMap]:
+    """The bundles of federated trust domains, sent again only where they changed."""
+
+    def read(body: bytes) -> Fetched[BundleMap]:
+        try:
+            return Fetched(BundleMap.parse(body))
+        except (InvalidBundle, InvalidFederation) as error:
+            raise InvalidAnswer(f"the issuer's bundle map: {error}") from error
+
+    path = "/v1/federation/bundles"
+    return Refetch(method="GET", path=path, read=read, known=known, limit=MAX_MAP_BYTES)
 
 
 def _bundle(trust_domain: TrustDomain, body: bytes) -> TrustBundle:

@@ -20,6 +20,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from accredit_client import calls
@@ -28,13 +29,23 @@ from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audienc
 from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import ThreadWaiter, Waiter
 from accredit_client.keeper import Blocking, Conversation, Talk
-from accredit_client.revocations import SILENCE, RevocationFeed
+from accredit_client.revocations import SILENCE, RevocationFeed, once_a_bundle
+from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 
 if TYPE_CHECKING:
     from accredit_client.wire import Issuer
 
 A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """The feed of another trust domain, and what it holds open."""
+
+    url: str
+    feed: RevocationFeed
+    resources: ExitStack
 
 
 class AgentIdentity(BaseIdentity):
@@ -47,6 +58,7 @@ class AgentIdentity(BaseIdentity):
     """The revocation feed that is followed, if it was asked for."""
 
     _issuers: "dict[bool, Issuer]"
+    _others: "dict[TrustDomain, _Other]"
     _thread: threading.Thread | None = None
     _resources: ExitStack
 
@@ -68,9 +80,12 @@ class AgentIdentity(BaseIdentity):
         self._waiter = waiter or ThreadWaiter()
         self._changed = threading.Condition()
         self._issuers = {}
+        self._others = {}
         with ExitStack() as undo:
             undo.callback(self._hang_up)
+            undo.callback(self._leave_others)
             self._begin()
+            self._follow_others()
             if self._revocations:
                 self.feed = undo.enter_context(self._follow(undo))
                 self._facts = self.feed.state
@@ -175,6 +190,40 @@ class AgentIdentity(BaseIdentity):
             ask=self._ask_for_bundle,
         )
 
+    def _follow_others(self) -> None:
+        """Follow the feeds of federated trust domains, as the bundle map says now."""
+        federation = self.federation
+        if federation is None:
+            return
+        wanted = federation.feeds_wanted()
+        self._leave_others(
+            {name for name, one in self._others.items() if one.url != wanted.get(name)}
+        )
+        for name in wanted.keys() - self._others.keys():
+            with self._logged(name):
+                self._others[name] = self._follow_other(name, wanted[name])
+        federation.followed({name: (one.url, one.feed) for name, one in self._others.items()})
+
+    def _follow_other(self, trust_domain: TrustDomain, url: str) -> "_Other":
+        from accredit_client.wire import Issuer, Timeouts  # noqa: PLC0415 (as above)
+
+        with ExitStack() as undo:
+            contexts, timeouts = self._foreign_contexts(trust_domain), Timeouts(read=SILENCE)
+            issuer = undo.enter_context(Issuer(url, contexts, timeouts=timeouts))
+            feed = RevocationFeed(
+                issuer,
+                self._foreign_bundle(trust_domain),
+                clock=self._keeper.clock,
+                draw=self._draw,
+                ask=once_a_bundle(lambda: self._ask_for_bundle(None)),
+            )
+            undo.enter_context(feed)
+            return _Other(url, feed, undo.pop_all())
+
+    def _leave_others(self, names: "set[TrustDomain] | None" = None) -> None:
+        for name in set(self._others) if names is None else names:
+            self._others.pop(name).resources.close()
+
     def _begin(self) -> None:
         started = self._keeper.clock()
         while True:
@@ -198,6 +247,7 @@ class AgentIdentity(BaseIdentity):
             before = self._keeper.renewals
             try:
                 self._converse(self._keeper.step(now))
+                self._follow_others()
                 self._tell(before)
             except Exception as error:  # noqa: BLE001 (a dead thread would be noticed too late)
                 self._failed(error)

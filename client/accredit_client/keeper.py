@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accredit_attestors.contract import Attestor, CollectContext
 from accredit_client import calls, renewal
@@ -30,10 +30,12 @@ from accredit_client.errors import (
     IssuerRefused,
     NotReady,
 )
+from accredit_client.federation import Federation
 from accredit_client.files import FolderContent, read_folder, version_of
 from accredit_client.renewal import Life, State
 from accredit_client.trust import Trust, newer
 from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.bundle_map import BundleMap
 from accredit_credentials.errors import Expired, Untrusted
 from accredit_credentials.keys import PrivateKey, generate_key
 from accredit_credentials.tls import SpiffeContext
@@ -41,6 +43,7 @@ from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
 
 LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while its SVID expires
 FOLDER_POLL = 2.0  # seconds between looks at a folder's link
+NO_MAP = BundleMap()
 UNKNOWN_KEY_PAUSE = 5.0  # seconds between two fetches because somebody named an unknown key
 
 _EXPIRED_HINT = "where a join token proved the agent, put a new join token into the same file"
@@ -53,8 +56,13 @@ class Blocking:
     run: Callable[[], Any]
 
 
-View = tuple[TrustBundle, X509Identity | None]
-"""What a TLS context is made from."""
+class View(NamedTuple):
+    """What a TLS context is made from."""
+
+    bundle: TrustBundle
+    identity: X509Identity | None
+    federated: BundleMap = NO_MAP
+
 
 Talk = Generator[Call[Any] | Blocking, Any, None]
 
@@ -117,6 +125,8 @@ class Keeper(ABC):
     """What both kinds of keeper share. Safe to read from any thread; one thread or task talks."""
 
     def __init__(self, *, clock: Clock, draw: Draw) -> None:
+        self.federation: Federation | None = None
+        """What is known of other trust domains, where that was asked for."""
         self.clock = clock
         self._draw = draw
         self._held: Held | None = None
@@ -126,6 +136,8 @@ class Keeper(ABC):
         self._renewals = 0
         self._try_at: datetime | None = None
         self._fetched: Fetched[TrustBundle] | None = None
+        self._fetched_map: Fetched[BundleMap] | None = None
+        self._map_at: datetime | None = None
         self._asking = threading.Lock()
         self._asked = False
         self._overdue = False
@@ -142,7 +154,7 @@ class Keeper(ABC):
     def issuer_view(self) -> View:
         """What to meet the issuer with."""
         held = self.held()
-        return (held.bundle, held.identity)
+        return View(held.bundle, held.identity)
 
     def trusted(self) -> TrustBundle:
         """The bundle, as soon as there is one.
@@ -274,16 +286,35 @@ class Keeper(ABC):
     def _newest_bundle(self) -> Generator[Call[Any], Any, TrustBundle]:
         """Ask the issuer whether the bundle is another by now."""
         known = self.trusted()
-        try:
-            fetched = yield calls.newest_bundle(known.trust_domain, self._fetched)
-            bundle = newer(known, fetched.value)
-        finally:
-            self._asked = False
-            self.looks += 1
+        fetched = yield calls.newest_bundle(known.trust_domain, self._fetched)
+        bundle = newer(known, fetched.value)
         self._fetched = fetched
         self._overdue = False
         # The same object where nothing changed: contexts and verified tokens hang on it.
         return known if bundle == known else bundle
+
+    def _look(self, first: Talk) -> Talk:
+        """Fetch the bundle as ``first`` does, then the bundle map; tell who waits for either."""
+        try:
+            yield from first
+            yield from self._refresh_map()
+        finally:
+            self._asked = False
+            self.looks += 1
+        self._succeeded()
+
+    def _refresh_map(self) -> Talk:
+        if self.federation is None:
+            return
+        fetched = yield calls.bundle_map(self._fetched_map)
+        self.federation.take(fetched.value, own=self.trusted().trust_domain)
+        self._fetched_map = fetched
+        pause = renewal.refresh_after(fetched.value.refresh_hint)
+        self._map_at = renewal.later(self.clock(), pause)
+
+    def _map_due(self, otherwise: datetime) -> datetime:
+        """When the map is due, where it is before ``otherwise``."""
+        return otherwise if self._map_at is None else min(otherwise, self._map_at)
 
     def _hold(self, bundle: TrustBundle, identity: X509Identity, life: Life) -> None:
         self._held = Held(bundle, identity, life)
@@ -334,13 +365,14 @@ class IssuerKeeper(Keeper):
         if self._bundle is None:
             self._took_bundle((yield Blocking(self._establish)))
         yield from self._attest()
+        yield from self._refresh_map()
 
     def due(self, now: datetime) -> datetime:
         """The renewal, the bundle's refresh or the end, whichever comes first."""
         held = self._held
         if held is None or self._refresh_at is None or self._attest_next:
             return now
-        return min(self._renew_at(held), self._refresh_at)
+        return min(self._renew_at(held), self._map_due(self._refresh_at))
 
     def step(self, now: datetime) -> Talk:
         """Attest where nothing is held any more, renew where it is time, or refresh."""
@@ -352,15 +384,14 @@ class IssuerKeeper(Keeper):
         elif now >= self._renew_at(held):
             yield from self._renew(held)
         else:
-            yield from self._refresh()
-            self._succeeded()
+            yield from self._look(self._refresh())
 
     def issuer_view(self) -> View:
         """As before, but for a first connection, or in a last resort, nothing is shown."""
         held = self._held
         if held is None or self._attest_next or held.life.expired(self.clock()):
-            return (self.trusted(), None)
-        return (held.bundle, held.identity)
+            return View(self.trusted(), None)
+        return View(held.bundle, held.identity)
 
     def trusted(self) -> TrustBundle:
         """The bundle, which is there before the first SVID."""
@@ -516,10 +547,12 @@ class FolderKeeper(Keeper):
         # The latest that whoever keeps the folder would renew.
         life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=lambda: 1.0)
         self._hold(bundle, content.identity, life)
+        if self._map_at is None:
+            yield from self._refresh_map()
 
     def due(self, now: datetime) -> datetime:
         """The next look."""
-        return self._look_at or now
+        return now if self._look_at is None else self._map_due(self._look_at)
 
     def step(self, now: datetime) -> Talk:
         """Read the folder again if it has another set."""
@@ -527,12 +560,18 @@ class FolderKeeper(Keeper):
             yield from self.begin()
         elif self._asked or self._overdue:
             # Whoever keeps the folder learns of it later than who follows the feed.
-            held = self.last_held()
-            self._held = Held((yield from self._newest_bundle()), held.identity, held.life)
+            yield from self._look(self._fetch())
+        elif self._map_at is not None and now >= self._map_at:
+            yield from self._refresh_map()
             self._succeeded()
         else:
             self._look_at = renewal.later(now, FOLDER_POLL)
             self._succeeded()
+
+    def _fetch(self) -> Talk:
+        bundle = yield from self._newest_bundle()
+        held = self.last_held()
+        self._held = Held(bundle, held.identity, held.life)
 
     def _newer_than_held(self, bundle: TrustBundle) -> TrustBundle:
         held = self._held
@@ -557,7 +596,7 @@ class Latest:
         with self._lock:
             made = self._made
             # By identity: equal certificates would take longer to compare than to look up.
-            if made is None or made[0][0] is not view[0] or made[0][1] is not view[1]:
+            if made is None or any(old is not new for old, new in zip(made[0], view, strict=True)):
                 made = self._made = (view, self._make(view))
             return made[1]
 

@@ -43,6 +43,23 @@ Ask = Callable[[int | None], object]
 Returns at once, and bounds how often it does something about it."""
 
 
+def once_a_bundle(ask: Callable[[], object]) -> Ask:
+    """For a feed of another trust domain, whose bundle comes by way of our issuer.
+
+    It may lag behind what their feed speaks of: asked for once for each version, not at each
+    heartbeat.
+    """
+    told = 0
+
+    def tell(sequence: int | None) -> None:
+        nonlocal told
+        if sequence is None or sequence > told:
+            told = max(told, sequence or 0)
+            ask()
+
+    return tell
+
+
 class _Follower:
     """What both feeds share: what to ask for, and what to make of what comes."""
 

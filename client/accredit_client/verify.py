@@ -6,6 +6,9 @@ facts. Whatever can change between two requests is decided for each of them. ``v
 reads the token and its proof out of a request first; which proofs were used is the last thing it
 asks, so that only proofs that would have been accepted take up memory.
 
+Where federation was asked for, an agent of another trust domain is decided about by that domain's
+bundle and facts, and by what its relationship with ours allows on top of its own issuer's grant.
+
 Nothing here does I/O. What it knows of trust and revocation is handed in, and when that is too
 old, the answer is no.
 """
@@ -18,12 +21,15 @@ from typing import Generic, Protocol, TypeVar
 
 from accredit_client.effects import Clock, utc_now
 from accredit_client.errors import ProofRefused
+from accredit_client.federation import Federation
 from accredit_client.replay import ReplayMemory
 from accredit_client.revocations import MAX_STALENESS
 from accredit_client.thumbprint import certificate_thumbprint
 from accredit_credentials import dpop, task_token, x509_svid
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.errors import CredentialError, InvalidToken, WrongHolder
+from accredit_credentials.bundle_map import FederatedDomain
+from accredit_credentials.errors import CredentialError, InvalidToken, Untrusted, WrongHolder
+from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.task_token import BindingKind, Presented, TaskToken
 from accredit_credentials.x509_svid import X509Svid
 
@@ -81,6 +87,7 @@ class _Verified:
     token: TaskToken
     bundle: TrustBundle
     marks: tuple[str, ...]
+    foreign: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,8 @@ class TaskTokenVerifier:
         clock: the time.
         replays: the memory of DPoP proofs; share one between all verifiers of a server.
         cache_size: how many verified tokens to remember; 0 for none.
+        federation: what is known of other trust domains, as ``identity.federation``; None accepts
+            nobody of them.
     """
 
     def __init__(
@@ -120,6 +129,7 @@ class TaskTokenVerifier:
         clock: Clock = utc_now,
         replays: ReplayMemory | None = None,
         cache_size: int = DEFAULT_CACHE_SIZE,
+        federation: Federation | None = None,
     ) -> None:
         if not audience or not issuer:
             raise ValueError("audience and issuer must be named")
@@ -132,6 +142,7 @@ class TaskTokenVerifier:
         self._max_staleness = max_staleness
         self._bearer = bearer
         self._clock = clock
+        self.federation = federation
         self._replays = replays if replays is not None else ReplayMemory()
         self._verified: _Bounded[str, _Verified] = _Bounded(cache_size)
         self._peers: _Bounded[bytes, _Peer] = _Bounded(cache_size)
@@ -163,6 +174,8 @@ class TaskTokenVerifier:
         now = self._clock()
         self.check_peer(request.certificate, request.chain)
         verified = self._verify(request.token, now)
+        if verified.foreign:
+            _check_own_certificate(verified.token, request.certificate)
         task_token.check_time(verified.token, now=now)
         proof = self._proof(request, now)
         presented = Presented(
@@ -194,37 +207,66 @@ class TaskTokenVerifier:
             return
         now = self._clock()
         peer = self._peers.get(certificate)
-        bundle = self._bundle() if chain is not None else None
+        svid = peer.svid if peer is not None else None
+        svid = svid or x509_svid.parse_der(certificate, (chain or ())[1:])
+        domain = self._domain(svid.spiffe_id.trust_domain, now)
+        # Without the chain the handshake's word stands, but it says not whose authority it was.
+        if chain is None and self.federation is not None:
+            raise Untrusted("with federation the client's whole chain has to be known")
+        bundle = self._bundle_of(domain) if chain is not None else None
         if peer is None or peer.bundle is not bundle:
-            peer = self._verified_peer(certificate, chain, bundle, now)
+            if bundle is not None:
+                svid = x509_svid.parse_der(certificate, (chain or ())[1:])
+                x509_svid.validate(svid, bundles={bundle.trust_domain: bundle}, now=now)
+            peer = _Peer(svid, bundle, svid.marks())
             self._peers.put(certificate, peer)
         x509_svid.check_time(peer.svid, now=now)
-        self._facts.check(peer.marks, now=now, max_age=self._max_staleness)
-
-    def _verified_peer(
-        self,
-        certificate: bytes,
-        chain: tuple[bytes, ...] | None,
-        bundle: TrustBundle | None,
-        now: datetime,
-    ) -> _Peer:
-        svid = x509_svid.parse_der(certificate, (chain or ())[1:])
-        if bundle is not None:
-            x509_svid.validate(svid, bundles={bundle.trust_domain: bundle}, now=now)
-        return _Peer(svid, bundle, svid.marks())
+        self._check_facts(domain, peer.marks, now)
 
     def _verify(self, token: str, now: datetime) -> _Verified:
-        bundle = self._bundle()
         verified = self._verified.get(token)
+        domain = None
+        if verified is None and self.federation is not None:
+            domain = self._domain(task_token.unverified_trust_domain(token), now)
+        elif verified is not None and verified.foreign:
+            domain = self._domain(verified.token.client.trust_domain, now)
+        bundle = self._bundle_of(domain)
         # Another bundle may lack the authority: what it vouched for is asked again.
         if verified is not None and verified.bundle is bundle:
             return verified
-        fresh = task_token.verify(
-            token, bundle=bundle, issuer=self.issuer, audience=self.audience, now=now
-        )
-        verified = _Verified(fresh, bundle, fresh.marks())
+        if domain is None:
+            fresh = task_token.verify(
+                token, bundle=bundle, issuer=self.issuer, audience=self.audience, now=now
+            )
+        else:
+            fresh = task_token.verify_foreign(token, bundle=bundle, audience=self.audience, now=now)
+        verified = _Verified(fresh, bundle, fresh.marks(), domain is not None)
         self._verified.put(token, verified)
         return verified
+
+    def _domain(self, trust_domain: TrustDomain, now: datetime) -> FederatedDomain | None:
+        """The relationship with a trust domain; None for our own.
+
+        Raises:
+            Untrusted, Stale: as ``Federation.domain``.
+        """
+        if trust_domain == self._bundle().trust_domain:
+            return None
+        if self.federation is None:
+            raise Untrusted(f"no authorities known for the trust domain {trust_domain}")
+        return self.federation.domain(trust_domain, now)
+
+    def _bundle_of(self, domain: FederatedDomain | None) -> TrustBundle:
+        return self._bundle() if domain is None else domain.bundle
+
+    def _check_facts(
+        self, domain: FederatedDomain | None, marks: tuple[str, ...], now: datetime
+    ) -> None:
+        """The facts of the domain whose credential it is: names mean something there only."""
+        if domain is None:
+            self._facts.check(marks, now=now, max_age=self._max_staleness)
+        elif self.federation is not None:
+            self.federation.check_facts(domain, marks, now=now, max_age=self._max_staleness)
 
     def _proof(self, request: TokenRequest, now: datetime) -> dpop.DpopProof | None:
         if request.scheme == "bearer":
@@ -258,7 +300,22 @@ class TaskTokenVerifier:
             raise WrongHolder("token is bound to no key, and this server accepts none such")
         task_token.check_holder(token, presented)
         task_token.check_grant(token, resource=resource, action=action)
-        self._facts.check(verified.marks, now=now, max_age=self._max_staleness)
+        domain = self._domain(token.client.trust_domain, now) if verified.foreign else None
+        if domain is not None and self.federation is not None:
+            self.federation.check_grant(domain, token.client, audience=self.audience, action=action)
+        self._check_facts(domain, verified.marks, now)
+
+
+def _check_own_certificate(token: TaskToken, certificate: bytes | None) -> None:
+    """A token that another domain bound to a certificate is bound to its own agent's.
+
+    Raises:
+        WrongHolder: it names somebody else's, as one of ours.
+    """
+    if token.binding.kind is not BindingKind.CERTIFICATE or certificate is None:
+        return
+    if x509_svid.parse_der(certificate).spiffe_id != token.client:
+        raise WrongHolder("token is bound to a certificate of another agent than its own")
 
 
 class _Bounded(Generic[K, V]):

@@ -51,10 +51,13 @@ def peer_certificate(scope: Scope) -> bytes | None:
 
 
 def peer_chain(scope: Scope) -> tuple[bytes, ...] | None:
-    """The DER of what the client sent, leaf first; None where nobody tells."""
+    """The DER of what the client sent, leaf first; None where nobody tells more than the leaf."""
     tls = (scope.get("extensions") or {}).get("tls") or {}
     chain: tuple[bytes, ...] | None = tls.get(_CHAIN)
-    return chain
+    if chain is not None:
+        return chain
+    pem = tls.get("client_cert_chain") or ()
+    return tuple(map(ssl.PEM_cert_to_DER_cert, pem)) if len(pem) > 1 else None
 
 
 def _with_peer(app: App, chain: tuple[bytes, ...]) -> App:

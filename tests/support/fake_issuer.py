@@ -29,6 +29,7 @@ from support.authority import INSTANCE, MANIFEST, Authority
 from accredit_client.thumbprint import certificate_thumbprint
 from accredit_credentials import jwt_svid, revocation_feed, task_token
 from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.bundle_map import BundleMap
 from accredit_credentials.jwt_svid import AgentBlock, JwtSvid
 from accredit_credentials.keys import check_public_key
 from accredit_credentials.revocation import FactKind, RevocationFact, Target
@@ -78,6 +79,7 @@ class FakeIssuer:
     away: bool = False
     agent: SpiffeId | None = None
     bundle: TrustBundle | None = None
+    federation: BundleMap = field(default_factory=BundleMap)
     join_tokens: set[str] = field(default_factory=set)
     asked: list[Asked] = field(default_factory=list)
     issued: list[str] = field(default_factory=list)
@@ -185,6 +187,7 @@ class FakeIssuer:
             return self._answers[path]
         known = {
             "/v1/bundle": self._bundle,
+            "/v1/federation/bundles": self._map,
             "/v1/attestations/nonce": self._nonce,
             "/v1/attestations": self._attest,
             "/v1/svids/x509": self._renew,
@@ -199,11 +202,12 @@ class FakeIssuer:
         return known[path](asked, peer)
 
     def _bundle(self, asked: Asked, _peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
-        document = self.current_bundle.to_json().encode()
-        tag = f'"{sha256(document).hexdigest()[:32]}"'
-        if asked.headers.get("if-none-match") == tag:
-            return 304, b"", {"etag": tag}
-        return 200, document, {"etag": tag}
+        return _tagged(self.current_bundle.to_json(), asked)
+
+    def _map(self, asked: Asked, peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
+        if peer is None:
+            return _problem(401, "unauthenticated", "no SVID")
+        return _tagged(self.federation.to_json(), asked)
 
     def _nonce(self, _asked: Asked, _peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
         nonce = str(uuid4())
@@ -438,6 +442,14 @@ def _handler(fake: FakeIssuer) -> type[BaseHTTPRequestHandler]:
                     self.wfile.write(f"event: statement\ndata: {text}\n\n".encode())
 
     return Handler
+
+
+def _tagged(document: str, asked: Asked) -> tuple[int, bytes, dict[str, str]]:
+    body = document.encode()
+    tag = f'"{sha256(body).hexdigest()[:32]}"'
+    if asked.headers.get("if-none-match") == tag:
+        return 304, b"", {"etag": tag}
+    return 200, body, {"etag": tag}
 
 
 def _json(value: Any) -> tuple[int, bytes, dict[str, str]]:
