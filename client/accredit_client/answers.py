@@ -409,6 +409,50 @@ class FactRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityRecord:
+    """A key that signs for the trust domain.
+
+    Attributes:
+        revoked: whether a fact is against it.
+        activates_from: when it may be activated without being early.
+        planned: which of the moments have not come yet.
+    """
+
+    id: str
+    kind: str
+    state: str
+    revoked: bool
+    parent: str | None
+    prepared_at: datetime
+    activates_from: datetime | None
+    active_from: datetime | None
+    last_use: datetime | None
+    tainted_at: datetime | None
+    removal: datetime
+    expires_at: datetime
+    planned: tuple[str, ...]
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read one authority."""
+        return cls(
+            id=members.text("id"),
+            kind=members.text("kind"),
+            state=members.text("state"),
+            revoked=members.values.get("revoked") is True,
+            parent=members.optional_text("parent"),
+            prepared_at=members.moment("prepared_at"),
+            activates_from=members.optional_moment("activates_from"),
+            active_from=members.optional_moment("active_from"),
+            last_use=members.optional_moment("last_use"),
+            tainted_at=members.optional_moment("tainted_at"),
+            removal=members.moment("removal"),
+            expires_at=members.moment("expires_at"),
+            planned=members.texts("planned"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
     """One leaf of the log. ``proof`` is there where an explanation was asked for."""
 

@@ -381,6 +381,33 @@ def revocation_facts() -> Call[tuple[answers.FactRecord, ...]]:
     return _get("/v1/revocations/facts", _facts)
 
 
+def authorities() -> Call[tuple[answers.AuthorityRecord, ...]]:
+    """Every key that signs for the trust domain, the oldest first."""
+    return _get("/v1/authorities", _authorities)
+
+
+def prepare_authority(kind: str) -> Call[tuple[answers.AuthorityRecord, ...]]:
+    """Another authority: ``root``, ``x509`` or ``jwt``. Each step answers with what it changed."""
+    return _post(f"/v1/authorities/{quote(kind, safe='')}/prepare", _authorities, {})
+
+
+def activate_authority(
+    authority: str, *, early: bool = False
+) -> Call[tuple[answers.AuthorityRecord, ...]]:
+    """Let a prepared authority sign; ``early``: where verifiers may not know it yet, too."""
+    return _post(_of_authority(authority, "activate"), _authorities, {"early": early})
+
+
+def taint_authority(authority: str, *, reason: str) -> Call[tuple[answers.AuthorityRecord, ...]]:
+    """Have renewed at once what an authority signed."""
+    return _post(_of_authority(authority, "taint"), _authorities, {"reason": reason})
+
+
+def revoke_authority(authority: str, *, reason: str) -> Call[tuple[answers.AuthorityRecord, ...]]:
+    """Remove an authority that signs no more; what it signed is refused from now on."""
+    return _post(_of_authority(authority, "revoke"), _authorities, {"reason": reason})
+
+
 def log_entries(*, start: int, limit: int) -> Call[answers.LogPage]:
     """Entries of the log, from index ``after``."""
     return _get(_path("/v1/log/entries", start=start, limit=limit), answers.LogPage.of)
@@ -406,6 +433,14 @@ def _path(path: str, **query: object) -> str:
 
 def _facts(members: Members) -> tuple[answers.FactRecord, ...]:
     return members.each("facts", answers.FactRecord.of)
+
+
+def _authorities(members: Members) -> tuple[answers.AuthorityRecord, ...]:
+    return members.each("authorities", answers.AuthorityRecord.of)
+
+
+def _of_authority(authority: str, step: str) -> str:
+    return f"/v1/authorities/{quote(authority, safe='')}/{step}"
 
 
 def _ascii(body: bytes) -> str:

@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 from accredit_issuer.api import (
     admins,
     agents,
+    authorities,
     documentation,
     examples,
     history,
@@ -47,6 +48,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         agents.routes(issuer, callers, metrics),
         trust.routes(issuer),
         admins.routes(issuer, callers, metrics),
+        authorities.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
         operations.routes(issuer, metrics),
         documentation.routes(app),

@@ -3,6 +3,7 @@
 The only place that wires effects (database, keys, clock) to decisions.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,7 +17,10 @@ from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.key_store import KeyStore, read_passphrase
+from accredit_issuer.authority.planning import rules_of
+from accredit_issuer.authority.rollover import Rollover
 from accredit_issuer.clock import Clock
+from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.issuance.issuance import Issuance, Parts
 from accredit_issuer.registry.administration import Administration, Invitation
@@ -34,15 +38,28 @@ SELF = "issuer"
 
 
 class Issuer:
-    """Everything that one running issuer consists of."""
+    """Everything that one running issuer consists of.
 
-    def __init__(self, config: Config, clock: Clock, database: Database, keys: KeyStore) -> None:
+    ``clock`` tells the time; ``guarded_clock`` refuses to where it cannot be believed, and dates
+    whatever is signed.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        database: Database,
+        keys: KeyStore,
+        steady: Steady | None = None,
+    ) -> None:
         self.config = config
         self.clock = clock
         self.database = database
         self.log = Log(config.log_origin, keys.load_log_key(LOG_KEY))
         with database.read() as connection:
             self.log.load(connection)
+            newest = LogReader(connection).newest_moment(self.log.frontier.size)
+        self.guarded_clock = ClockGuard(clock, newest, steady)
         self.writer = Writer(database.writing, self.log)
         self.authorities = Authorities(config, keys)
         self.feed = Feed(config.trust_domain, self.authorities, clock, config.heartbeat)
@@ -51,14 +68,24 @@ class Issuer:
         self.authorities.heed(
             lambda key_id: self.revocation.facts.match((f"authority:{key_id}",)) is not None
         )
+        self.authorities.on_change(self.feed.bundle_changed)
         with database.read() as connection:
             self.revocation.load(connection, clock())
             self.authorities.load(connection)
+        self.rollover = Rollover(
+            authorities=self.authorities,
+            revocation=self.revocation,
+            writer=self.writer,
+            database=database,
+            rules=rules_of(config),
+            clock=clock,
+            guarded_clock=self.guarded_clock,
+        )
         self.administration = Administration(config, self.writer, self.registry, self.revocation)
         self.issuance = Issuance(
             Parts(
                 config=config,
-                clock=clock,
+                clock=self.guarded_clock,
                 database=database,
                 writer=self.writer,
                 authorities=self.authorities,
@@ -82,19 +109,41 @@ class Issuer:
         """
         stated = self.revocation.state(request, self.writer, self.clock())
         if request.target.kind is TargetKind.AUTHORITY:
-            self.keep_up()
+            # Whatever the clock says the fact stands, and by a wrong one nothing is signed.
+            with contextlib.suppress(ClockWrong):
+                self.keep_up()
         return stated
 
     def keep_up(self) -> None:
         """Do everything that is due: rotate authorities, publish CRLs, forget what expired.
 
         Raises:
-            Unavailable: it could not be recorded.
+            Unavailable: it could not be recorded, or the clock cannot be believed.
         """
-        now = self.clock()
+        now = self.guarded_clock()
         self.authorities.advance(self.writer, now, SELF)
         self.revocation.publish_crls(self.writer, now)
         self.revocation.forget_expired(self.writer, now)
+
+    def confirm_clock(self, by: str) -> None:
+        """Believe the clock as it is, and record that an operator said so.
+
+        Raises:
+            Unavailable: it could not be recorded.
+        """
+        now, behind = self.clock(), self.guarded_clock.confirm()
+        self.writer.run(
+            lambda t: t.record(
+                Record(
+                    kind=RecordKind.CLOCK_CONFIRMED,
+                    at=now,
+                    actor=by,
+                    subject=str(self.config.trust_domain.id),
+                    details={"behind_seconds": int(behind.total_seconds())},
+                )
+            ),
+            alone=True,
+        ).result()
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which ``keep_up`` can have something to do."""
@@ -159,20 +208,35 @@ def initialise(config: Config, clock: Clock) -> Invitation:
         issuer.close()
 
 
-def open_issuer(config: Config, clock: Clock) -> Issuer:
+def open_issuer(
+    config: Config,
+    clock: Clock,
+    steady: Steady | None = None,
+    *,
+    confirmed_by: str | None = None,
+) -> Issuer:
     """Open the issuer that ``initialise`` made, its schema and authorities brought up to date.
+
+    ``confirmed_by`` is who says that the clock is right, whatever the log says.
 
     Raises:
         InvalidSettings: there is none.
         KeyMissing, LogDamaged: what is there cannot be used.
+        ClockWrong: the clock is behind the newest record.
     """
     if not config.database.exists():
         raise InvalidSettings(f"there is no issuer in {config.data}: run 'accredit-issuer init'")
     database = Database(config.database)
     database.migrate()
     _check_trust_domain(config, database)
-    issuer = Issuer(config, clock, database, _key_store(config))
-    issuer.keep_up()
+    issuer = Issuer(config, clock, database, _key_store(config), steady)
+    try:
+        if confirmed_by is not None:
+            issuer.confirm_clock(confirmed_by)
+        issuer.keep_up()
+    except BaseException:
+        issuer.close()
+        raise
     return issuer
 
 

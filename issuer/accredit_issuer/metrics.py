@@ -88,7 +88,9 @@ class Metrics:
             ):
                 ages.add_metric([row.authority], (now - row.this_update).total_seconds())
         yield ages
+        clock_is_wrong = issuer.guarded_clock.why_wrong(now) is not None
         for name, text, value in (
+            ("accredit_clock_wrong", "1 where the clock is not believed", int(clock_is_wrong)),
             ("accredit_feed_sequence", "Newest revocation fact", issuer.feed.through),
             ("accredit_feed_facts", "Facts in the feed", len(issuer.feed.facts)),
             ("accredit_feed_listeners", "Streams of the feed", issuer.feed.listeners),

@@ -54,6 +54,7 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             ),
             ("POST", "/v1/revocations"): _ask(who, "POST", "/v1/revocations", revoke),
             ("GET", "/v1/revocations/facts"): _ask(who, "GET", "/v1/revocations/facts"),
+            **_authority_answers(who),
             ("GET", "/v1/log/entries"): _ask(who, "GET", "/v1/log/entries"),
             ("GET", "/v1/log/explain/{identifier}"): _ask(
                 who, "GET", f"/v1/log/explain/{token['jti']}"
@@ -63,6 +64,24 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
         }
     for call, answer in answers.items():
         assert _shape(answer) == _shape(ANSWERS[call]), call
+
+
+def _authority_answers(who: Issuer) -> dict[tuple[str, str], Any]:
+    prepared = _ask(who, "POST", "/v1/authorities/jwt/prepare", {})
+    path = f"/v1/authorities/{prepared['authorities'][0]['id']}"
+    activated = _ask(who, "POST", f"{path}/activate", {"early": True})
+    old = next(a for a in activated["authorities"] if a["state"] == "retired")
+    path = f"/v1/authorities/{old['id']}"
+    tainted = _ask(who, "POST", f"{path}/taint", {"reason": "x"})
+    revoked = _ask(who, "POST", f"{path}/revoke", {"reason": "x"})
+    calls = "/v1/authorities/{authority}"
+    return {
+        ("GET", "/v1/authorities"): _ask(who, "GET", "/v1/authorities"),
+        ("POST", "/v1/authorities/{kind}/prepare"): prepared,
+        ("POST", f"{calls}/activate"): activated,
+        ("POST", f"{calls}/taint"): tainted,
+        ("POST", f"{calls}/revoke"): revoked,
+    }
 
 
 def _ask(client: Issuer, method: str, path: str, body: dict[str, Any] | None = None) -> Any:

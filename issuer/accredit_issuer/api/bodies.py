@@ -118,6 +118,29 @@ class JoinTokenBody(Body):
     ttl_seconds: Annotated[int | None, Field(ge=1, le=3600, examples=[600])] = None
 
 
+Reason = Annotated[str, Field(min_length=1, max_length=MAX_REASON_LENGTH)]
+
+
+class ActivationBody(Body):
+    """An authority that is to sign from now on."""
+
+    early: Annotated[
+        bool, Field(description="also where verifiers may not know it yet", examples=[False])
+    ] = False
+
+
+class TaintBody(Body):
+    """Why whoever holds something of an authority should renew."""
+
+    reason: Annotated[Reason, Field(examples=["key seen in a backup, INC-4712"])]
+
+
+class RemovalBody(Body):
+    """Why nothing that an authority signed is to be accepted any more."""
+
+    reason: Annotated[Reason, Field(examples=["everybody has renewed, INC-4712"])]
+
+
 class RevocationBody(Body):
     """A fact to state."""
 

@@ -69,6 +69,22 @@ _SIGNER = {
     "created_at": _MOMENT,
     "state": "active",
 }
+_AUTHORITY = {
+    "id": "7d9c0b6e2a41f3589c07be1d46a8f25301ce97ab",
+    "kind": "jwt",
+    "state": "prepared",
+    "revoked": False,
+    "parent": None,
+    "prepared_at": _MOMENT,
+    "activates_from": "2026-11-21T09:45:00Z",
+    "active_from": "2026-11-21T21:30:00Z",
+    "last_use": "2026-11-22T03:45:00Z",
+    "tainted_at": None,
+    "removal": "2026-11-22T03:50:00Z",
+    "expires_at": "2026-11-22T09:30:00Z",
+    "planned": ["active_from", "last_use", "removal"],
+}
+_AUTHORITIES = {"authorities": [_AUTHORITY]}
 _ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
 
 ANSWERS: Mapping[Call, Any] = {
@@ -142,6 +158,11 @@ ANSWERS: Mapping[Call, Any] = {
     },
     ("POST", "/v1/revocations"): {"facts": [_FACT]},
     ("GET", "/v1/revocations/facts"): {"facts": [_FACT]},
+    ("GET", "/v1/authorities"): _AUTHORITIES,
+    ("POST", "/v1/authorities/{kind}/prepare"): _AUTHORITIES,
+    ("POST", "/v1/authorities/{authority}/activate"): _AUTHORITIES,
+    ("POST", "/v1/authorities/{authority}/taint"): _AUTHORITIES,
+    ("POST", "/v1/authorities/{authority}/revoke"): _AUTHORITIES,
     ("GET", "/v1/log/entries"): {"size": 50, "entries": [_ENTRY]},
     ("GET", "/v1/log/explain/{identifier}"): {
         "id": "780702f9-0880-48c5-a9b3-e549b924489a",

@@ -21,6 +21,7 @@ def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
     @router.get("/health/ready", summary="It can decide, sign and record")
     def ready() -> Response:
         try:
+            issuer.guarded_clock()
             for kind in AuthorityKind:
                 issuer.authorities.now_in_force.active(kind)
             issuer.writer.run(lambda _: None).result(timeout=2)

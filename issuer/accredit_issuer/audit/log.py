@@ -10,6 +10,7 @@ Of the tree's inner hashes only the roots of full tiles (256 leaves and up) are 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, bindparam, func, insert, select
@@ -27,10 +28,12 @@ from accredit_credentials.merkle import (
     root_of_hashes,
 )
 from accredit_credentials.tiles import TILE_WIDTH
+from accredit_issuer.audit.records import RecordKind, read_leaf
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.store.models import log_leaves, log_tile_roots, singletons
 
 TILE_HEIGHT = 8
+LOOKED_AT = 256  # records, for the newest moment
 _CHECKPOINT = "log.checkpoint"
 
 _INSERT_LEAF = insert(log_leaves)
@@ -200,6 +203,23 @@ class LogReader:
         """At most ``limit`` entries from ``start`` on."""
         rows = self._connection.execute(_ENTRIES, {"first": start, "end": start + limit})
         return [Entry(index, leaf) for index, leaf in rows]
+
+    def newest_moment(self, size: int) -> datetime | None:
+        """The newest moment among the last records, or since somebody confirmed the clock.
+
+        Of several: records of one moment come in any order, and what revokes is recorded by a
+        clock that is wrong too. None where there are no records.
+        """
+        newest: datetime | None = None
+        for entry in reversed(self.entries(max(0, size - LOOKED_AT), LOOKED_AT)):
+            try:
+                kind, at = read_leaf(entry.leaf)
+            except (ValueError, KeyError, TypeError):
+                continue  # damaged: ``check`` says so
+            newest = at if newest is None else max(newest, at)
+            if kind is RecordKind.CLOCK_CONFIRMED:
+                break
+        return newest
 
     def tile(self, level: int, index: int, width: int = TILE_WIDTH) -> bytes | None:
         """One hash tile (C2SP tlog-tiles), or None where it is not there yet."""

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.authority.key_store import KeyStore, read_passphrase
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
+from accredit_issuer.clock_guard import judge
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.issuer import LOG_KEY
 from accredit_issuer.settings import Config, load
@@ -68,6 +69,7 @@ def examine(config_file: Path, now: datetime) -> list[Finding]:
         _permissions,
         _keys,
         _log,
+        _clock,
         _crls,
         _unfinished,
     )
@@ -139,6 +141,16 @@ def _log(config: Config, database: Database, _now: datetime) -> Iterator[Finding
         log.load(connection)
         LogReader(connection).check(log.frontier)
     yield Finding("log", True, f"{log.frontier.size} records under a valid checkpoint")
+
+
+def _clock(config: Config, database: Database, now: datetime) -> Iterator[Finding]:
+    keys = KeyStore(config.keys, read_passphrase(config.passphrase_file))
+    log = Log(config.log_origin, keys.load_log_key(LOG_KEY))
+    with database.read() as connection:
+        log.load(connection)
+        newest = LogReader(connection).newest_moment(log.frontier.size)
+    why = judge(now, newest, expected=None)
+    yield Finding("clock", why is None, why or "not behind the newest record")
 
 
 def _crls(_config: Config, database: Database, now: datetime) -> Iterator[Finding]:
