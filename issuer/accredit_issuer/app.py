@@ -9,6 +9,7 @@ from accredit_issuer.api import (
     authorities,
     documentation,
     examples,
+    federation,
     history,
     operations,
     problems,
@@ -50,6 +51,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         admins.routes(issuer, callers, metrics),
         authorities.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
+        federation.routes(issuer, callers),
         operations.routes(issuer, metrics),
         documentation.routes(app),
     ):

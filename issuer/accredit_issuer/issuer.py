@@ -22,6 +22,8 @@ from accredit_issuer.authority.rollover import Rollover
 from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.federation.polling import Polling
+from accredit_issuer.federation.relationships import Relationships
 from accredit_issuer.issuance.issuance import Issuance, Parts
 from accredit_issuer.registry.administration import Administration, Invitation
 from accredit_issuer.registry.registry import Registry
@@ -82,6 +84,13 @@ class Issuer:
             guarded_clock=self.guarded_clock,
         )
         self.administration = Administration(config, self.writer, self.registry, self.revocation)
+        self.relationships = Relationships(config.trust_domain, database, self.writer)
+        self.polling = Polling(
+            self.relationships,
+            own_bundle=lambda: self.bundle,
+            clock=clock,
+            ca_file=config.federation_ca_file,
+        )
         self.issuance = Issuance(
             Parts(
                 config=config,
@@ -151,6 +160,7 @@ class Issuer:
 
     def close(self) -> None:
         """Finish what is waiting and close everything."""
+        self.polling.close()
         self.feed.close()
         self.writer.close()
         self.database.close()

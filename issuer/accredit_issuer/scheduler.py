@@ -1,8 +1,9 @@
-"""What happens without anybody asking: rotation, CRLs, forgetting.
+"""What happens without anybody asking: rotation, CRLs, forgetting, bundles of others.
 
 APScheduler runs ``Issuer.keep_up`` at the next moment at which something can be due, and at least
 every five minutes: sleeping machines and moved clocks are caught up with. A run that fails is
-tried again soon; nothing is lost by it, since what is due stays due.
+tried again soon; nothing is lost by it, since what is due stays due. Other trust domains are asked
+for their bundles on a worker of their own: however slow they are, nothing of ours waits for them.
 """
 
 from datetime import datetime, timedelta
@@ -30,7 +31,7 @@ class Scheduler:
         self._issuer = issuer
         self._scheduler = BackgroundScheduler(
             jobstores={"default": MemoryJobStore()},
-            executors={"default": ThreadPoolExecutor(1)},
+            executors={"default": ThreadPoolExecutor(1), "federation": ThreadPoolExecutor(1)},
             timezone="UTC",
         )
 
@@ -38,9 +39,11 @@ class Scheduler:
         """Begin."""
         self._scheduler.start()
         self._arm(self._next())
+        self._arm_polling(self._issuer.clock())
 
     def close(self) -> None:
         """Finish what runs, and stop."""
+        self._issuer.polling.close()
         self._scheduler.shutdown(wait=True)
 
     def _next(self) -> datetime:
@@ -61,6 +64,18 @@ class Scheduler:
             max_instances=2,
         )
 
+    def _arm_polling(self, moment: datetime) -> None:
+        wait = max(moment - self._issuer.clock(), SOONEST)
+        self._scheduler.add_job(
+            self._poll,
+            DateTrigger(run_date=system_clock() + wait, timezone="UTC"),
+            id="polling",
+            executor="federation",
+            replace_existing=True,
+            misfire_grace_time=None,
+            max_instances=2,  # as above
+        )
+
     def _run(self) -> None:
         try:
             self._issuer.keep_up()
@@ -68,3 +83,11 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 (whatever it was, it must be tried again)
             _log.error("could not keep up", reason=str(error), error=type(error).__name__)
             self._arm(self._issuer.clock() + AFTER_FAILURE)
+
+    def _poll(self) -> None:
+        try:
+            self._issuer.polling.poll_due()
+            self._arm_polling(self._issuer.polling.next_due(self._issuer.clock()))
+        except Exception as error:  # noqa: BLE001 (as above)
+            _log.error("could not poll", reason=str(error), error=type(error).__name__)
+            self._arm_polling(self._issuer.clock() + AFTER_FAILURE)

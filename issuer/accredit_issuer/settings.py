@@ -88,6 +88,14 @@ class BundleSettings(_Section):
     times this after it was published."""
 
 
+class FederationSettings(_Section):
+    """How other trust domains are asked for their bundles."""
+
+    ca_file: Path | None = None
+    """Certificates (PEM) that endpoints of the profile https_web are verified with, in place of the
+    system's."""
+
+
 class Settings(_Section):
     """The whole of ``issuer.toml``."""
 
@@ -100,6 +108,7 @@ class Settings(_Section):
     lifetimes: LifetimeSettings = LifetimeSettings()
     revocation: RevocationSettings = RevocationSettings()
     bundle: BundleSettings = BundleSettings()
+    federation: FederationSettings = FederationSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +159,7 @@ class Config:
     crl_lifetime: timedelta
     crl_url: str | None
     refresh_hint: int
+    federation_ca_file: Path | None = None
 
     @property
     def database(self) -> Path:
@@ -198,6 +208,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
     except CredentialError as error:
         raise InvalidSettings(f"trust_domain: {error}") from error
     passphrase_file = settings.keys.passphrase_file
+    ca_file = settings.federation.ca_file
     return Config(
         trust_domain=trust_domain,
         data=(folder / settings.data).resolve(),
@@ -215,6 +226,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
             else None
         ),
         refresh_hint=settings.bundle.refresh_hint,
+        federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
     )
 
 

@@ -27,7 +27,9 @@ def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
             issuer.writer.run(lambda _: None).result(timeout=2)
         except (IssuerError, TimeoutError) as error:
             return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
-        return JSONResponse({"ready": True})
+        # Not a reason to be unready: what is known of others goes on being used.
+        overdue = issuer.polling.overdue(issuer.clock())
+        return JSONResponse({"ready": True, "federation_overdue": overdue})
 
     @router.get("/metrics", summary="Prometheus metrics")
     def prometheus() -> Response:

@@ -33,6 +33,10 @@ class RecordKind(StrEnum):
     CREDENTIAL_ISSUED = "credential.issued"
     REQUEST_REFUSED = "request.refused"
     FACT_STATED = "fact.stated"
+    FEDERATION_ADDED = "federation.added"
+    FEDERATION_CHANGED = "federation.changed"
+    FEDERATION_REMOVED = "federation.removed"
+    FEDERATION_BUNDLE_CHANGED = "federation.bundle_changed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
