@@ -215,6 +215,10 @@ class BaseIdentity:
         """What is known of other trust domains; None where nobody asked for it."""
         return self._keeper.federation
 
+    def now(self) -> datetime:
+        """The time, by this identity's clock."""
+        return self._keeper.clock()
+
     def on_renewal(self, callback: OnRenewal) -> None:
         """Call ``callback`` with each new identity, from the thread or task that renews."""
         self._listeners.append(callback)
@@ -237,7 +241,7 @@ class BaseIdentity:
         Raises:
             InvalidPeer: nobody is named.
         """
-        check = peer_check(peer, also=self._check_client)
+        check = peer_check(peer, also=self.check_client)
 
         def make(view: View) -> SpiffeContext:
             if view.identity is None:
@@ -285,8 +289,26 @@ class BaseIdentity:
 
         return Latest(make, self._view)
 
-    def _check_client(self, svid: X509Svid) -> None:
-        """Whether a client may be talked to: one of another domain needs an allowance as well."""
+    def bundle_of(self, trust_domain: TrustDomain) -> TrustBundle:
+        """The bundle of our own trust domain, or of a federated one.
+
+        Raises:
+            Untrusted, Stale: nothing is known of the trust domain, or not any more.
+        """
+        bundle = self._keeper.trusted()
+        if trust_domain == bundle.trust_domain:
+            return bundle
+        if self.federation is None:
+            raise Untrusted(f"no authorities known for the trust domain {trust_domain}")
+        return self.federation.bundle(trust_domain)
+
+    def check_client(self, svid: X509Svid) -> None:
+        """Decide whether a client that was verified may be talked to.
+
+        Raises:
+            Revoked, Stale: its own domain has taken it back, or nobody knows.
+            Untrusted: it is of another trust domain, and nothing is allowed to it.
+        """
         self._check_facts(svid)
         ours = svid.spiffe_id.trust_domain == self._keeper.trusted().trust_domain
         if not ours and self.federation is not None:

@@ -108,7 +108,7 @@ class Guard:
             request = self._read(scope)
             return self._verifier.verify_request(request, resource=resource, action=action)
         except (CredentialError, ProofRefused, ReplayMemoryFull) as error:
-            raise RequestRefused(_problem_of(error, f"{resource}:{action}")) from error
+            raise RequestRefused(problem_of(error, f"{resource}:{action}")) from error
 
     async def admit(self, scope: Scope, *, resource: str, action: str) -> TaskToken:
         """Decide as ``decide``, and once more where a newer bundle may say otherwise.
@@ -187,7 +187,8 @@ def _headers(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
     return headers
 
 
-def _problem_of(error: Exception, asked: str) -> Problem:
+def problem_of(error: Exception, asked: str) -> Problem:
+    """The answer to a request that was refused; ``asked`` is the scope it would have needed."""
     detail = str(error)
     match error:
         case Stale() | ReplayMemoryFull():

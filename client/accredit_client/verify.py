@@ -13,15 +13,15 @@ Nothing here does I/O. What it knows of trust and revocation is handed in, and w
 old, the answer is no.
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from accredit_client.effects import Clock, utc_now
 from accredit_client.errors import ProofRefused
 from accredit_client.federation import Federation
+from accredit_client.peers import Bounded, Peers
 from accredit_client.replay import ReplayMemory
 from accredit_client.revocations import MAX_STALENESS
 from accredit_client.thumbprint import certificate_thumbprint
@@ -31,10 +31,6 @@ from accredit_credentials.bundle_map import FederatedDomain
 from accredit_credentials.errors import CredentialError, InvalidToken, Untrusted, WrongHolder
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.task_token import BindingKind, Presented, TaskToken
-from accredit_credentials.x509_svid import X509Svid
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 DEFAULT_CACHE_SIZE = 4096  # tokens; about 3 KB each
 
@@ -90,15 +86,6 @@ class _Verified:
     foreign: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Peer:
-    """A client's SVID, and the bundle that it was verified with, where its chain is known."""
-
-    svid: X509Svid
-    bundle: TrustBundle | None
-    marks: tuple[str, ...]
-
-
 class TaskTokenVerifier:
     """Decides about task tokens for one audience. Safe to share between threads.
 
@@ -144,8 +131,8 @@ class TaskTokenVerifier:
         self._clock = clock
         self.federation = federation
         self._replays = replays if replays is not None else ReplayMemory()
-        self._verified: _Bounded[str, _Verified] = _Bounded(cache_size)
-        self._peers: _Bounded[bytes, _Peer] = _Bounded(cache_size)
+        self._verified: Bounded[str, _Verified] = Bounded(cache_size)
+        self._peers = Peers(cache_size)
 
     def verify(self, token: str, presented: Presented, *, resource: str, action: str) -> TaskToken:
         """Decide whether the sender of ``token`` may do ``action`` on ``resource`` now.
@@ -206,21 +193,16 @@ class TaskTokenVerifier:
         if certificate is None:
             return
         now = self._clock()
-        peer = self._peers.get(certificate)
-        svid = peer.svid if peer is not None else None
-        svid = svid or x509_svid.parse_der(certificate, (chain or ())[1:])
-        domain = self._domain(svid.spiffe_id.trust_domain, now)
         # Without the chain the handshake's word stands, but it says not whose authority it was.
         if chain is None and self.federation is not None:
             raise Untrusted("with federation the client's whole chain has to be known")
-        bundle = self._bundle_of(domain) if chain is not None else None
-        if peer is None or peer.bundle is not bundle:
-            if bundle is not None:
-                svid = x509_svid.parse_der(certificate, (chain or ())[1:])
-                x509_svid.validate(svid, bundles={bundle.trust_domain: bundle}, now=now)
-            peer = _Peer(svid, bundle, svid.marks())
-            self._peers.put(certificate, peer)
-        x509_svid.check_time(peer.svid, now=now)
+        peer = self._peers.look(
+            certificate,
+            chain,
+            bundle_of=lambda trust_domain: self._bundle_of(self._domain(trust_domain, now)),
+            now=now,
+        )
+        domain = self._domain(peer.svid.spiffe_id.trust_domain, now)
         self._check_facts(domain, peer.marks, now)
 
     def _verify(self, token: str, now: datetime) -> _Verified:
@@ -316,24 +298,3 @@ def _check_own_certificate(token: TaskToken, certificate: bytes | None) -> None:
         return
     if x509_svid.parse_der(certificate).spiffe_id != token.client:
         raise WrongHolder("token is bound to a certificate of another agent than its own")
-
-
-class _Bounded(Generic[K, V]):
-    """A dictionary that forgets its oldest entry when it is full. Reading takes no lock."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: dict[K, V] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: K) -> V | None:
-        return self._values.get(key)
-
-    def put(self, key: K, value: V) -> None:
-        if self._size <= 0:
-            return
-        with self._lock:
-            self._values.pop(key, None)
-            while len(self._values) >= self._size:
-                del self._values[next(iter(self._values))]
-            self._values[key] = value

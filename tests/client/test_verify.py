@@ -125,7 +125,7 @@ def test_the_memory_of_tokens_is_bounded(world: World) -> None:
     verifier = world.verifier(cache_size=2)
     for _ in range(5):
         verifier.verify(world.token(), world.presented, **GRANT)
-    assert len(verifier._verified._values) == 2
+    assert len(verifier._verified) == 2
 
 
 def test_no_revocation_has_to_be_said(world: World) -> None:

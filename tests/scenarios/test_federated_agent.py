@@ -136,10 +136,9 @@ def meeting(tmp_path: Path) -> Iterator[Meeting]:
         server = ours.identity.start()
         assert server.feed is not None
         server.feed.wait_fresh(20)
-        both = (members_of("example.org"), members_of("b.example"))
         url = stack.enter_context(
             resource_server(
-                application(server), server, peer=lambda one: any(each(one) for each in both)
+                application(server), server, peer=members_of("example.org", "b.example")
             )
         )
         transport = theirs.identity.transport(peer=SERVER)
@@ -187,10 +186,16 @@ def test_a_relationship_that_is_removed_is_over(meeting: Meeting) -> None:
 
 
 def test_an_allowance_that_is_taken_away_is_gone(meeting: Meeting) -> None:
-    """The relationship may stand, and the agent may do nothing."""
+    """The relationship may stand, and the agent may do less, or nothing."""
     assert meeting.ask() == 200
-    meeting.publish(theirs=replace(relationship(meeting.theirs), allowances=()))
-    assert meeting.ask() == 403
+    standing = relationship(meeting.theirs)
+    (allowance,) = standing.allowances
+    less = replace(allowance, actions=("comment",))
+    meeting.publish(theirs=replace(standing, allowances=(less,)))
+    assert (meeting.ask(), meeting.ask("POST")) == (403, 200)
+    meeting.ours.identity._keeper._unknown_key_at = None
+    meeting.publish(theirs=replace(standing, allowances=()))
+    assert meeting.ask() == 401
 
 
 def test_our_facts_are_not_about_their_agents(meeting: Meeting) -> None:

@@ -5,32 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
-from support.issuer import (
-    AGENT_TOML,
-    Admin,
-    RunningIssuer,
-    join_token_file,
-    log_in,
-    register,
-    running_issuer,
-    write_agent,
-)
+from support.agents import AUDIENCE, PATIENCE, start_agent, ticket_server
+from support.issuer import Admin, RunningIssuer, log_in, running_issuer
 from support.resource_server import resource_server
 
-from accredit_attestors.manifest import generate_signer_key
 from accredit_client import calls
-from accredit_client.asgi import Rule, TaskTokenMiddleware
 from accredit_client.errors import ClientError
-from accredit_client.guard import Guard
 from accredit_client.http import TaskTokenAuth
 from accredit_client.identity import AgentIdentity
 from accredit_client.tls import members_of
-from accredit_client.trust import Trust
-from accredit_client.verify import TaskTokenVerifier
 from accredit_credentials import task_token
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import Refused, Untrusted
@@ -41,11 +27,9 @@ from accredit_credentials.x509_svid import X509Identity, parse_pem, validate
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.clock import system_clock
 
-AUDIENCE = "https://tickets.example.org"
 PEER = members_of("example.org")
 CALLERS = 2
 MORE = 10  # calls of each caller that show that all is well
-PATIENCE = 60.0  # seconds; nothing takes as long unless something is broken
 
 
 @dataclass
@@ -151,31 +135,6 @@ class Scene:
         self.admin = Admin(self.running.connect(identity), identity)
 
 
-def start(
-    running: RunningIssuer, admin: Admin, folder: Path, name: str, signer: str
-) -> AgentIdentity:
-    """An agent that attests for itself, as in production; its jitter alone is taken away."""
-    toml = AGENT_TOML.replace('"support/summarizer"', f'"support/{name}"', 1)
-    agent = write_agent(folder / name, key=generate_signer_key(), now=system_clock(), toml=toml)
-    register(running, admin, agent, signer=signer)
-    return AgentIdentity(
-        issuer_url=running.url,
-        trust=Trust.from_bundle(running.bundle),
-        manifest_file=agent.manifest_file,
-        code_root=agent.root,
-        join_token_file=join_token_file(admin, agent),
-        revocations=True,
-        draw=lambda: 0.0,
-    ).start()
-
-
-async def tickets(_scope: Any, _receive: Any, send: Any) -> None:
-    """Say that there are none."""
-    headers = [(b"content-length", b"0")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
-
-
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     """Everything real, everything running."""
@@ -184,24 +143,11 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         admin = log_in(running, running.first_token)
         identities = []
         for name in ("tickets", "summarizer"):
-            identity = start(running, admin, tmp_path, name, f"ci-{name}")
+            identity = start_agent(running, admin, tmp_path, name)
             stack.callback(identity.close)
-            assert identity.feed is not None
-            identity.feed.wait_fresh(PATIENCE)
             identities.append(identity)
         server, agent = identities
-        assert server.facts is not None
-        verifier = TaskTokenVerifier(
-            audience=AUDIENCE,
-            issuer=running.issuer.config.url,
-            bundle=lambda: server.bundle,
-            facts=server.facts,
-        )
-        app = TaskTokenMiddleware(
-            tickets,
-            Guard(verifier, public_url=AUDIENCE, refetch=server.refetch_bundle),
-            rules=[Rule("GET", "/tickets", resource="tickets", action="read")],
-        )
+        app = ticket_server(running, server)
         url = stack.enter_context(resource_server(app, server, peer=PEER))
         yield Scene(running, admin, server, agent, Traffic(url, agent))
 
