@@ -214,16 +214,19 @@ def front_context(
 
 
 def sent_chain(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, ...]:
-    """The certificates that the peer sent, in DER, leaf first; empty where it sent none.
+    """The certificates that the peer sent, in DER, leaf first; empty where it has none.
+
+    Of a resumed session the leaf alone is known.
 
     Python makes this public with 3.13; below it has been there, unlisted, since 3.10.
     """
-    if connection.getpeercert(binary_form=True) is None:
+    leaf = connection.getpeercert(binary_form=True)
+    if leaf is None:
         return ()
     owner: Any = connection
     if not hasattr(owner, "get_unverified_chain"):
         owner = owner._sslobj  # noqa: SLF001
-    chain = owner.get_unverified_chain() or ()
+    chain = owner.get_unverified_chain() or (leaf,)
     return tuple(
         each if isinstance(each, bytes) else each.public_bytes(_ssl.ENCODING_DER) for each in chain
     )

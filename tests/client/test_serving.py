@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -43,7 +44,7 @@ async def hello(_scope: Any, _receive: Any, send: Any) -> None:
 
 def agent_of(authority: Authority) -> X509Identity:
     """An agent, valid by the test's time and by the real one."""
-    return authority.issue(not_before=begin_at())
+    return authority.issue(not_before=begin_at() - timedelta(minutes=5))
 
 
 def client_of(authority: Authority, identity: X509Identity | None) -> httpx2.Client:
