@@ -19,9 +19,10 @@ from accredit_client.errors import InvalidAnswer, IssuerRefused
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.bundle_map import MAX_MAP_BYTES, BundleMap
 from accredit_credentials.errors import InvalidBundle, InvalidFederation
+from accredit_credentials.federation import Allowance
 from accredit_credentials.keys import PrivateKey
 from accredit_credentials.revocation_feed import Statement, verify
-from accredit_credentials.spiffe_id import AgentId, TrustDomain
+from accredit_credentials.spiffe_id import AgentId, SpiffeId, TrustDomain
 from accredit_credentials.strict_json import NotStrictJson, parse_object
 
 A = TypeVar("A")
@@ -49,7 +50,7 @@ class Call(Generic[A]):
     """One call.
 
     Attributes:
-        method: GET or POST.
+        method: GET, POST, PUT or DELETE.
         path: with its query, from the issuer's root.
         read: makes the typed answer out of the body of a good reply.
         body: the JSON object to send.
@@ -406,6 +407,61 @@ def taint_authority(authority: str, *, reason: str) -> Call[tuple[answers.Author
 def revoke_authority(authority: str, *, reason: str) -> Call[tuple[answers.AuthorityRecord, ...]]:
     """Remove an authority that signs no more; what it signed is refused from now on."""
     return _post(_of_authority(authority, "revoke"), _authorities, {"reason": reason})
+
+
+def federation() -> Call[tuple[answers.RelationshipRecord, ...]]:
+    """Every relationship with another trust domain."""
+    read = answers.RelationshipRecord.of
+    return _get("/v1/federation", lambda members: members.each("relationships", read))
+
+
+def federate(
+    *,
+    trust_domain: TrustDomain,
+    profile: str,
+    endpoint_url: str,
+    endpoint_spiffe_id: SpiffeId | None = None,
+    bundle: TrustBundle | None = None,
+    feed_url: str | None = None,
+    allowances: Sequence[Allowance] = (),
+) -> Call[answers.RelationshipRecord]:
+    """Begin a relationship; ``bundle`` is the first one, for a self-serving https_spiffe."""
+    body: dict[str, Any] = {
+        "trust_domain": str(trust_domain),
+        "profile": profile,
+        "endpoint_url": endpoint_url,
+        "allows": [each.to_object() for each in allowances],
+    }
+    if endpoint_spiffe_id is not None:
+        body["endpoint_spiffe_id"] = str(endpoint_spiffe_id)
+    if bundle is not None:
+        body["bundle"] = json.loads(bundle.to_json())
+    if feed_url is not None:
+        body["feed_url"] = feed_url
+    return _post("/v1/federation", answers.RelationshipRecord.of, body)
+
+
+def allow_federated(
+    trust_domain: TrustDomain, allowances: Sequence[Allowance]
+) -> Call[answers.RelationshipRecord]:
+    """Say anew what agents of another trust domain may ask."""
+    return Call(
+        method="PUT",
+        path=f"/v1/federation/{trust_domain}/allows",
+        read=lambda body: answers.RelationshipRecord.of(Members.parse(body)),
+        body={"allows": [each.to_object() for each in allowances]},
+    )
+
+
+def refresh_federated(trust_domain: TrustDomain) -> Call[answers.RelationshipRecord]:
+    """Have the bundle of another trust domain fetched now."""
+    path = f"/v1/federation/{trust_domain}/refresh"
+    return _post(path, answers.RelationshipRecord.of, {})
+
+
+def end_federation(trust_domain: TrustDomain) -> Call[None]:
+    """End a relationship."""
+    return Call(method="DELETE", path=f"/v1/federation/{trust_domain}", read=lambda _: None)
 
 
 def log_entries(*, start: int, limit: int) -> Call[answers.LogPage]:

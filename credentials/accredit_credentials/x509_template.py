@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from accredit_credentials.errors import InvalidCertificate
-from accredit_credentials.keys import PublicKey
+from accredit_credentials.keys import PublicKey, public_key_der
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.x509_svid import X509Svid
 
@@ -34,6 +34,7 @@ class LeafTemplate:
             an agent.
         dns_names: further names of a server; only the issuer's own SVID has them.
         crl_url: where the CRL that covers it is found, if anywhere (RFC 5280 §4.2.1.13).
+        spki: the public key as DER SubjectPublicKeyInfo.
     """
 
     spiffe_id: SpiffeId
@@ -45,6 +46,10 @@ class LeafTemplate:
     manifest: str | None = None
     dns_names: tuple[str, ...] = ()
     crl_url: str | None = None
+    spki: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spki", public_key_der(self.public_key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

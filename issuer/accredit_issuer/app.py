@@ -7,6 +7,7 @@ from accredit_issuer.api import (
     admins,
     agents,
     authorities,
+    discovery,
     documentation,
     examples,
     federation,
@@ -16,10 +17,9 @@ from accredit_issuer.api import (
     trust,
 )
 from accredit_issuer.api.callers import Callers
+from accredit_issuer.api.hot import MAX_BODY
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
-
-MAX_BODY = 64 * 1024
 
 
 class _App(FastAPI):
@@ -48,6 +48,7 @@ def make_app(issuer: Issuer) -> FastAPI:
     for router in (
         agents.routes(issuer, callers, metrics),
         trust.routes(issuer),
+        discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),
         authorities.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
@@ -57,4 +58,20 @@ def make_app(issuer: Issuer) -> FastAPI:
     ):
         app.router.routes.extend(router.routes)
     examples.install(app)
+    return app
+
+
+def make_public_app(issuer: Issuer) -> FastAPI:
+    """The documents that anybody may read under a certificate of a Web CA, and nothing else."""
+    app = _App(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        max_body_size=MAX_BODY,
+        telemetry={"auto_configure": False},
+    )
+    problems.install(app)
+    for router in (trust.bundle_routes(issuer), discovery.routes(issuer)):
+        app.router.routes.extend(router.routes)
     return app

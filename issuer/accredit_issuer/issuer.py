@@ -16,7 +16,6 @@ from accredit_credentials.revocation import TargetKind
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
-from accredit_issuer.authority.key_store import KeyStore, read_passphrase
 from accredit_issuer.authority.planning import rules_of
 from accredit_issuer.authority.rollover import Rollover
 from accredit_issuer.clock import Clock
@@ -25,6 +24,8 @@ from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.federation.polling import Polling
 from accredit_issuer.federation.relationships import Relationships
 from accredit_issuer.issuance.issuance import Issuance, Parts
+from accredit_issuer.keys.key_manager import KeyManager
+from accredit_issuer.keys.opening import create_keys, open_keys
 from accredit_issuer.registry.administration import Administration, Invitation
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
@@ -34,7 +35,6 @@ from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Writer
 
-LOG_KEY = "log"
 FIRST_ADMIN = "first"
 SELF = "issuer"
 
@@ -51,16 +51,17 @@ class Issuer:
         config: Config,
         clock: Clock,
         database: Database,
-        keys: KeyStore,
+        keys: KeyManager,
         steady: Steady | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
         self.database = database
-        self.log = Log(config.log_origin, keys.load_log_key(LOG_KEY))
+        self.keys = keys
+        self.log = Log(config.log_origin, keys.load_log_key())
         with database.read() as connection:
             self.log.load(connection)
-            newest = LogReader(connection).newest_moment(self.log.frontier.size)
+            newest = LogReader(connection).newest_moment()
         self.guarded_clock = ClockGuard(clock, newest, steady)
         self.writer = Writer(database.writing, self.log)
         self.authorities = Authorities(config, keys)
@@ -163,6 +164,7 @@ class Issuer:
         self.polling.close()
         self.feed.close()
         self.writer.close()
+        self.keys.close()
         self.database.close()
 
 
@@ -188,14 +190,15 @@ def initialise(config: Config, clock: Clock) -> Invitation:
     Returns the one-time token of the first admin.
 
     Raises:
-        InvalidSettings: there is one already.
+        InvalidSettings: there is one already, or what keeps the keys cannot be opened.
+        KeyExists: the token has keys of this trust domain already.
+        Unavailable: nobody can make keys now.
     """
-    keys = _key_store(config)
-    if config.database.exists() or config.keys.exists():
+    if config.database.exists():
         raise InvalidSettings(f"there is an issuer in {config.data} already")
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keys.create_folder()
-    keys.create_log_key(LOG_KEY)
+    keys = create_keys(config)
+    keys.generate_log_key()
     database = Database(config.database)
     database.migrate()
     issuer = Issuer(config, clock, database, keys)
@@ -223,23 +226,26 @@ def open_issuer(
     clock: Clock,
     steady: Steady | None = None,
     *,
+    keys: KeyManager | None = None,
     confirmed_by: str | None = None,
 ) -> Issuer:
     """Open the issuer that ``initialise`` made, its schema and authorities brought up to date.
 
-    ``confirmed_by`` is who says that the clock is right, whatever the log says.
+    ``keys`` are those that the settings name, unless they are given. ``confirmed_by`` is who says
+    that the clock is right, whatever the log says.
 
     Raises:
         InvalidSettings: there is none.
         KeyMissing, LogDamaged: what is there cannot be used.
         ClockWrong: the clock is behind the newest record.
+        Unavailable: whoever keeps the keys does not answer.
     """
     if not config.database.exists():
         raise InvalidSettings(f"there is no issuer in {config.data}: run 'accredit-issuer init'")
     database = Database(config.database)
     database.migrate()
     _check_trust_domain(config, database)
-    issuer = Issuer(config, clock, database, _key_store(config), steady)
+    issuer = Issuer(config, clock, database, keys or open_keys(config), steady)
     try:
         if confirmed_by is not None:
             issuer.confirm_clock(confirmed_by)
@@ -262,7 +268,3 @@ def _check_trust_domain(config: Config, database: Database) -> None:
         raise InvalidSettings(
             f"trust_domain is {config.trust_domain}, and {config.data} belongs to {of}"
         )
-
-
-def _key_store(config: Config) -> KeyStore:
-    return KeyStore(config.keys, read_passphrase(config.passphrase_file))

@@ -6,6 +6,8 @@ tried again soon; nothing is lost by it, since what is due stays due. Other trus
 for their bundles on a worker of their own: however slow they are, nothing of ours waits for them.
 """
 
+import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
@@ -29,6 +31,8 @@ class Scheduler:
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
+        self._arming = threading.Lock()
+        self._closed = False
         self._scheduler = BackgroundScheduler(
             jobstores={"default": MemoryJobStore()},
             executors={"default": ThreadPoolExecutor(1), "federation": ThreadPoolExecutor(1)},
@@ -44,6 +48,10 @@ class Scheduler:
     def close(self) -> None:
         """Finish what runs, and stop."""
         self._issuer.polling.close()
+        with self._arming:
+            self._closed = True
+            # Nothing may come due while the workers go: the library's own thread would fail.
+            self._scheduler.remove_all_jobs()
         self._scheduler.shutdown(wait=True)
 
     def _next(self) -> datetime:
@@ -51,30 +59,29 @@ class Scheduler:
         return min(self._issuer.next_due(now), now + AT_LEAST_EVERY)
 
     def _arm(self, moment: datetime) -> None:
-        # The library looks at the system's clock, whichever is the issuer's.
-        wait = max(moment - self._issuer.clock(), SOONEST)
-        self._scheduler.add_job(
-            self._run,
-            DateTrigger(run_date=system_clock() + wait, timezone="UTC"),
-            id="keep-up",
-            replace_existing=True,
-            misfire_grace_time=None,
-            # A run that is armed by the one before it may be due before that has returned: skipped,
-            # it would be the last.
-            max_instances=2,
-        )
+        self._add(self._run, "keep-up", "default", moment)
 
     def _arm_polling(self, moment: datetime) -> None:
+        self._add(self._poll, "polling", "federation", moment)
+
+    def _add(self, job: Callable[[], None], name: str, executor: str, moment: datetime) -> None:
+        # The library looks at the system's clock, whichever is the issuer's.
         wait = max(moment - self._issuer.clock(), SOONEST)
-        self._scheduler.add_job(
-            self._poll,
-            DateTrigger(run_date=system_clock() + wait, timezone="UTC"),
-            id="polling",
-            executor="federation",
-            replace_existing=True,
-            misfire_grace_time=None,
-            max_instances=2,  # as above
-        )
+        # Once it is stopping, the library waits for a worker while it holds what adding needs.
+        with self._arming:
+            if self._closed:
+                return
+            self._scheduler.add_job(
+                job,
+                DateTrigger(run_date=system_clock() + wait, timezone="UTC"),
+                id=name,
+                executor=executor,
+                replace_existing=True,
+                misfire_grace_time=None,
+                # A run that is armed by the one before it may be due before that has returned:
+                # skipped, it would be the last.
+                max_instances=2,
+            )
 
     def _run(self) -> None:
         try:

@@ -2,6 +2,9 @@
 
 The certificate and the trusted authorities change while the server runs: each handshake gets the
 context that is current then. The issuer's own SVID is renewed at half life.
+
+Where the settings say so, a second listener on the same loop serves the public documents under a
+certificate of a Web CA (``bundle_endpoint``), with the same deadlines and caps.
 """
 
 import asyncio
@@ -16,17 +19,21 @@ from types import FrameType
 import structlog
 import uvicorn
 import uvloop
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from accredit_credentials.asgi_peer import exposing_peer
 from accredit_credentials.keys import generate_key
 from accredit_credentials.tls import front_context, server_context
 from accredit_credentials.x509_svid import X509Identity, X509Svid
-from accredit_issuer.app import make_app
+from accredit_issuer import bundle_endpoint
+from accredit_issuer.api.hot import HotRoutes
+from accredit_issuer.app import make_app, make_public_app
+from accredit_issuer.bundle_endpoint import WebCertificate
 from accredit_issuer.errors import InvalidSettings, IssuerError
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.scheduler import Scheduler
+from accredit_issuer.settings import HttpsWeb
 
 BACKLOG = 4096  # a thousand verifiers that connect again at once
 SHUTDOWN_SECONDS = 2
@@ -64,7 +71,7 @@ class OwnIdentity:
         """Get a new SVID for a new key."""
         key = generate_key()
         svid = await self._issuer.issuance.own_svid(key.public_key())
-        self._identity = X509Identity.of(svid, key)
+        self._identity = X509Identity.of(svid.svid(), key)
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -181,13 +188,78 @@ class _Uvicorn(uvicorn.Server):
             self._captured_signals.clear()
 
 
+class _Beside(uvicorn.Server):
+    """Stops when it is told to: signals are for the server that it runs beside."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class WebListener:
+    """The public documents under a certificate of a Web CA; see ``bundle_endpoint``.
+
+    Raises:
+        InvalidSettings: the certificate cannot be used.
+    """
+
+    def __init__(self, issuer: Issuer, settings: HttpsWeb) -> None:
+        self._settings = settings
+        self.certificate = WebCertificate(settings)
+        self._server = _Beside(_config(make_public_app(issuer), self.certificate.front()))
+        self.address: tuple[str, int] | None = None
+
+    def stop(self) -> None:
+        """End ``serving`` soon. From any thread."""
+        self._server.should_exit = True
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Listen, and look after the certificate.
+
+        Raises:
+            InvalidSettings: the address is not to be had.
+        """
+        listening = _listen(self._settings.host, self._settings.port, "bundle.https_web")
+        self.address = listening.getsockname()[:2]
+        _log.info("public documents", host=self.address[0], port=self.address[1])
+        tasks = [
+            asyncio.create_task(self._server.serve(sockets=[listening])),
+            asyncio.create_task(self._keep_looking()),
+        ]
+        try:
+            yield
+        finally:
+            self.stop()
+            tasks[1].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            _cut_connections(self._server)
+            listening.close()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(bundle_endpoint.CHECK_SECONDS)
+            try:
+                self.certificate.look_again()
+            except Exception as error:  # noqa: BLE001 (whatever it was, it must be tried again)
+                _log.error("web certificate", reason=str(error), error=type(error).__name__)
+
+
 class Server:
-    """Serves one issuer, on a thread of the caller's choice."""
+    """Serves one issuer, on a thread of the caller's choice.
+
+    Raises:
+        InvalidSettings: the certificate of ``bundle.https_web`` cannot be used.
+    """
 
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
         self._identity = OwnIdentity(issuer)
-        self._server = _Uvicorn(_config(make_app(issuer), self._identity), issuer.feed.close)
+        app = make_app(issuer)
+        front = front_context(lambda: self._identity.context, client_optional=True)
+        self._server = _Uvicorn(_config(HotRoutes(app, app.routes), front), self._end_streams)
+        https_web = issuer.config.https_web
+        self.web = WebListener(issuer, https_web) if https_web else None
 
     def run(self, *, on_ready: Callable[[str, int], None]) -> None:
         """Serve until ``stop`` or a signal; ``on_ready`` is told the address once it listens."""
@@ -196,35 +268,44 @@ class Server:
 
     def stop(self) -> None:
         """End ``run``; open streams are closed. From any thread."""
-        self._issuer.feed.close()
+        self._end_streams()
         self._server.should_exit = True
+
+    def _end_streams(self) -> None:
+        self._issuer.feed.close()
+        if self.web is not None:
+            self.web.stop()
 
     async def _serve(self, on_ready: Callable[[str, int], None]) -> None:
         await self._identity.renew()
         self._identity.attach(asyncio.get_running_loop())
         self._issuer.authorities.on_change(self._identity.authorities_changed)
         self._issuer.feed.attach(asyncio.get_running_loop())
-        listening = _listen(self._issuer.config.host, self._issuer.config.port)
+        listening = _listen(self._issuer.config.host, self._issuer.config.port, "server")
         scheduler = Scheduler(self._issuer)
         scheduler.start()
         try:
-            async with _renewing(self._identity, self._issuer):
+            async with (
+                _renewing(self._identity, self._issuer),
+                self.web.serving() if self.web else contextlib.nullcontext(),
+            ):
                 on_ready(*listening.getsockname()[:2])
                 await self._server.serve(sockets=[listening])
         finally:
-            self._cut_connections()
+            _cut_connections(self._server)
             await asyncio.sleep(0)  # let the loop see the cuts before it is closed
             scheduler.close()
             listening.close()
 
-    def _cut_connections(self) -> None:
-        """End what would wait for its peer to say goodbye in TLS."""
-        for connection in list(self._server.server_state.connections):
-            if (transport := connection.transport) is not None:
-                transport.abort()
+
+def _cut_connections(server: uvicorn.Server) -> None:
+    """End what would wait for its peer to say goodbye in TLS."""
+    for connection in list(server.server_state.connections):
+        if (transport := connection.transport) is not None:
+            transport.abort()
 
 
-def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
+def _config(app: ASGIApp, front: ssl.SSLContext) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -234,12 +315,13 @@ def _config(app: FastAPI, identity: OwnIdentity) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
+        proxy_headers=False,  # nobody stands between: who calls is known by the certificate
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     config.load()
-    config.ssl = front_context(lambda: identity.context, client_optional=True)
+    config.ssl = front
     return config
 
 
@@ -265,7 +347,7 @@ async def _renewing(identity: OwnIdentity, issuer: Issuer) -> AsyncIterator[None
             await task
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, section: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -275,7 +357,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise InvalidSettings(
-            f"cannot listen on {host}:{port} (server.host, server.port): {error.strerror}"
+            f"cannot listen on {host}:{port} ({section}.host, {section}.port): {error.strerror}"
         ) from error
     return listening
 

@@ -9,6 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,17 +31,33 @@ class ServerSettings(_Section):
     port: int = Field(default=8443, ge=0, le=65535)
     """TCP port; 0 takes a free one."""
     url: str = "https://localhost:8443"
-    """How clients reach it, without a path. Also the ``iss`` of every token."""
+    """How clients reach it, without a path."""
+    token_issuer: str | None = None
+    """The ``iss`` of every token, without a path; ``server.url`` where it is left out. Relying
+    parties of OpenID Connect fetch our keys below it, with a Web CA's certificate: see
+    ``bundle.https_web``."""
     names: list[str] = ["localhost"]
     """DNS names in the issuer's own certificate, for clients that compare host names."""
+    replica: int = Field(default=0, ge=0, le=65535)
+    """Number of this issuer among several of one trust domain: the first bits of every serial
+    number."""
 
 
 class KeySettings(_Section):
     """How private keys are kept."""
 
-    passphrase_file: Path | None = None
-    """File with the passphrase that encrypts every private key on disk. Without it keys are
-    protected by file permissions only."""
+    kind: Literal["disk", "pkcs11"] = "disk"
+    """Where: files in the data folder, or a hardware security module."""
+    passphrase_file: Path = Path("issuer.passphrase")
+    """File with the passphrase that encrypts every private key on disk; ``init`` makes one."""
+    unencrypted: bool = False
+    """Leave the keys on disk in clear, protected by file permissions only."""
+    module: Path | None = None
+    """The PKCS#11 module: a shared library."""
+    token: str | None = None
+    """Label of the token in the module."""
+    pin_file: Path | None = None
+    """File with the token's user PIN."""
 
 
 class LifetimeSettings(_Section):
@@ -80,12 +97,27 @@ class RevocationSettings(_Section):
     it certificates name no CRL."""
 
 
+class HttpsWebSettings(_Section):
+    """The public documents once more, under a certificate of a Web CA."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8444, ge=0, le=65535)
+    """TCP port; 0 takes a free one."""
+    certificate_file: Path
+    """The certificate chain, PEM, leaf first. It and the key are read again when they change."""
+    key_file: Path
+    """The certificate's private key, PEM, not encrypted."""
+
+
 class BundleSettings(_Section):
     """How the trust bundle is published."""
 
     refresh_hint: int = Field(default=300, ge=1, le=86400)
     """Seconds after which clients ask for the bundle again. A new key signs no earlier than three
     times this after it was published."""
+    https_web: HttpsWebSettings | None = None
+    """A second listener for whoever trusts Web CAs and not us. Without it there is none."""
 
 
 class FederationSettings(_Section):
@@ -144,6 +176,33 @@ class Lifetimes:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysOnDisk:
+    """Keys in a folder; without a passphrase they are not encrypted."""
+
+    folder: Path
+    passphrase_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeysInToken:
+    """Keys in a token of a PKCS#11 module."""
+
+    module: Path
+    token: str
+    pin_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HttpsWeb:
+    """Where the public documents are served under a certificate of a Web CA, and whose."""
+
+    host: str
+    port: int
+    certificate_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What the issuer runs with."""
 
@@ -152,24 +211,22 @@ class Config:
     host: str
     port: int
     url: str
+    token_issuer: str
     names: tuple[str, ...]
-    passphrase_file: Path | None
+    replica: int
+    keys: KeysOnDisk | KeysInToken
     lifetimes: Lifetimes
     heartbeat: float
     crl_lifetime: timedelta
     crl_url: str | None
     refresh_hint: int
+    https_web: HttpsWeb | None
     federation_ca_file: Path | None = None
 
     @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.data / "issuer.db"
-
-    @property
-    def keys(self) -> Path:
-        """The folder of private keys."""
-        return self.data / "keys"
 
     @property
     def log_origin(self) -> str:
@@ -207,16 +264,22 @@ def check(settings: Settings, *, folder: Path) -> Config:
         trust_domain = TrustDomain.parse(settings.trust_domain)
     except CredentialError as error:
         raise InvalidSettings(f"trust_domain: {error}") from error
-    passphrase_file = settings.keys.passphrase_file
+    data = (folder / settings.data).resolve()
+    url = _origin("server.url", settings.server.url)
+    token_issuer = settings.server.token_issuer
     ca_file = settings.federation.ca_file
     return Config(
         trust_domain=trust_domain,
-        data=(folder / settings.data).resolve(),
+        data=data,
         host=settings.server.host,
         port=settings.server.port,
-        url=_base_url("server.url", settings.server.url, schemes=("https",)),
+        url=url,
+        token_issuer=(
+            url if token_issuer is None else _origin("server.token_issuer", token_issuer)
+        ),
         names=tuple(settings.server.names),
-        passphrase_file=(folder / passphrase_file).resolve() if passphrase_file else None,
+        replica=settings.server.replica,
+        keys=_kept_keys(settings.keys, folder=folder, data=data),
         lifetimes=_lifetimes(settings),
         heartbeat=settings.revocation.heartbeat,
         crl_lifetime=timedelta(seconds=settings.revocation.crl),
@@ -226,8 +289,44 @@ def check(settings: Settings, *, folder: Path) -> Config:
             else None
         ),
         refresh_hint=settings.bundle.refresh_hint,
+        https_web=_https_web(settings.bundle.https_web, folder),
         federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
     )
+
+
+def _https_web(raw: HttpsWebSettings | None, folder: Path) -> HttpsWeb | None:
+    if raw is None:
+        return None
+    return HttpsWeb(
+        host=raw.host,
+        port=raw.port,
+        # Not resolved: whoever renews certificates turns links to new files.
+        certificate_file=folder.absolute() / raw.certificate_file,
+        key_file=folder.absolute() / raw.key_file,
+    )
+
+
+def _kept_keys(raw: KeySettings, *, folder: Path, data: Path) -> KeysOnDisk | KeysInToken:
+    of_token = {"module": raw.module, "token": raw.token, "pin_file": raw.pin_file}
+    if raw.kind == "pkcs11":
+        for name in ("passphrase_file", "unencrypted"):
+            if name in raw.model_fields_set and getattr(raw, name):
+                raise InvalidSettings(f"keys.{name} does not go with keys.kind = 'pkcs11'")
+        if not (raw.module and raw.token and raw.pin_file):
+            missing = next(name for name, value in of_token.items() if not value)
+            raise InvalidSettings(f"keys.kind = 'pkcs11' needs keys.{missing}")
+        return KeysInToken(
+            module=(folder / raw.module).resolve(),
+            token=raw.token,
+            pin_file=(folder / raw.pin_file).resolve(),
+        )
+    for name, value in of_token.items():
+        if value is not None:
+            raise InvalidSettings(f"keys.{name} does not go with keys.kind = 'disk'")
+    if raw.unencrypted and "passphrase_file" in raw.model_fields_set:
+        raise InvalidSettings("keys.passphrase_file does not go with keys.unencrypted = true")
+    passphrase_file = None if raw.unencrypted else (folder / raw.passphrase_file).resolve()
+    return KeysOnDisk(data / "keys", passphrase_file)
 
 
 def _lifetimes(settings: Settings) -> Lifetimes:
@@ -253,6 +352,14 @@ def _nest(inner: str, short: int, outer: str, long: int) -> None:
         raise InvalidSettings(
             f"lifetimes.{inner} ({short} s) must be at most half of lifetimes.{outer} ({long} s)"
         )
+
+
+def _origin(name: str, text: str) -> str:
+    """An address without a path: documents lie at fixed places below it (RFC 8414 §3.1)."""
+    url = _base_url(name, text, schemes=("https",))
+    if urlsplit(url).path:
+        raise InvalidSettings(f"{name} must be https://host[:port] without a path, not {url!r}")
+    return url
 
 
 def _base_url(name: str, text: str, *, schemes: tuple[str, ...]) -> str:

@@ -3,16 +3,16 @@
 import uuid
 from datetime import timedelta
 
-from sqlalchemy import insert
-
 from accredit_issuer.audit.records import Record, RecordKind
-from accredit_issuer.authority.authorities import new_serial
 from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.profile import new_serial
 from accredit_issuer.issuer import Issuer
+from accredit_issuer.store.bulk import BulkInsert
 from accredit_issuer.store.models import credentials, facts, releases, revoked_certificates
 from accredit_issuer.store.writer import Transaction
 
 GROUP = 5000
+FIRST = 10_000_000  # numbers that the issuer itself does not come to
 AGENT = "stored/agent"
 
 
@@ -44,7 +44,7 @@ def _write(
     ends = now + timedelta(hours=1)
     authority = issuer.authorities.now_in_force.active(AuthorityKind.X509).id
     instance = str(uuid.uuid4())
-    for serial in serials:
+    for number, serial in enumerate(serials, start=FIRST + start):
         index = transaction.record(
             Record(
                 kind=RecordKind.CREDENTIAL_ISSUED,
@@ -54,8 +54,10 @@ def _write(
                 details={"credential": "x509", "instance": instance, "reasons": ["stored"] * 5},
             )
         )
-        transaction.add(_CREDENTIAL, _credential(serial, instance, authority, now, ends))
-        transaction.add(_RELEASE, {"credential": serial, "log_index": index})
+        transaction.add(
+            _CREDENTIAL, {**_credential(serial, instance, authority, now, ends), "number": number}
+        )
+        transaction.add(_RELEASE, {"number": number, "log_index": index})
     for sequence, serial in enumerate(doomed, start=start + 1):
         transaction.add(
             _FACT,
@@ -88,10 +90,7 @@ def _credential(serial: str, instance: str, authority: str, now: object, ends: o
         "id": serial,
         "kind": "x509",
         "subject": "spiffe://example.org/ns/stored/agent/agent",
-        "agent": AGENT,
-        "namespace": "stored",
         "instance": instance,
-        "manifest": "sha256:" + "5e" * 32,
         "admin": None,
         "task": None,
         "authority": authority,
@@ -100,5 +99,5 @@ def _credential(serial: str, instance: str, authority: str, now: object, ends: o
     }
 
 
-_CREDENTIAL, _RELEASE = insert(credentials), insert(releases)
-_FACT, _ENTRY = insert(facts), insert(revoked_certificates)
+_CREDENTIAL, _RELEASE = BulkInsert(credentials), BulkInsert(releases)
+_FACT, _ENTRY = BulkInsert(facts), BulkInsert(revoked_certificates)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from issuers import Session, new_folder, started
 from rows import Row, measure
-from sqlalchemy import insert
 from support.issuer import AGENT_TOML, write_agent
 
 from accredit_attestors import manifest as manifests
@@ -26,6 +25,7 @@ from accredit_credentials.spiffe_id import AgentId
 from accredit_issuer.clock import system_clock
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.store import models
+from accredit_issuer.store.bulk import BulkInsert
 from accredit_issuer.store.writer import Transaction
 
 AGENTS = 10_000
@@ -132,7 +132,7 @@ def _register(issuer: Issuer, folder: Path) -> None:
     signer = Signer("fleet", key.public_key(), ("fleet",))
     issuer.writer.run(
         lambda t: t.add(
-            insert(models.signers),
+            BulkInsert(models.signers),
             {
                 "name": signer.name,
                 "key_id": public_key_digest(key.public_key()),
@@ -186,4 +186,4 @@ def _write(transaction: Transaction, verified: list[signing.VerifiedManifest]) -
         )
 
 
-_MANIFEST, _INSTANCE = insert(models.manifests), insert(models.instances)
+_MANIFEST, _INSTANCE = BulkInsert(models.manifests), BulkInsert(models.instances)

@@ -128,6 +128,28 @@ def test_a_good_request_reaches_the_application(world: World) -> None:
     assert (answer.status, answer.body) == (200, b"a test")
 
 
+@pytest.mark.spec("SPIFFE-34")
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ({}, "access_token={}"),
+        ({"cookie": "access_token={}"}, ""),
+        ({"x-access-token": "{}"}, ""),
+        ({"proxy-authorization": "Bearer {}"}, ""),
+        ({"authorization": "{}"}, ""),
+    ],
+)
+def test_a_token_is_read_from_its_header_only(
+    world: World, headers: dict[str, str], query: str
+) -> None:
+    """In an address, a cookie or another header, where it ends in logs, a token is none."""
+    token = world.token()
+    shown = {name: value.format(token) for name, value in headers.items()}
+    scope = scope_of(headers=shown, certificate=world.certificate)
+    scope["query_string"] = query.format(token).encode()
+    assert send(protected(world), scope).status in {400, 401}
+
+
 def test_a_good_dpop_request_needs_no_certificate(world: World) -> None:
     """A token that is bound to a key passes with its proof alone, and the proof passes once."""
     app, headers = protected(world), dpop(world, world.dpop_token())

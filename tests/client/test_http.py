@@ -22,7 +22,9 @@ from accredit_client.http import TaskTokenAuth
 from accredit_client.identity import AgentIdentity
 from accredit_client.tls import members_of
 from accredit_client.verify import TaskTokenVerifier
+from accredit_credentials import jwt_svid
 from accredit_credentials.asgi_peer import Scope, peer_certificate
+from accredit_credentials.errors import WrongAudience
 from accredit_credentials.revocation_feed import FeedState, verify
 from accredit_credentials.x509_svid import parse_der
 
@@ -115,6 +117,41 @@ def test_a_token_is_fetched_once_for_many_requests(
         answers = [client.get(tickets.url) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert len(issuer.calls_of("/v1/task-tokens")) == 1
+
+
+@pytest.mark.spec("SPIFFE-34")
+def test_a_jwt_svid_travels_as_a_bearer_token(
+    identity: AgentIdentity, issuer: FakeIssuer, time: ManualTime
+) -> None:
+    """Over HTTP a JWT-SVID stands in ``Authorization: Bearer``; there a server validates it.
+
+    Another server, which finds the same header, is not its audience.
+    """
+    seen: list[str] = []
+
+    async def serve(scope: Scope, _receive: Any, send: Any) -> None:
+        scheme, _, token = dict(scope["headers"])[b"authorization"].decode().partition(" ")
+        assert scheme == "Bearer"
+        status = 200
+        try:
+            svid = jwt_svid.validate(
+                token,
+                bundles=issuer.authority.bundles,
+                audience=AUDIENCE if scope["path"] == "/mine" else "https://other.example",
+                now=time.clock(),
+            )
+            seen.append(str(svid.spiffe_id))
+        except WrongAudience:
+            status = 401
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    with resource_server(serve, identity, peer=PEER) as url:
+        bearer = {"Authorization": f"Bearer {identity.fetch_jwt_svid(AUDIENCE).token}"}
+        with httpx2.Client(transport=identity.transport(peer=PEER), headers=bearer) as client:
+            assert client.get(f"{url}/mine").status_code == 200
+            assert client.get(f"{url}/other").status_code == 401
+    assert seen == [str(identity.x509.svid.spiffe_id)]
 
 
 def test_httpx_clients_are_served_alike(

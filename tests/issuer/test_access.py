@@ -70,6 +70,13 @@ TASK = {"resource": "tickets", "actions": ["read"], "task": {"purpose": "x"}}
 UUID = "0b8f7c1e-5a44-4c0e-9d3a-2f6f1f0a7b11"
 TABLE = {
     "GET /v1/bundle": Route(EVERYONE),
+    "HEAD /v1/bundle": Route(EVERYONE),
+    "GET /.well-known/openid-configuration": Route(EVERYONE),
+    "HEAD /.well-known/openid-configuration": Route(EVERYONE),
+    "GET /.well-known/oauth-authorization-server": Route(EVERYONE),
+    "HEAD /.well-known/oauth-authorization-server": Route(EVERYONE),
+    "GET /.well-known/jwks.json": Route(EVERYONE),
+    "HEAD /.well-known/jwks.json": Route(EVERYONE),
     "GET /v1/crl/{authority}.crl": Route(EVERYONE, path="/v1/crl/00.crl"),
     "GET /v1/revocations": Route(EVERYONE),
     "GET /v1/revocations/stream": Route(EVERYONE, path="/v1/revocations/stream?after=9999"),
@@ -87,6 +94,7 @@ TABLE = {
     "POST /v1/attestations": Route(EVERYONE, {"nonce": "!", "csr": CSR, "evidence": []}),
     "POST /v1/admins/enrolment": Route(EVERYONE, {"token": "x", "csr": CSR}),
     "POST /v1/svids/x509": Route(KNOWN, {"csr": "no request"}),
+    "POST /v1/svids/x509/batch": Route(frozenset({"agent"}), {"csrs": [], "evidence": []}),
     "POST /v1/svids/jwt": Route(frozenset({"agent"}), {"audience": ["a"]}),
     "POST /v1/task-tokens": Route(frozenset({"agent"}), TASK),
     "GET /v1/whoami": Route(KNOWN),

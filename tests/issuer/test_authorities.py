@@ -35,6 +35,7 @@ def check_valid(offline: Offline, svid: X509Svid) -> None:
     validate(svid, bundles={bundle.trust_domain: bundle}, now=offline.clock())
 
 
+@pytest.mark.spec("SPIFFE-81")
 def test_what_was_issued_stays_valid_to_its_end(tmp_path: Path) -> None:
     """Through rotations of root, CA and JWT key, each SVID and token validates until it expires."""
     with offline_issuer(tmp_path / "issuer", **SHORT) as offline:
@@ -87,6 +88,7 @@ def test_an_issuing_ca_ends_with_its_root(tmp_path: Path) -> None:
                 assert ca.certificate.not_valid_after_utc <= ends[ca.certificate.issuer]
 
 
+@pytest.mark.spec("SPIFFE-81")
 def test_a_new_key_is_in_the_bundle_before_it_signs(tmp_path: Path) -> None:
     """A JWT key and a root stand in the bundle for three refresh hints before they sign."""
     with offline_issuer(tmp_path / "issuer", **SHORT) as offline:
@@ -107,6 +109,7 @@ def test_a_new_key_is_in_the_bundle_before_it_signs(tmp_path: Path) -> None:
                     assert clock() - known_since[active.id] >= timedelta(seconds=30)
 
 
+@pytest.mark.spec("SPIFFE-52")
 def test_the_bundle_counts_its_versions(tmp_path: Path) -> None:
     """Each change of the bundle has a higher sequence number, restarts included."""
     with offline_issuer(tmp_path / "issuer", **SHORT) as offline:
@@ -138,10 +141,10 @@ def test_downtime_is_caught_up_with(tmp_path: Path, days: int) -> None:
 def test_a_removed_key_leaves_the_disk(tmp_path: Path) -> None:
     """Where nothing that a key signed is valid any more, its file is gone."""
     with offline_issuer(tmp_path / "issuer", **SHORT) as offline:
-        before = set(offline.config.keys.iterdir())
+        before = set(offline.config.keys.folder.iterdir())
         offline.clock.advance(days=2)
         offline.issuer.keep_up()
-        after = set(offline.config.keys.iterdir())
+        after = set(offline.config.keys.folder.iterdir())
         assert {path.name for path in before & after} == {"log.pem"}
         assert len(after) == len(before)
 

@@ -218,3 +218,24 @@ def test_doctor_and_run_tell_of_a_clock_behind(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert said in done.stdout + done.stderr
         assert "--confirm-clock" in done.stdout + done.stderr
+
+
+def test_most_readings_ask_no_other_clock() -> None:
+    """It is on the way of every request: within a second of the clock nothing else is asked."""
+    clock, steady = SettableClock(), Steady()
+    asked: list[float] = []
+
+    def counted() -> float:
+        asked.append(steady())
+        return asked[-1]
+
+    guard = ClockGuard(clock, NOW, counted)
+    guard()
+    before = len(asked)
+    for _ in range(1000):
+        clock.advance(microseconds=900)
+        guard()
+    assert len(asked) == before
+    clock.advance(seconds=1)
+    guard()
+    assert len(asked) == before + 1

@@ -133,6 +133,8 @@ def test_what_is_declared_is_granted_as_it_was_asked(actions: tuple[str, ...]) -
         ({"principal": ""}, Kind.MALFORMED, "principal"),
         ({"principal": "x" * 255}, Kind.MALFORMED, "principal"),
         ({"principal": "a\r"}, Kind.MALFORMED, "principal"),
+        ({"principal": "spiffe://example.org/ns/a/agent/b"}, Kind.MALFORMED, "SPIFFE ID"),
+        ({"principal": "SPIFFE://example.org/ns/a/agent/b"}, Kind.MALFORMED, "SPIFFE ID"),
     ],
 )
 def test_what_is_too_much_is_refused_by_its_name(

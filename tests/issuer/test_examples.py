@@ -33,6 +33,14 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
         }
         revoke = {"target": "agent:support/summarizer", "reason": "over"}
         answers = {
+            **{
+                ("GET", path): _ask(who, "GET", path)
+                for path in (
+                    "/.well-known/openid-configuration",
+                    "/.well-known/oauth-authorization-server",
+                    "/.well-known/jwks.json",
+                )
+            },
             ("POST", "/v1/attestations/nonce"): _ask(who, "POST", "/v1/attestations/nonce", {}),
             ("POST", "/v1/svids/x509"): _ask(who, "POST", "/v1/svids/x509", {"csr": csr}),
             ("POST", "/v1/svids/jwt"): _ask(holder, "POST", "/v1/svids/jwt", {"audience": ["a"]}),

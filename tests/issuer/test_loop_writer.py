@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import event, insert
+from sqlalchemy import event
 
 from accredit_issuer.audit.log import Log
 from accredit_issuer.errors import Kind, Refusal, Unavailable
+from accredit_issuer.store.bulk import BulkInsert
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.loop_writer import LoopWriter
 from accredit_issuer.store.models import singletons
@@ -104,4 +105,4 @@ def test_a_closed_writer_says_so(writer: Writer) -> None:
 
 
 def _add(transaction: Transaction, name: str) -> None:
-    transaction.add(insert(singletons), {"name": name, "value": "1"})
+    transaction.add(BulkInsert(singletons), {"name": name, "value": "1"})

@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from support.authority import HOUR, NOW, Authority
 
 from accredit_credentials.errors import CredentialError, InvalidKey
+from accredit_credentials.leaf_der import IssuingCa
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.x509_template import LeafTemplate
-from accredit_issuer.authority.profile import CheckedLeaf, Profile, ProfileViolation
+from accredit_issuer.authority.profile import CheckedLeaf, Profile, ProfileViolation, new_serial
 
 SECOND = timedelta(seconds=1)
 AGENTS = Profile(
@@ -23,20 +24,20 @@ SERVERS = replace(AGENTS, dns_names=frozenset({"localhost"}), needs_manifest=Fal
 @pytest.fixture
 def template(authority: Authority) -> LeafTemplate:
     """A leaf that the profile allows."""
-    return authority.template(serial=1 << 157)
+    return authority.template(serial=new_serial())
 
 
 def check(template: LeafTemplate, authority: Authority, profile: Profile = AGENTS) -> CheckedLeaf:
     """Ask the profile."""
-    return profile.check(template, authority.issuing.certificate, NOW)
+    return profile.check(template, IssuingCa(authority.issuing.certificate), NOW)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"serial": 1 << 63},
-        {"serial": (1 << 159) - 1},
+        {"serial": 1 << 158},
+        {"serial": (1 << 158) + (1 << 142) - 1},
         {"not_before": NOW},
         {"not_before": NOW - 11 * SECOND},
         {"not_after": NOW + SECOND},
@@ -48,7 +49,9 @@ def test_what_lies_within_the_bounds_is_allowed(
 ) -> None:
     """A template on the inner side of each bound comes back as it was, for its CA."""
     wanted = replace(template, **changes)
-    assert check(wanted, authority) == CheckedLeaf(wanted, authority.issuing.certificate)
+    checked = check(wanted, authority)
+    assert checked.template == wanted
+    assert checked.ca == IssuingCa(authority.issuing.certificate)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +59,8 @@ def test_what_lies_within_the_bounds_is_allowed(
     [
         ("trust domain", {"spiffe_id": SpiffeId.parse("spiffe://example.com/ns/a/agent/b")}),
         ("path", {"spiffe_id": SpiffeId.parse("spiffe://example.org")}),
+        ("serial", {"serial": (1 << 158) - 1}),
+        ("serial", {"serial": (1 << 158) + (1 << 142)}),
         ("serial", {"serial": 1 << 159}),
         ("serial", {"serial": (1 << 63) - 1}),
         ("serial", {"serial": 0}),
@@ -87,13 +92,13 @@ def test_each_bound_is_named_where_it_is_broken(
 def test_a_leaf_does_not_outlive_its_ca(template: LeafTemplate, authority: Authority) -> None:
     """A leaf that ends a second after its CA, or begins before it, is not signed."""
     ends = authority.ca(below=authority.root, not_after=template.not_after)
-    assert AGENTS.check(template, ends.certificate, NOW)
+    assert AGENTS.check(template, IssuingCa(ends.certificate), NOW)
     short = authority.ca(below=authority.root, not_after=template.not_after - SECOND)
     with pytest.raises(ProfileViolation, match="issuing CA's validity"):
-        AGENTS.check(template, short.certificate, NOW)
+        AGENTS.check(template, IssuingCa(short.certificate), NOW)
     future = authority.ca(below=authority.root, not_before=NOW + SECOND)
     with pytest.raises(ProfileViolation, match="issuing CA's begin"):
-        AGENTS.check(template, future.certificate, NOW)
+        AGENTS.check(template, IssuingCa(future.certificate), NOW)
 
 
 def test_only_the_server_has_dns_names(template: LeafTemplate, authority: Authority) -> None:

@@ -418,6 +418,7 @@ def test_lasting_facts_outlive_everything(offline: Offline) -> None:
     offline.reopen()
     assert offline.issuer.feed.facts == ()
     offline.clock.now -= timedelta(days=100)
+    offline.issuer.confirm_clock("test")
     with pytest.raises(Refusal) as refused:
         offline.do(offline.issuer.issuance.attest(offline.attestation(manifest, token=token)))
     assert refused.value.kind is Kind.REVOKED
@@ -484,7 +485,8 @@ def test_evidence_of_one_is_not_evidence_of_another(offline: Offline) -> None:
     with pytest.raises(Refusal) as refused:
         offline.do(offline.issuer.issuance.renew(other, csr, [evidence]))
     assert refused.value.kind is Kind.ATTESTATION_REFUSED
-    assert offline.do(offline.issuer.issuance.renew(one, csr, [evidence])).instance == one.instance
+    renewed = offline.do(offline.issuer.issuance.renew(one, csr, [evidence]))
+    assert renewed.template.instance == one.instance
 
 
 def test_a_clock_that_stands_changes_nothing(offline: Offline) -> None:

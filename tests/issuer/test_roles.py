@@ -7,8 +7,8 @@ import pytest
 
 from accredit_issuer.registry.roles import Admin, Operation, Reach, Role, may, reach
 
-# role: read, register, enrol, revoke, manage signers, admins, authorities, federate.
-# A: all, o: own, -: not.
+# role: read, register, enrol, revoke, manage signers, admins, authorities, federate. A: all, o: own
+# -: not.
 TABLE = {
     "viewer": "A-------",
     "registrar": "Aoo-----",

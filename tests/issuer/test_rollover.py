@@ -1,6 +1,7 @@
 """Operators roll authorities over: by hand, gently, at once, and through years without anybody."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority import authorities as module
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.settings import KeysOnDisk
 from accredit_issuer.store.models import authorities, facts
 
 ROOT, X509, JWT = AuthorityKind.ROOT, AuthorityKind.X509, AuthorityKind.JWT
@@ -30,6 +32,17 @@ def records(offline: Offline, *kinds: str) -> list[dict[str, Any]]:
     """The log's records of some kinds."""
     found = [json.loads(leaf) for leaf in offline.leaves()]
     return [record for record in found if record["kind"] in kinds]
+
+
+def keys_on_disk(offline: Offline) -> set[str]:
+    """The ids of the authorities whose keys are there."""
+    assert isinstance(offline.config.keys, KeysOnDisk)
+    return {path.stem for path in offline.config.keys.folder.iterdir()} - {"log"}
+
+
+def has_key(offline: Offline, wanted: str) -> bool:
+    """Whether an authority's key is there."""
+    return wanted in keys_on_disk(offline)
 
 
 def check_refused_by_feed(offline: Offline, svid: X509Svid) -> None:
@@ -70,10 +83,10 @@ def test_forced_rotation_by_hand(offline: Offline, kind: AuthorityKind) -> None:
     offline.issuer.rollover.taint(old, "seen in a backup", by="maria")
     check_valid(offline, svid)
     assert old in offline.issuer.bundle.tainted
-    assert (offline.config.keys / f"{old}.pem").exists()
+    assert has_key(offline, old)
     offline.issuer.rollover.revoke(old, "all renewed", by="maria")
     assert not offline.issuer.bundle.tainted
-    assert not (offline.config.keys / f"{old}.pem").exists()
+    assert not has_key(offline, old)
     assert shown(offline)[old]["state"] == "removed"
     told = [r for r in records(offline, "authority.tainted", "authority.revoked")
             if r["subject"] == old]  # fmt: skip
@@ -241,7 +254,7 @@ def test_a_crash_in_a_step_is_all_of_it_or_nothing(
     expected = {"taint": "tainted", "revoke": "removed"}.get(step)
     if expected:
         assert states[root] == expected
-    files = {path.stem for path in offline.config.keys.iterdir()} - {"log"}
+    files = keys_on_disk(offline)
     assert files == {key for key, state in states.items() if state != "removed"}
     active = [each["kind"] for each in shown(offline).values() if each["state"] == "active"]
     assert sorted(active) == ["jwt", "root", "x509"]
@@ -327,3 +340,22 @@ def test_a_restart_forgets_no_taint(offline: Offline) -> None:
     offline.reopen()
     assert offline.issuer.bundle.to_json() == bundle.to_json()
     assert shown(offline) == before
+
+
+def test_a_root_waits_for_whoever_holds_an_svid(offline: Offline) -> None:
+    """Unasked a new root signs only once every SVID of before is over: all have renewed by then."""
+    lifetimes = offline.config.lifetimes
+    clock = offline.clock
+    clock.now += lifetimes.root / 2
+    offline.issuer.keep_up()
+    (new,) = [key for key, each in shown(offline).items()
+              if (each["kind"], each["state"]) == ("root", "prepared")]  # fmt: skip
+    planned = shown(offline)[new]["active_from"]
+    published = clock()
+    clock.now = published + lifetimes.longest_svid - timedelta(seconds=1)
+    offline.issuer.keep_up()
+    assert shown(offline)[new]["state"] == "prepared"
+    clock.now = published + lifetimes.longest_svid
+    offline.issuer.keep_up()
+    assert shown(offline)[new]["state"] == "active"
+    assert shown(offline)[new]["active_from"] == planned

@@ -8,7 +8,7 @@ import pytest
 
 from accredit_issuer.cli.app import TEMPLATE
 from accredit_issuer.errors import InvalidSettings
-from accredit_issuer.settings import Settings, check, load
+from accredit_issuer.settings import KeysInToken, KeysOnDisk, Settings, check, load
 
 
 def read(folder: Path, text: str) -> Any:
@@ -45,6 +45,9 @@ def test_the_template_that_init_writes_holds(tmp_path: Path) -> None:
         ("trust_domain = 'example.org'\n[lifetimes]\nx509_svid = 0", "lifetimes.x509_svid"),
         ("trust_domain = 'example.org'\n[revocation]\nheartbeat = 0.1", "revocation.heartbeat"),
         ("trust_domain = 'example.org'\n[bundle]\nrefresh_hint = 0", "bundle.refresh_hint"),
+        ("trust_domain = 'example.org'\n[keys]\nkind = 'memory'", "keys.kind"),
+        ("trust_domain = 'example.org'\n[keys]\npassphrase = 'x'", "keys.passphrase"),
+        ("trust_domain = 'example.org'\n[keys]\npin = '1234'", "keys.pin"),
         ("trust_domain = 'a'\ntrust_domain = 'b'", "not TOML"),
         ("\0", "not TOML"),
     ],
@@ -98,10 +101,13 @@ def test_the_neighbours_that_fit(settings: dict[str, Any]) -> None:
     assert make(**settings)
 
 
+@pytest.mark.spec("SPIFFE-86")
+@pytest.mark.parametrize("name", ["url", "token_issuer"])
 @pytest.mark.parametrize(
     "url",
     [
         "http://localhost:8443",
+        "https://host/path",
         "https://",
         "https://host:0",
         "https://host:99999",
@@ -111,13 +117,20 @@ def test_the_neighbours_that_fit(settings: dict[str, Any]) -> None:
         "ftp://host",
         "localhost:8443",
         "https://[::1",
-        "",
+        " ",
     ],
 )
-def test_an_address_is_an_address(url: str) -> None:
-    """The issuer's URL is https, with a host, and without user, query and fragment."""
-    with pytest.raises(InvalidSettings, match=r"server\.url"):
-        make(server={"url": url})
+def test_an_address_is_an_address(url: str, name: str) -> None:
+    """The issuer's URLs are https, with a host, and without user, path, query and fragment."""
+    with pytest.raises(InvalidSettings, match=rf"server\.{name}"):
+        make(server={name: url})
+
+
+def test_an_empty_address_is_none() -> None:
+    """Nothing between the quotes is no address."""
+    for name in ("url", "token_issuer"):
+        with pytest.raises(InvalidSettings, match=rf"server\.{name}"):
+            make(server={name: ""})
 
 
 def test_the_longest_credential_covers_every_kind() -> None:
@@ -131,3 +144,43 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """The error has the path and the reason."""
     with pytest.raises(InvalidSettings, match=r"cannot read .*nowhere"):
         load(tmp_path / "nowhere.toml")
+
+
+TOKEN = {"kind": "pkcs11", "module": "/m.so", "token": "t", "pin_file": "pin"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, KeysOnDisk(Path("/tmp/data/keys"), Path("/tmp/issuer.passphrase"))),
+        ({"passphrase_file": "p"}, KeysOnDisk(Path("/tmp/data/keys"), Path("/tmp/p"))),
+        ({"unencrypted": True}, KeysOnDisk(Path("/tmp/data/keys"), None)),
+        (TOKEN, KeysInToken(Path("/m.so"), "t", Path("/tmp/pin"))),
+        ({**TOKEN, "unencrypted": False}, KeysInToken(Path("/m.so"), "t", Path("/tmp/pin"))),
+    ],
+)
+def test_how_keys_are_kept(keys: dict[str, Any], expected: object) -> None:
+    """Encrypted on disk, unless the settings say otherwise; paths are relative to the file."""
+    assert make(keys=keys).keys == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        ({"unencrypted": True, "passphrase_file": "p"}, ("passphrase_file", "unencrypted")),
+        ({"module": "/m.so"}, ("module", "kind")),
+        ({"token": "t"}, ("token", "kind")),
+        ({"pin_file": "pin"}, ("pin_file", "kind")),
+        ({**TOKEN, "unencrypted": True}, ("unencrypted", "kind")),
+        ({**TOKEN, "passphrase_file": "p"}, ("passphrase_file", "kind")),
+        ({**TOKEN, "module": None}, ("module", "kind")),
+        ({**TOKEN, "token": None}, ("token", "kind")),
+        ({**TOKEN, "token": ""}, ("token", "kind")),
+        ({**TOKEN, "pin_file": None}, ("pin_file", "kind")),
+    ],
+)
+def test_keys_are_kept_in_one_way(keys: dict[str, Any], names: tuple[str, str]) -> None:
+    """Settings of another way, or too few of this one, are refused with both names."""
+    with pytest.raises(InvalidSettings) as refused:
+        make(keys=keys)
+    assert all(f"keys.{name}" in str(refused.value) for name in names), str(refused.value)

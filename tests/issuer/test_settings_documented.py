@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import annotated_types
 import pytest
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from accredit_issuer.settings import Settings, load
+from accredit_issuer.settings import KeysInToken, KeysOnDisk, Settings, load
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
@@ -34,13 +34,14 @@ class Documented:
         return f"{self.section}.{self.name}"
 
 
-def _keys() -> Iterator[Documented]:
-    for name, field in Settings.model_fields.items():
-        kind = field.annotation
+def _keys(model: type[BaseModel] = Settings, table: str = "") -> Iterator[Documented]:
+    for name, field in model.model_fields.items():
+        # A table that may be left out is ``Table | None``.
+        kind = next(iter(get_args(field.annotation)), field.annotation)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from (_key(f"`[{name}]`", key, f) for key, f in kind.model_fields.items())
+            yield from _keys(kind, f"{table}.{name}".lstrip("."))
         else:
-            yield _key(TOP, name, field)
+            yield _key(f"`[{table}]`" if table else TOP, name, field)
 
 
 def _key(section: str, name: str, field: FieldInfo) -> Documented:
@@ -91,7 +92,7 @@ def test_a_setting_is_on_the_page(key: Documented) -> None:
 def test_the_page_has_nothing_else() -> None:
     """No section and no key is described that the code does not know."""
     sections = {key.section for key in KEYS}
-    assert set(re.findall(r"^## (`\[\w+\]`)$", PAGE, flags=re.MULTILINE)) == sections - {TOP}
+    assert set(re.findall(r"^## (`\[[\w.]+\]`)$", PAGE, flags=re.MULTILINE)) == sections - {TOP}
     for section in sections:
         assert set(_rows(section)) == {key.name for key in KEYS if key.section == section}
 
@@ -99,15 +100,16 @@ def test_the_page_has_nothing_else() -> None:
 def test_the_example_has_every_setting_at_its_default() -> None:
     """Each key is there, written out or commented where there is no default, and only once."""
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
-    section = TOP
+    section, left_out = TOP, False
     found: dict[str, str] = {}
     for line in lines:
-        if line.startswith("["):
-            section = f"`{line}`"
+        if match := re.fullmatch(r"(# )?(\[[\w.]+\])", line):
+            section, left_out = f"`{match[2]}`", bool(match[1])
         elif match := re.fullmatch(r"(# )?(\w+) = (.+)", line):
             name = f"{section}.{match[2]}"
             assert name not in found
-            found[name] = "none" if match[1] else f"`{match[3]}`"
+            # In a table that is commented as a whole, a comment says nothing of a default.
+            found[name] = "none" if match[1] and not left_out else f"`{match[3]}`"
     defaults = {str(key): key.default for key in KEYS if key.default != "required"}
     assert {name: found[name] for name in defaults if name in found} == defaults
     assert set(found) == set(map(str, KEYS))
@@ -123,7 +125,14 @@ def test_the_example_loads_with_everything_in_it(tmp_path: Path) -> None:
     """The keys that are commented out hold as they stand there, too."""
     file = tmp_path / "issuer.toml"
     text = EXAMPLE.read_text(encoding="utf-8")
-    file.write_text(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE), encoding="utf-8")
+    full = re.sub(r"^# (\w+ = |\[)", r"\1", text, flags=re.MULTILINE)
+    file.write_text(re.sub(r"^(module|token|pin_file) = .*", "", full, flags=re.MULTILINE))
     config = load(file)
     assert config.crl_url == "http://crl.example.org"
-    assert config.passphrase_file == tmp_path / "passphrase"
+    assert config.keys == KeysOnDisk(tmp_path / "data/keys", tmp_path / "issuer.passphrase")
+    in_token = full.replace('kind = "disk"', 'kind = "pkcs11"')
+    file.write_text(re.sub(r"^passphrase_file = .*", "", in_token, flags=re.MULTILINE))
+    assert isinstance(load(file).keys, KeysInToken)
+    assert config.https_web is not None
+    assert config.https_web.key_file == tmp_path / "web.key"
+    assert config.token_issuer == "https://identity.example.org"

@@ -653,9 +653,10 @@ def test_no_secret_is_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 str(enrol.enrolment_token).split(".")[2],
                 join.split(".")[2],
                 *(line for line in key_pem.splitlines() if len(line) > 40),
+                (tmp_path / "issuer" / "issuer.passphrase").read_text().strip(),
                 *(
                     line
-                    for file in running.issuer.config.keys.iterdir()
+                    for file in running.issuer.config.keys.folder.iterdir()
                     for line in file.read_text().splitlines()
                     if len(line) > 40
                 ),

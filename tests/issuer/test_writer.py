@@ -17,13 +17,14 @@ from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.errors import Kind, Refusal, Unavailable
 from accredit_issuer.store import writer as module
+from accredit_issuer.store.bulk import BulkInsert
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import singletons
 from accredit_issuer.store.writer import Transaction, Writer
 
 KEY = Ed25519PrivateKey.generate()
 TIMEOUT = 20
-INSERT = insert(singletons)
+INSERT = BulkInsert(singletons)
 
 
 class Bench:
@@ -63,6 +64,11 @@ class Bench:
             found = connection.execute(select(singletons)).all()
         return {name: value for name, value in found if name != "log.checkpoint"}
 
+    def sql(self, statement: str) -> None:
+        """Change the database behind the writer's back."""
+        with self.database.writing.begin() as connection:
+            connection.exec_driver_sql(statement)
+
     def records(self) -> list[str]:
         """The subjects of the log."""
         with self.database.read() as connection:
@@ -99,7 +105,7 @@ def write_now(name: str) -> Callable[[Transaction], str]:
     """The same, with statements of its own."""
 
     def work(transaction: Transaction) -> str:
-        transaction.execute(INSERT.values(name=name, value="executed"))
+        transaction.execute(insert(singletons).values(name=name, value="executed"))
         transaction.record(record(name))
         return name
 
@@ -258,18 +264,17 @@ def test_a_failing_commit_fails_everybody(bench: Bench, moment: str) -> None:
         if broken:
             raise OSError("disk full")
 
-    def fail_row(_c: Any, _cursor: Any, statement: str, *_: object) -> None:
-        if "log_leaf" in statement and broken:
-            raise OSError("disk full")
-
     if moment == "commit":
         event.listen(bench.database.writing, "commit", fail)
     else:
-        event.listen(bench.database.writing, "before_cursor_execute", fail_row)
+        bench.sql(
+            "CREATE TRIGGER full BEFORE INSERT ON log_leaf BEGIN SELECT RAISE(FAIL, 'x'); END"
+        )
     futures = [bench.writer.run(write(name)) for name in "ab"]
     assert all(isinstance(future.exception(TIMEOUT), Unavailable) for future in futures)
     assert bench.log.head is head
     broken = False
+    bench.sql("DROP TRIGGER IF EXISTS full")
     assert bench.writer.run(write("c")).result(TIMEOUT) == "c"
     assert set(bench.rows()) == {"before", "c"}
     assert bench.records() == ["before", "c"]

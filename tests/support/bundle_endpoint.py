@@ -58,6 +58,7 @@ class BundleEndpoint:
     answers: dict[str, Served] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     sent: int = 0
+    asked: threading.Event = field(default_factory=threading.Event)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -84,6 +85,7 @@ def endpoint(context: ssl.SSLContext, host: str = "localhost") -> Iterator[Bundl
 
         def do_GET(self) -> None:
             made.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
+            made.asked.set()
             answer = made.answers.get(self.path, Served(status=404))
             if answer.silent:
                 made.stopped.wait(TIMEOUT)

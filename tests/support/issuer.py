@@ -26,6 +26,7 @@ from accredit_credentials.spiffe_id import AgentId
 from accredit_credentials.x509_svid import X509Identity, parse_pem
 from accredit_issuer.clock import Clock, system_clock
 from accredit_issuer.issuer import Issuer, initialise, open_issuer
+from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.server import Server
 from accredit_issuer.settings import Config, Settings, check
 
@@ -73,9 +74,11 @@ def running_issuer(
 
 
 @contextmanager
-def serving(config: Config, *, clock: Clock = system_clock) -> Iterator[tuple[Issuer, str]]:
-    """Serve an issuer that exists."""
-    issuer = open_issuer(config, clock)
+def serving(
+    config: Config, *, clock: Clock = system_clock, keys: KeyManager | None = None
+) -> Iterator[tuple[Issuer, str]]:
+    """Serve an issuer that exists, with ``keys`` instead of those that the settings name."""
+    issuer = open_issuer(config, clock, keys=keys)
     server = Server(issuer)
     ready = threading.Event()
     address: list[Any] = []

@@ -141,7 +141,7 @@ class Offline:
 
     def attest(self, manifest: manifests.VerifiedManifest) -> X509Svid:
         """A new instance."""
-        return self.do(self.issuer.issuance.attest(self.attestation(manifest)))
+        return self.do(self.issuer.issuance.attest(self.attestation(manifest))).svid()
 
     def agent(self, **changes: Any) -> X509Svid:
         """A new instance of a new manifest."""
@@ -151,7 +151,7 @@ class Offline:
         """The next SVID of an instance."""
         evidence = {"kind": "code_digest", "nonce": svid.serial, "payload": {"digest": DIGEST}}
         csr = certificate_request(generate_key())
-        return self.do(self.issuer.issuance.renew(svid, csr, [evidence]))
+        return self.do(self.issuer.issuance.renew(svid, csr, [evidence])).svid()
 
     def task_token(self, svid: X509Svid, **changes: Any) -> IssuedTaskToken:
         """A task token."""

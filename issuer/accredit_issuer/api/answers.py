@@ -1,24 +1,40 @@
 """What answers carry: credentials as the API shows them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from accredit_credentials.leaf_der import SignedLeaf, pem_of
 from accredit_credentials.task_token import BindingKind
-from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.issuance.issuance import IssuedJwt, IssuedTaskToken
 from accredit_issuer.registry.listing import text_of
 
 
-def x509_answer(svid: X509Svid) -> dict[str, Any]:
+def x509_answer(leaf: SignedLeaf) -> dict[str, Any]:
     """An X.509-SVID."""
+    template = leaf.template
     return {
-        "spiffe_id": str(svid.spiffe_id),
-        "instance": svid.instance,
-        "manifest": svid.manifest,
-        "serial": svid.serial,
-        "certificates": svid.pem,
-        "not_before": text_of(svid.not_before),
-        "not_after": text_of(svid.not_after),
+        "spiffe_id": str(template.spiffe_id),
+        "instance": template.instance,
+        "manifest": template.manifest,
+        "serial": leaf.serial,
+        "certificates": leaf.pem,
+        "not_before": text_of(template.not_before),
+        "not_after": text_of(template.not_after),
+    }
+
+
+def batch_answer(leaves: Sequence[SignedLeaf]) -> dict[str, Any]:
+    """X.509-SVIDs of one instance, in the order of their requests; the chain once for all."""
+    template = leaves[0].template
+    return {
+        "spiffe_id": str(template.spiffe_id),
+        "instance": template.instance,
+        "manifest": template.manifest,
+        "not_before": text_of(template.not_before),
+        "not_after": text_of(template.not_after),
+        "chain": leaves[0].ca.pem,
+        "svids": [{"serial": leaf.serial, "certificate": pem_of(leaf.der)} for leaf in leaves],
     }
 
 

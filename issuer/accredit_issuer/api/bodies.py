@@ -9,6 +9,8 @@ from accredit_credentials.revocation import MAX_REASON_LENGTH
 from accredit_issuer.federation.rules import Profile
 from accredit_issuer.registry.roles import Role
 
+MAX_BATCH = 100
+
 Csr = Annotated[
     str,
     Field(
@@ -50,6 +52,13 @@ class Renewal(Body):
 
     csr: Csr
     evidence: Evidence = []
+
+
+class Batch(Body):
+    """Several keys of one instance, and the code digest measured again, once for all."""
+
+    csrs: Annotated[list[Csr], Field(min_length=1, max_length=MAX_BATCH)]
+    evidence: Evidence
 
 
 class JwtRequest(Body):

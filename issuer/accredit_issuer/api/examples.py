@@ -14,6 +14,7 @@ _MOMENT = "2026-11-21T09:30:00Z"
 _DIGEST = "sha256:" + "3f" * 32
 _AGENT_ID = "spiffe://example.org/ns/support/agent/ticket-summarizer"
 _INSTANCE = "11b16c24-3572-45c8-b027-40901a738827"
+_ISSUER = "https://issuer.example.org:8443"
 _PEM = "-----BEGIN CERTIFICATE-----\n…"
 
 _X509 = {
@@ -116,9 +117,55 @@ _RELATIONSHIP = {
 _ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
 
 ANSWERS: Mapping[Call, Any] = {
+    ("GET", "/.well-known/openid-configuration"): {
+        "issuer": _ISSUER,
+        "jwks_uri": f"{_ISSUER}/.well-known/jwks.json",
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+        "claims_supported": ["iss", "sub", "aud", "exp", "iat", "jti", "agent"],
+    },
+    ("GET", "/.well-known/oauth-authorization-server"): {
+        "issuer": _ISSUER,
+        "jwks_uri": f"{_ISSUER}/.well-known/jwks.json",
+        "token_endpoint": f"{_ISSUER}/v1/task-tokens",
+        "token_endpoint_auth_methods_supported": ["tls_client_auth"],
+        "grant_types_supported": ["urn:accredit:grant-type:task"],
+        "response_types_supported": ["none"],
+        "tls_client_certificate_bound_access_tokens": True,
+        "authorization_details_types_supported": ["accredit:resource"],
+        "service_documentation": f"{_ISSUER}/docs",
+    },
+    ("GET", "/.well-known/jwks.json"): {
+        "keys": [
+            {
+                "kty": "EC",
+                "crv": "P-256",
+                "x": "f83O…",
+                "y": "x_FE…",
+                "kid": "9b1f…",
+                "use": "sig",
+                "alg": "ES256",
+            }
+        ]
+    },
     ("POST", "/v1/attestations/nonce"): {"nonce": "W-BLrfJ-ew…", "expires_at": _MOMENT},
     ("POST", "/v1/attestations"): _X509,
     ("POST", "/v1/svids/x509"): _X509,
+    ("POST", "/v1/svids/x509/batch"): {
+        "spiffe_id": _AGENT_ID,
+        "instance": _INSTANCE,
+        "manifest": _DIGEST,
+        "not_before": _MOMENT,
+        "not_after": _MOMENT,
+        "chain": "-----BEGIN CERTIFICATE-----\nMIIB…\n-----END CERTIFICATE-----\n",
+        "svids": [
+            {
+                "serial": "4000b7e9…",
+                "certificate": "-----BEGIN CERTIFICATE-----\nMIIC…\n-----END CERTIFICATE-----\n",
+            }
+        ],
+    },
     ("POST", "/v1/svids/jwt"): {
         "spiffe_id": _AGENT_ID,
         "token": "eyJh…",

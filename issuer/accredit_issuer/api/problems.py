@@ -5,7 +5,7 @@ token that was sent) is not told.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -18,15 +18,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from accredit_issuer.errors import Kind, Refusal, Unavailable
 
 RETRY_AFTER = "2"  # seconds
+_INTERNAL = "the issuer could not answer; its log says why"
 
 _log = structlog.get_logger("accredit.api")
 # A body without a type is refused where one is read. The framework would take any ``…+json``.
 _ACCEPTED = frozenset({b"application/json", b""})
+TOO_LARGE = Refusal(Kind.TOO_LARGE, "a body has at most 65536 bytes")
+NOT_JSON = Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
 _OF_STATUS = {
     404: Refusal(Kind.NOT_FOUND, "no such path"),
     405: Refusal(Kind.METHOD_NOT_ALLOWED, "the path has no such method"),
-    413: Refusal(Kind.TOO_LARGE, "a body has at most 65536 bytes"),
-    415: Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json"),
+    413: TOO_LARGE,
+    415: NOT_JSON,
 }
 
 
@@ -48,8 +51,8 @@ def problem(kind: Kind, detail: str) -> Response:
 
 def install(app: FastAPI) -> None:
     """Map every error of the issuer and of the framework."""
-    app.exception_handler(Refusal)(_on_refusal)
-    app.exception_handler(Unavailable)(_on_unavailable)
+    app.exception_handler(Refusal)(_on_known)
+    app.exception_handler(Unavailable)(_on_known)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.exception_handler(HTTPException)(_on_http)
     app.exception_handler(Exception)(_on_anything_else)
@@ -86,17 +89,32 @@ def _content_length(headers: Mapping[bytes, bytes]) -> int:
     return int(value[:20]) if value.isdigit() else 0
 
 
-async def _on_refusal(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)  # noqa: S101 (the framework's signature is wider)
-    if error.kind is Kind.INTERNAL:
-        _log.error("internal", detail=error.detail)
-        return problem(Kind.INTERNAL, "the issuer could not answer; its log says why")
-    return problem(error.kind, error.detail)
+def answer_to(error: Exception) -> Response:
+    """What is answered to a request that ended in this error."""
+    if isinstance(error, Refusal):
+        if error.kind is Kind.INTERNAL:
+            _log.error("internal", detail=error.detail)
+            return problem(Kind.INTERNAL, _INTERNAL)
+        return problem(error.kind, error.detail)
+    if isinstance(error, Unavailable):
+        _log.error("unavailable", reason=str(error), cause=repr(error.__cause__))
+        return problem(Kind.UNAVAILABLE, str(error))
+    _log.error("internal", exc_info=error)
+    return problem(Kind.INTERNAL, _INTERNAL)
 
 
-async def _on_unavailable(_request: Request, error: Exception) -> Response:
-    _log.error("unavailable", reason=str(error), cause=repr(error.__cause__))
-    return problem(Kind.UNAVAILABLE, str(error))
+def of_invalid(errors: Sequence[Any]) -> Refusal:
+    """The first of the validation's errors.
+
+    Where and what was expected; never the value, which may be a secret in the wrong place.
+    """
+    first: dict[str, Any] = errors[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})
+    return Refusal(Kind.MALFORMED, f"{where or 'body'}: {str(first['msg']).lower()}")
+
+
+async def _on_known(_request: Request, error: Exception) -> Response:
+    return answer_to(error)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -104,13 +122,11 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method == "POST" and content_type != "application/json":
         return problem(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
-    # Where and what was expected; never the value, which may be a secret in the wrong place.
     first: dict[str, Any] = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})
     if first["type"] == "json_invalid":
         why = first.get("ctx", {}).get("error", "not JSON")
         return problem(Kind.MALFORMED, f"the body must be a JSON object: {why}")
-    return problem(Kind.MALFORMED, f"{where or 'body'}: {str(first['msg']).lower()}")
+    return answer_to(of_invalid(error.errors()))
 
 
 async def _on_http(_request: Request, error: Exception) -> Response:
@@ -123,4 +139,4 @@ async def _on_http(_request: Request, error: Exception) -> Response:
 
 async def _on_anything_else(_request: Request, _error: Exception) -> Response:
     # The framework hands the error on to the server's log; the caller gets nothing of it.
-    return problem(Kind.INTERNAL, "the issuer could not answer; its log says why")
+    return problem(Kind.INTERNAL, _INTERNAL)

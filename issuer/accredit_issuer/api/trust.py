@@ -1,6 +1,5 @@
 """What everyone may have: the bundle, CRLs, the revocation feed."""
 
-import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -9,6 +8,7 @@ from sqlalchemy import select
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
+from accredit_issuer.api.documents import Document, Kept, answer
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.store.models import crls
@@ -18,16 +18,7 @@ After = Annotated[int, Query(ge=0, le=2**63 - 1, description="the newest fact th
 
 def routes(issuer: Issuer) -> APIRouter:
     """The calls of this page."""
-    router = APIRouter(prefix="/v1", tags=["trust"])
-
-    @router.get("/bundle", summary="The SPIFFE trust bundle")
-    async def bundle(request: Request) -> Response:
-        document = issuer.bundle.to_json().encode()
-        tag = f'"{hashlib.sha256(document).hexdigest()[:32]}"'
-        headers = {"ETag": tag, "Cache-Control": f"max-age={issuer.config.refresh_hint}"}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return Response(document, media_type="application/json", headers=headers)
+    router = bundle_routes(issuer)
 
     @router.get("/crl/{authority}.crl", summary="The CRL of one issuing CA, DER")
     def crl(authority: Annotated[str, Path(pattern="^[0-9a-f]{1,64}$")]) -> Response:
@@ -56,6 +47,22 @@ def routes(issuer: Issuer) -> APIRouter:
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store"},
         )
+
+    return router
+
+
+def bundle_routes(issuer: Issuer) -> APIRouter:
+    """The bundle endpoint alone (SPIFFE Federation §5.2)."""
+    router = APIRouter(prefix="/v1", tags=["trust"])
+    kept = Kept(
+        lambda: issuer.bundle,
+        lambda bundle: Document.of(bundle.to_json(), max_age=issuer.config.refresh_hint),
+    )
+
+    @router.head("/bundle", include_in_schema=False)
+    @router.get("/bundle", summary="The SPIFFE trust bundle")
+    async def bundle(request: Request) -> Response:
+        return answer(kept.now, request)
 
     return router
 

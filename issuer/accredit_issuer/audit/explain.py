@@ -89,7 +89,7 @@ def _release(connection: Connection, credential: Row[Any] | None) -> list[int]:
         return []
     return list(
         connection.execute(
-            select(releases.c.log_index).where(releases.c.credential == credential.id)
+            select(releases.c.log_index).where(releases.c.number == credential.number)
         ).scalars()
     )
 
@@ -112,7 +112,6 @@ def _facts(
             f"authority:{credential.authority}",
             *_tasks(connection, credential.task),
             f"admin:{credential.admin}",
-            f"namespace:{credential.namespace}",
         ]
     if instance is not None:
         targets += [

@@ -11,6 +11,7 @@ Of the tree's inner hashes only the roots of full tiles (256 leaves and up) are 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, bindparam, func, insert, select
@@ -30,13 +31,14 @@ from accredit_credentials.merkle import (
 from accredit_credentials.tiles import TILE_WIDTH
 from accredit_issuer.audit.records import RecordKind, read_leaf
 from accredit_issuer.errors import IssuerError
+from accredit_issuer.store.bulk import BulkInsert
 from accredit_issuer.store.models import log_leaves, log_tile_roots, singletons
 
 TILE_HEIGHT = 8
 LOOKED_AT = 256  # records, for the newest moment
 _CHECKPOINT = "log.checkpoint"
 
-_INSERT_LEAF = insert(log_leaves)
+_INSERT_LEAF = BulkInsert(log_leaves)
 _INSERT_TILE_ROOT = insert(log_tile_roots)
 
 
@@ -134,13 +136,7 @@ class LogGrowth:
         hashes = [leaf_hash(leaf) for leaf in self._leaves]
         frontier, nodes = self._log.frontier.extend(hashes)
         checkpoint = self._log.sign(frontier)
-        connection.execute(
-            _INSERT_LEAF,
-            [
-                {"index": start + offset, "leaf": leaf, "hash": digest}
-                for offset, (leaf, digest) in enumerate(zip(self._leaves, hashes, strict=True))
-            ],
-        )
+        _INSERT_LEAF.write(connection, zip(count(start), self._leaves, hashes, strict=False))
         tiles = [
             {"level": node.level // TILE_HEIGHT, "index": node.index, "hash": node.hash}
             for node in _tile_roots(nodes)
@@ -204,16 +200,16 @@ class LogReader:
         rows = self._connection.execute(_ENTRIES, {"first": start, "end": start + limit})
         return [Entry(index, leaf) for index, leaf in rows]
 
-    def newest_moment(self, size: int) -> datetime | None:
+    def newest_moment(self) -> datetime | None:
         """The newest moment among the last records, or since somebody confirmed the clock.
 
         Of several: records of one moment come in any order, and what revokes is recorded by a
         clock that is wrong too. None where there are no records.
         """
         newest: datetime | None = None
-        for entry in reversed(self.entries(max(0, size - LOOKED_AT), LOOKED_AT)):
+        for row in self._connection.execute(_NEWEST):
             try:
-                kind, at = read_leaf(entry.leaf)
+                kind, at = read_leaf(row.leaf)
             except (ValueError, KeyError, TypeError):
                 continue  # damaged: ``check`` says so
             newest = at if newest is None else max(newest, at)
@@ -276,6 +272,7 @@ _ENTRIES = (
     .where(log_leaves.c.index >= bindparam("first"), log_leaves.c.index < bindparam("end"))
     .order_by(log_leaves.c.index)
 )
+_NEWEST = select(log_leaves.c.leaf).order_by(log_leaves.c.index.desc()).limit(LOOKED_AT)
 _TILES = select(log_tile_roots)
 _SET_CHECKPOINT = (
     upsert(singletons)

@@ -62,7 +62,7 @@ class Record:
         value = {
             "v": VERSION,
             "kind": self.kind.value,
-            "at": f"{self.at:%Y-%m-%dT%H:%M:%S}.{self.at.microsecond // 1000:03}Z",
+            "at": f"{self.at.isoformat(timespec='milliseconds')[:23]}Z",
             "actor": self.actor,
             "subject": self.subject,
             "details": self.details,

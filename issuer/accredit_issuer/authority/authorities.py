@@ -5,13 +5,13 @@ operators replace it. Each step writes the authorities' rows, the bundle's new s
 the records in one transaction, and only then is the snapshot replaced. One step at a time.
 """
 
-import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,14 +19,9 @@ from sqlalchemy import Connection, Row, select
 
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.keys import PublicKey, check_public_key
-from accredit_credentials.x509_svid import X509Svid
-from accredit_credentials.x509_template import (
-    CaTemplate,
-    ca_builder,
-    check_signed_leaf,
-    leaf_builder,
-)
-from accredit_issuer.authority.key_store import KeyStore
+from accredit_credentials.leaf_der import SignedLeaf
+from accredit_credentials.leaf_signing import sign_leaf
+from accredit_credentials.x509_template import CaTemplate, ca_builder
 from accredit_issuer.authority.lifecycle import (
     AuthorityKind,
     Due,
@@ -44,16 +39,18 @@ from accredit_issuer.authority.permitted import (
     check_taint,
 )
 from accredit_issuer.authority.planning import rules_of
-from accredit_issuer.authority.profile import CheckedLeaf
+from accredit_issuer.authority.profile import CheckedLeaf, new_serial
 from accredit_issuer.authority.rows import Change, sequence_of, standing_of, write
 from accredit_issuer.errors import IssuerError, Unavailable
+from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
 from accredit_issuer.store.writer import Transaction, Writer
 
-SERIAL_BITS = 158
 MAX_ROUNDS = 4  # prepare, activate, remove, nothing: more would mean that a step changes nothing
 SWEPT = 16  # of those removed last, the keys are looked for once more at the start
+
+_log = structlog.get_logger("accredit.authorities")
 
 Beside = Callable[[Transaction, tuple[Standing, ...]], None]
 
@@ -119,7 +116,7 @@ class _Taken:
 class Authorities:
     """The authorities of this issuer."""
 
-    def __init__(self, config: Config, keys: KeyStore) -> None:
+    def __init__(self, config: Config, keys: KeyManager) -> None:
         self._config = config
         self._keys = keys
         self._rules = rules_of(config)
@@ -258,16 +255,14 @@ class Authorities:
         standings = self.standings()
         return min(next_due(standings, kind, rule, now) for kind, rule in self._rules.items())
 
-    def sign_leaf(self, checked: CheckedLeaf) -> X509Svid:
-        """Sign what a profile allowed, and compare what was signed with it.
+    def sign_leaf(self, checked: CheckedLeaf) -> SignedLeaf:
+        """Sign the very bytes that a profile allowed.
 
         Raises:
             Unavailable: the CA that it was checked for may not sign.
-            InvalidCertificate: what was signed is not what was meant.
         """
-        builder = leaf_builder(checked.template, checked.ca)
-        signed = builder.sign(self.x509_key(checked.ca), hashes.SHA256())
-        return check_signed_leaf(signed, checked.template, checked.ca)
+        key = self.x509_key(checked.ca.certificate)
+        return sign_leaf(checked.linted, key)
 
     def x509_key(self, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:
         """The private key of an issuing CA.
@@ -380,8 +375,15 @@ class Authorities:
         self._replace(tuple(kept), sequence)
         for authority in changed:
             if authority.state is State.REMOVED:
-                self._keys.remove(authority.id)
+                self._delete_key(authority.id)
         return tuple(authority.standing for authority in changed)
+
+    def _delete_key(self, key_id: str) -> None:
+        try:
+            self._keys.remove(key_id)
+        except Unavailable as error:
+            # The step stands: nothing signs with the key, and the next start deletes it.
+            _log.warning("key not deleted", key=key_id, reason=str(error))
 
     def _publish_as_it_is(self, writer: Writer, now: datetime, actor: str) -> None:
         """Count the bundle on where a fact changed it, and no step of an authority did."""
@@ -403,14 +405,12 @@ class Authorities:
             .limit(SWEPT)
         )
         for row in rows:
-            self._keys.remove(row.id)
+            self._delete_key(row.id)
 
     def _prepare(self, kind: AuthorityKind, now: datetime) -> Authority:
-        pending = f"pending-{secrets.token_hex(8)}"
-        key = self._keys.create(pending)
+        made = self._keys.generate()
+        key, key_id = made.private, made.id
         public = check_public_key(key.public_key())
-        key_id = x509.SubjectKeyIdentifier.from_public_key(public).digest.hex()
-        self._keys.rename(pending, key_id)
         expires_at = (now + self._rules[kind].lifetime).replace(microsecond=0)
         certificate = (
             None
@@ -451,7 +451,7 @@ class Authorities:
             # The key id makes the name unique: two CAs of one name confuse whoever builds paths.
             common_name=f"Accredit {role} {key_id[:16]}",
             public_key=check_public_key(key.public_key()),
-            serial=new_serial(),
+            serial=new_serial(self._config.replica),
             not_before=(now - self._config.lifetimes.backdate).replace(microsecond=0),
             not_after=min(expires_at, root.standing.expires_at) if root else expires_at,
             path_length=None if root is None else 0,
@@ -490,11 +490,6 @@ class Authorities:
         self._snapshot = replace(snapshot, bundle=bundle)
         for listener in self._listeners:
             listener()
-
-
-def new_serial() -> int:
-    """A serial number of 158 random bits with the highest one set (RFC 5280 §4.1.2.2)."""
-    return secrets.randbits(SERIAL_BITS) | 1 << (SERIAL_BITS - 1)
 
 
 def _public_pem(authority: Authority) -> str:

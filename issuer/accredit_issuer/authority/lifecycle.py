@@ -98,11 +98,18 @@ class Rule:
         lifetime: of the authority.
         publish_ahead: how long it is published before it signs.
         leaf_lifetime: the longest that something it signed can live.
+        patience: how long it is published, where that is longer, before it signs unasked.
     """
 
     lifetime: timedelta
     publish_ahead: timedelta
     leaf_lifetime: timedelta
+    patience: timedelta = timedelta(0)
+
+    @property
+    def ahead_unasked(self) -> timedelta:
+        """How long it is published before it signs, if no operator activates it."""
+        return max(self.publish_ahead, self.patience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,7 @@ def next_due(
         if authority.state is State.ACTIVE:
             moments.append(authority.half_life)
         if authority.state is State.PREPARED:
-            moments.append(authority.prepared_at + rule.publish_ahead)
+            moments.append(authority.prepared_at + rule.ahead_unasked)
     return min(moment for moment in moments if moment > now)
 
 
@@ -202,7 +209,7 @@ def activation(
     active = active_of(authorities, prepared.kind, now)
     if active is None:
         return prepared.prepared_at
-    return max(prepared.prepared_at + rule.publish_ahead, _succession(active, authorities))
+    return max(prepared.prepared_at + rule.ahead_unasked, _succession(active, authorities))
 
 
 def end(authority: Standing, rule: Rule, authorities: Iterable[Standing] = ()) -> datetime:

@@ -49,7 +49,12 @@ def rules_of(config: Config) -> Rules:
     ahead = timedelta(seconds=HINTS_AHEAD * config.refresh_hint)
     return {
         AuthorityKind.ROOT: Rule(
-            lifetime=lifetimes.root, publish_ahead=ahead, leaf_lifetime=lifetimes.issuing_ca
+            lifetime=lifetimes.root,
+            publish_ahead=ahead,
+            leaf_lifetime=lifetimes.issuing_ca,
+            # Who does not know it cannot even ask for the bundle. Whoever holds an SVID renews it
+            # in this time, and learns of the root by that: commands of admins too.
+            patience=lifetimes.longest_svid,
         ),
         AuthorityKind.X509: Rule(
             # An issuing CA travels with each leaf: nobody has to know it beforehand.
@@ -76,7 +81,7 @@ def plan(standing: Standing, authorities: Sequence[Standing], rules: Rules, now:
                 return _never_used(standing, max(now, standing.prepared_at))
             begin = max(now, activation(standing, known, rule, now))
             active = replace(standing, state=State.ACTIVE, activated_at=begin)
-            last = _handover(active.half_life + rule.publish_ahead, active, now)
+            last = _handover(active.half_life + rule.ahead_unasked, active, now)
             return Plan(
                 activates_from=from_moment,
                 active_from=begin,
@@ -113,7 +118,7 @@ def _last_use(active: Standing, known: Sequence[Standing], rules: Rules, now: da
     elif misplaced(active, known) or not active.can_sign(now):
         moment = now
     else:
-        moment = active.half_life + rule.publish_ahead
+        moment = active.half_life + rule.ahead_unasked
     root = active_of(known, AuthorityKind.ROOT, now)
     if active.kind is AuthorityKind.X509 and root is not None:
         moment = min(moment, _last_use(root, known, rules, now))  # it follows its root

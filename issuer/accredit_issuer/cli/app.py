@@ -4,6 +4,7 @@ Errors are one line on standard error, with a hint where there is one; exit stat
 for wrong usage.
 """
 
+import gc
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from accredit_issuer.clock import system_clock
 from accredit_issuer.clock_guard import steady_clock
 from accredit_issuer.errors import InvalidSettings, IssuerError
 from accredit_issuer.registry.roles import Admin, Role
-from accredit_issuer.settings import Config, load
+from accredit_issuer.settings import Config, KeysOnDisk, load
 
 app = typer.Typer(
     help="Run an Accredit issuer.",
@@ -78,13 +79,10 @@ def init(
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(TEMPLATE.format(trust_domain=trust_domain), encoding="utf-8")
     settings = load(config)
-    if not settings.passphrase_file:
-        print(  # noqa: T201
-            "note: keys are protected by file permissions only; set keys.passphrase_file to "
-            "encrypt them",
-            file=sys.stderr,
-        )
+    note = _note_on_keys(settings)
     invitation = initialise(settings, system_clock)
+    if note:
+        print(f"note: {note}", file=sys.stderr)  # noqa: T201
     token_file = settings.data / TOKEN_FILE
     _write_token(token_file, invitation.text)
     pin = root_pin(settings)
@@ -137,6 +135,9 @@ def run(
     )
 
     def ready(host: str, port: int) -> None:
+        # What is there now stays: the collector need not walk over it again and again.
+        gc.collect()
+        gc.freeze()
         if as_json:
             _print_json({"ready": True, "host": host, "port": port, "url": settings.url})
         else:
@@ -188,6 +189,18 @@ def doctor(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> N
                 _print(f"      {finding.hint}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _note_on_keys(config: Config) -> str:
+    """What whoever makes an issuer should know of its keys, before they are made."""
+    if not isinstance(config.keys, KeysOnDisk):
+        return ""
+    file = config.keys.passphrase_file
+    if file is None:
+        return "keys are protected by file permissions only (keys.unencrypted)"
+    if file.exists():
+        return ""
+    return f"made {file}, which opens the keys: keep it apart from the backups of {config.data}"
 
 
 def root_pin(config: Config) -> str:

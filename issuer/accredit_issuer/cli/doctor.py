@@ -3,6 +3,7 @@
 import hashlib
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +15,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from accredit_issuer.audit.log import Log, LogReader
-from accredit_issuer.authority.key_store import KeyStore, read_passphrase
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
+from accredit_issuer.bundle_endpoint import load as load_web_certificate
 from accredit_issuer.clock_guard import judge
 from accredit_issuer.errors import IssuerError
-from accredit_issuer.issuer import LOG_KEY
-from accredit_issuer.settings import Config, load
+from accredit_issuer.keys.key_manager import KeyManager
+from accredit_issuer.keys.opening import open_keys
+from accredit_issuer.settings import Config, KeysOnDisk, load
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import authorities, credentials, crls, releases
 
@@ -72,6 +74,7 @@ def examine(config_file: Path, now: datetime) -> list[Finding]:
         _clock,
         _crls,
         _unfinished,
+        _https_web,
     )
     for check in checks:
         try:
@@ -99,25 +102,28 @@ def root_certificates(config: Config) -> list[Root]:
 
 
 def _permissions(config: Config, _database: Database, _now: datetime) -> Iterator[Finding]:
-    for path, limit in ((config.data, 0o700), (config.keys, 0o700)):
+    kept = config.keys
+    for path in (config.data, *([kept.folder] if isinstance(kept, KeysOnDisk) else [])):
         mode = stat.S_IMODE(path.stat().st_mode)
+        private = not mode & ~0o700
         yield Finding(
             f"permissions of {path.name}",
-            not mode & ~limit,
+            private,
             f"{mode:04o}",
-            "" if not mode & ~limit else f"run: chmod {limit:o} {path}",
+            "" if private else f"run: chmod 700 {path}",
         )
 
 
 def _keys(config: Config, database: Database, now: datetime) -> Iterator[Finding]:
-    keys = KeyStore(config.keys, read_passphrase(config.passphrase_file))
-    keys.load_log_key(LOG_KEY)
-    yield Finding(
-        "keys encrypted",
-        True,
-        "yes" if config.passphrase_file else "no, file permissions only",
-        "" if config.passphrase_file else "set keys.passphrase_file before 'init'",
-    )
+    with closing(open_keys(config)) as keys:
+        clear = isinstance(config.keys, KeysOnDisk) and config.keys.passphrase_file is None
+        hint = "encrypted is safer: set keys.unencrypted = false before 'init'" if clear else ""
+        yield Finding("keys", True, keys.check(), hint)
+        keys.load_log_key()
+        yield from _authorities(keys, database, now)
+
+
+def _authorities(keys: KeyManager, database: Database, now: datetime) -> Iterator[Finding]:
     with database.read() as connection:
         rows = connection.execute(
             select(authorities).where(authorities.c.state != State.REMOVED.value)
@@ -135,20 +141,16 @@ def _keys(config: Config, database: Database, now: datetime) -> Iterator[Finding
 
 
 def _log(config: Config, database: Database, _now: datetime) -> Iterator[Finding]:
-    keys = KeyStore(config.keys, read_passphrase(config.passphrase_file))
-    log = Log(config.log_origin, keys.load_log_key(LOG_KEY))
-    with database.read() as connection:
+    with closing(open_keys(config)) as keys, database.read() as connection:
+        log = Log(config.log_origin, keys.load_log_key())
         log.load(connection)
         LogReader(connection).check(log.frontier)
     yield Finding("log", True, f"{log.frontier.size} records under a valid checkpoint")
 
 
-def _clock(config: Config, database: Database, now: datetime) -> Iterator[Finding]:
-    keys = KeyStore(config.keys, read_passphrase(config.passphrase_file))
-    log = Log(config.log_origin, keys.load_log_key(LOG_KEY))
+def _clock(_config: Config, database: Database, now: datetime) -> Iterator[Finding]:
     with database.read() as connection:
-        log.load(connection)
-        newest = LogReader(connection).newest_moment(log.frontier.size)
+        newest = LogReader(connection).newest_moment()
     why = judge(now, newest, expected=None)
     yield Finding("clock", why is None, why or "not behind the newest record")
 
@@ -173,7 +175,31 @@ def _unfinished(_config: Config, database: Database, now: datetime) -> Iterator[
     with database.read() as connection:
         number = connection.scalar(
             select(func.count())
-            .select_from(credentials.outerjoin(releases, releases.c.credential == credentials.c.id))
-            .where(releases.c.credential.is_(None), credentials.c.expires_at > now)
+            .select_from(credentials.outerjoin(releases, releases.c.number == credentials.c.number))
+            .where(releases.c.number.is_(None), credentials.c.expires_at > now)
         )
     yield Finding("unreleased intents", True, f"{number or 0} still unexpired")
+
+
+def _https_web(config: Config, _database: Database, now: datetime) -> Iterator[Finding]:
+    """The certificate that an operator's tools have to renew."""
+    if config.https_web is None:
+        return
+    load_web_certificate(config.https_web)
+    certificate = x509.load_pem_x509_certificate(config.https_web.certificate_file.read_bytes())
+    ends = certificate.not_valid_after_utc
+    yield Finding(
+        "certificate of bundle.https_web",
+        ends > now,
+        f"expires {ends:%Y-%m-%d %H:%M} UTC",
+        "" if ends > now else "renew it: a running issuer takes it within seconds",
+    )
+    # A group may read it, as many tools that renew certificates set it up; others may not.
+    key_file = config.https_web.key_file
+    mode = stat.S_IMODE(key_file.stat().st_mode)
+    yield Finding(
+        f"permissions of {key_file.name}",
+        not mode & 0o007,
+        f"{mode:04o}",
+        f"run: chmod o-rwx {key_file}" if mode & 0o007 else "",
+    )

@@ -63,17 +63,20 @@ class Polling:
         self._under_way: dict[TrustDomain, Future[None]] = {}
         self._running: set[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = set()
         self._closed = False
+        self._asked: dict[int, datetime] = {}  # by the relationship's record; see ``_due``
 
     def poll_due(self) -> None:
         """Ask every endpoint whose time has come."""
         now = self._clock()
-        self._poll([s for s in self._relationships.all() if s.next_attempt <= now], by=SCHEDULED)
+        due = [s for s in self._relationships.all() if self._due(s) <= now]
+        self._asked |= dict.fromkeys((standing.log_index for standing in due), now)
+        self._poll(due, by=SCHEDULED)
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which an endpoint is to be asked; soon, where there is none."""
         # A relationship that is made meanwhile is first asked after no longer than this.
         soon = now + SHORTEST_INTERVAL
-        return min([soon, *(standing.next_attempt for standing in self._relationships.all())])
+        return min([soon, *map(self._due, self._relationships.all())])
 
     def refresh(self, trust_domain: TrustDomain, *, by: str) -> Standing:
         """Ask one endpoint now; returns how the relationship stands after it.
@@ -100,6 +103,14 @@ class Polling:
             for loop, task in self._running:
                 with suppress(RuntimeError):  # it has ended by itself
                     loop.call_soon_threadsafe(task.cancel)
+
+    def _due(self, standing: Standing) -> datetime:
+        asked = self._asked.get(standing.log_index)
+        # An attempt that could not be recorded (disk full, say) is remembered here: others must not
+        # be asked without end because of our own trouble.
+        if asked is None:
+            return standing.next_attempt
+        return max(standing.next_attempt, asked + SHORTEST_INTERVAL)
 
     def _poll(self, standings: Iterable[Standing], *, by: str) -> None:
         """Ask these endpoints, or wait for whoever is asking one of them already."""

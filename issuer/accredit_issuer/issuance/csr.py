@@ -6,6 +6,9 @@ key is judged before its signature is checked: a huge key costs nothing.
 """
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import SignatureAlgorithmOID
 
 from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.errors import InvalidKey
@@ -13,6 +16,14 @@ from accredit_credentials.keys import PublicKey, check_public_key
 from accredit_issuer.errors import Kind, Refusal
 
 MAX_CSR_BYTES = 8 * 1024
+
+_ECDSA = frozenset(
+    {
+        SignatureAlgorithmOID.ECDSA_WITH_SHA256,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA384,
+        SignatureAlgorithmOID.ECDSA_WITH_SHA512,
+    }
+)
 
 
 def public_key_of(csr_pem: str) -> PublicKey:
@@ -33,7 +44,7 @@ def public_key_of(csr_pem: str) -> PublicKey:
         raise Refusal(Kind.MALFORMED, f"csr: {error}") from None
     except UNREADABLE:
         raise Refusal(Kind.MALFORMED, "csr must be a PKCS #10 request in PEM") from None
-    if not _is_signed(csr):
+    if not _is_signed(csr, key):
         raise Refusal(Kind.MALFORMED, "csr is not signed by its own key")
     if wishes := _wishes(csr):
         raise Refusal(
@@ -44,11 +55,20 @@ def public_key_of(csr_pem: str) -> PublicKey:
     return key
 
 
-def _is_signed(csr: x509.CertificateSigningRequest) -> bool:
+def _is_signed(csr: x509.CertificateSigningRequest, key: PublicKey) -> bool:
     try:
-        return csr.is_signature_valid
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return csr.is_signature_valid
+        # The same, without reading the key a second time.
+        algorithm = csr.signature_hash_algorithm
+        if algorithm is None or csr.signature_algorithm_oid not in _ECDSA:
+            return False
+        key.verify(csr.signature, csr.tbs_certrequest_bytes, ec.ECDSA(algorithm))
+    except InvalidSignature:
+        return False
     except UNREADABLE:
         return False
+    return True
 
 
 def _wishes(csr: x509.CertificateSigningRequest) -> str:

@@ -5,8 +5,9 @@ The decisions are in ``decision``, ``attestation`` and ``tasks``; the order of r
 signing is in ``cycle``; here they are put together.
 """
 
+import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,8 @@ from sqlalchemy import insert, select, update
 from accredit_attestors.contract import Attestor, Evidence, JoinTokenRecord
 from accredit_credentials import jwt_svid, task_token
 from accredit_credentials.jwt_svid import AgentBlock, JwtSvid
-from accredit_credentials.keys import PublicKey
+from accredit_credentials.keys import PublicKey, public_key_der
+from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.spiffe_id import AgentId, SpiffeId, admin_id, issuer_id
 from accredit_credentials.task_token import Binding, TaskToken
 from accredit_credentials.x509_svid import X509Svid, identity_marks
@@ -32,7 +34,7 @@ from accredit_issuer.issuance.attestation import (
     parse_evidence,
 )
 from accredit_issuer.issuance.csr import public_key_of
-from accredit_issuer.issuance.cycle import Cycle, Intent, record_refusal
+from accredit_issuer.issuance.cycle import Cycle, Intent, Signed, record_refusal
 from accredit_issuer.issuance.decision import (
     Claimant,
     TaskRequest,
@@ -53,6 +55,8 @@ from accredit_issuer.store.database import Database
 from accredit_issuer.store.loop_writer import LoopWriter
 from accredit_issuer.store.models import enrolment_tokens, instances, join_tokens
 from accredit_issuer.store.writer import Transaction, Writer
+
+AT_ONCE = 16  # requests of a batch that are checked without a pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +117,8 @@ class Issuance:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._writer = LoopWriter(parts.writer)
-        self._cycle = Cycle(self._writer, parts.revocation)
+        with parts.database.read() as connection:
+            self._cycle = Cycle(self._writer, parts.revocation, connection)
         self._x509 = X509Signing(parts.config, parts.authorities, self._cycle)
         self._config = parts.config
         lifetimes = parts.config.lifetimes
@@ -121,23 +126,26 @@ class Issuance:
             trust_domain=parts.config.trust_domain,
             max_lifetime=lifetimes.x509_svid,
             backdate=lifetimes.backdate,
+            replica=parts.config.replica,
         )
         self._admins = Profile(
             trust_domain=parts.config.trust_domain,
             max_lifetime=lifetimes.admin_svid,
             backdate=lifetimes.backdate,
+            replica=parts.config.replica,
             needs_manifest=False,
         )
         self._servers = Profile(
             trust_domain=parts.config.trust_domain,
             max_lifetime=lifetimes.server_svid,
             backdate=lifetimes.backdate,
+            replica=parts.config.replica,
             dns_names=frozenset(parts.config.names),
             needs_manifest=False,
         )
         self.nonces = Nonces(lifetimes.nonce)
 
-    async def attest(self, request: AttestationRequest) -> X509Svid:
+    async def attest(self, request: AttestationRequest) -> SignedLeaf:
         """A new instance's first X.509-SVID.
 
         Raises:
@@ -162,7 +170,7 @@ class Issuance:
 
     async def _attest(
         self, request: AttestationRequest, evidence: Mapping[str, Evidence], now: datetime
-    ) -> X509Svid:
+    ) -> SignedLeaf:
         public_key = public_key_of(request.csr)
         registry = self._parts.registry
         attestation = attest(
@@ -215,9 +223,10 @@ class Issuance:
                 )
             )
 
-        return await self._issue_agent_svid(claimant, public_key, now, beside=born)
+        grant = self._agent_grants(claimant, now)(public_key)
+        return await self._x509.issue(grant, beside=born)
 
-    async def renew(self, svid: X509Svid, csr: str, evidence: Sequence[Any]) -> X509Svid:
+    async def renew(self, svid: X509Svid, csr: str, evidence: Sequence[Any]) -> SignedLeaf:
         """The next X.509-SVID of an instance, for a new key.
 
         Raises:
@@ -227,14 +236,30 @@ class Issuance:
         now = self._parts.clock()
         claimant = self.claimant(svid)
         public_key = public_key_of(csr)
-        attest_again(
-            parse_evidence(evidence),
-            attestors=self._parts.attestors,
-            nonce=svid.serial,
-            manifest=claimant.manifest,
-            now=now,
-        )
-        return await self._issue_agent_svid(claimant, public_key, now)
+        self._attest_again(claimant, svid, evidence, now)
+        return await self._x509.issue(self._agent_grants(claimant, now)(public_key))
+
+    async def renew_all(
+        self, svid: X509Svid, csrs: Sequence[str], evidence: Sequence[Any]
+    ) -> list[SignedLeaf]:
+        """X.509-SVIDs of an instance for several new keys: all of them, or none.
+
+        Raises:
+            Refusal: as ``renew``; or two requests have one key.
+            Unavailable: it could not be recorded or signed.
+        """
+        now = self._parts.clock()
+        claimant = self.claimant(svid)
+        self._attest_again(claimant, svid, evidence, now)
+        keys: list[PublicKey] = []
+        for number, csr in enumerate(csrs, start=1):
+            keys.append(public_key_of(csr))
+            if not number % AT_ONCE:
+                await asyncio.sleep(0)  # others are asking too
+        if len({public_key_der(key) for key in keys}) != len(keys):
+            raise Refusal(Kind.MALFORMED, "csrs must have a key of their own each")
+        decide = self._agent_grants(claimant, now)
+        return await self._x509.issue_all([decide(key) for key in keys])
 
     async def jwt_svid(self, svid: X509Svid, audience: tuple[str, ...]) -> IssuedJwt:
         """A JWT-SVID for an instance.
@@ -258,7 +283,7 @@ class Issuance:
             audience=audience,
             expires_at=granted.expires_at,
             issued_at=now,
-            issuer=self._config.url,
+            issuer=self._config.token_issuer,
             jti=str(uuid.uuid4()),
             agent=_agent_block(claimant),
             authority=kid,
@@ -275,7 +300,7 @@ class Issuance:
             reasons=granted.reasons,
             details={"audience": list(audience)},
         )
-        token = await self._cycle.issue(intent, lambda: jwt_svid.sign(content, key, kid))
+        token = await self._cycle.issue(intent, lambda: _signed(jwt_svid.sign(content, key, kid)))
         return IssuedJwt(svid=content, token=token)
 
     async def task_token(self, svid: X509Svid, request: TaskTokenRequest) -> IssuedTaskToken:
@@ -304,7 +329,7 @@ class Issuance:
         )
         key, kid = self._parts.authorities.jwt_signer()
         content = TaskToken(
-            issuer=self._config.url,
+            issuer=self._config.token_issuer,
             principal=choice.principal,
             client=svid.spiffe_id,
             audience=granted.audience,
@@ -339,12 +364,12 @@ class Issuance:
         )
         token = await self._cycle.issue(
             intent,
-            lambda: task_token.sign(content, key, kid),
+            lambda: _signed(task_token.sign(content, key, kid)),
             beside=lambda t: choice.record(t, claimant.instance, now),
         )
         return IssuedTaskToken(content=content, token=token)
 
-    async def enrol_admin(self, token_text: str, csr: str) -> X509Svid:
+    async def enrol_admin(self, token_text: str, csr: str) -> SignedLeaf:
         """An admin's first SVID, for a one-time token.
 
         Raises:
@@ -376,7 +401,7 @@ class Issuance:
 
         return await self._issue_admin_svid(admin, instance, public_key, now, beside=spend)
 
-    async def renew_admin(self, svid: X509Svid, admin: Admin, csr: str) -> X509Svid:
+    async def renew_admin(self, svid: X509Svid, admin: Admin, csr: str) -> SignedLeaf:
         """An admin's next SVID, for a new key.
 
         Raises:
@@ -391,7 +416,7 @@ class Issuance:
             shown=svid.marks(),
         )
 
-    async def own_svid(self, public_key: PublicKey) -> X509Svid:
+    async def own_svid(self, public_key: PublicKey) -> SignedLeaf:
         """The SVID of the issuer's own server.
 
         Raises:
@@ -464,14 +489,23 @@ class Issuance:
             parent_id=request.parent_id,
         )
 
-    async def _issue_agent_svid(
-        self,
-        claimant: Claimant,
-        public_key: PublicKey,
-        now: datetime,
-        *,
-        beside: Beside | None = None,
-    ) -> X509Svid:
+    def _attest_again(
+        self, claimant: Claimant, svid: X509Svid, evidence: Sequence[Any], now: datetime
+    ) -> None:
+        attest_again(
+            parse_evidence(evidence),
+            attestors=self._parts.attestors,
+            nonce=svid.serial,
+            manifest=claimant.manifest,
+            now=now,
+        )
+
+    def _agent_grants(self, claimant: Claimant, now: datetime) -> Callable[[PublicKey], X509Grant]:
+        """Decide about an agent's X.509-SVID; what was decided holds for any key of it.
+
+        Raises:
+            Refusal: the agent may have nothing now.
+        """
         ca = self._x509.issuing_ca()
         granted = decide_x509_svid(
             claimant,
@@ -481,23 +515,20 @@ class Issuance:
             now=now,
         )
         declared = claimant.declared
-        return await self._x509.issue(
-            X509Grant(
-                profile=self._agents,
-                ca=ca,
-                public_key=public_key,
-                spiffe_id=declared.agent.spiffe_id(
-                    self._config.trust_domain,
-                    claimant.instance if declared.instance_in_path else None,
-                ),
-                instance=claimant.instance,
-                expires_at=granted.expires_at,
-                now=now,
-                reasons=granted.reasons,
-                manifest=claimant.manifest.digest,
-                marks=claimant.marks,
-            ),
-            beside=beside,
+        spiffe_id = declared.agent.spiffe_id(
+            self._config.trust_domain, claimant.instance if declared.instance_in_path else None
+        )
+        return lambda public_key: X509Grant(
+            profile=self._agents,
+            ca=ca,
+            public_key=public_key,
+            spiffe_id=spiffe_id,
+            instance=claimant.instance,
+            expires_at=granted.expires_at,
+            now=now,
+            reasons=granted.reasons,
+            manifest=claimant.manifest.digest,
+            marks=claimant.marks,
         )
 
     async def _issue_admin_svid(
@@ -509,7 +540,7 @@ class Issuance:
         *,
         shown: tuple[str, ...] = (),
         beside: Beside | None = None,
-    ) -> X509Svid:
+    ) -> SignedLeaf:
         ca = self._x509.issuing_ca()
         marks = (f"admin:{admin.name}", *shown)
         check_not_revoked(marks, self._parts.revocation.facts)
@@ -559,15 +590,16 @@ class Issuance:
 
 
 def _intent(claimant: Claimant, *, subject: SpiffeId, **rest: Any) -> Intent:
-    agent = claimant.declared.agent
     return Intent(
         subject=str(subject),
         instance=claimant.instance,
-        agent=str(agent),
-        namespace=agent.namespace,
         manifest=claimant.manifest.digest,
         **rest,
     )
+
+
+def _signed(token: str) -> Signed[str]:
+    return Signed(token, token.encode())
 
 
 def _agent_block(claimant: Claimant) -> AgentBlock:

@@ -7,15 +7,16 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from accredit_credentials.task_token import MAX_DEPTH, Task
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.store.bulk import BulkInsert
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import tasks
 from accredit_issuer.store.writer import Transaction
 
-_INSERT_TASK = insert(tasks)
+_INSERT_TASK = BulkInsert(tasks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

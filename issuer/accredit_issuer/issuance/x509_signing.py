@@ -1,23 +1,24 @@
-"""From a decision to a released X.509-SVID: template → profile → intent → signature → comparison.
+"""From a decision to a released X.509-SVID: template → profile → intent → signature.
 
 The same way for agents, admins and the issuer's own server. Who may have one was decided before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 
 from accredit_credentials.keys import PublicKey
-from accredit_credentials.spiffe_id import AgentId, SpiffeId
-from accredit_credentials.x509_svid import X509Svid
+from accredit_credentials.leaf_der import IssuingCa, SignedLeaf
+from accredit_credentials.spiffe_id import SpiffeId
 from accredit_credentials.x509_template import LeafTemplate
-from accredit_issuer.authority.authorities import Authorities, Authority, new_serial
+from accredit_issuer.authority.authorities import Authorities, Authority
 from accredit_issuer.authority.lifecycle import AuthorityKind
-from accredit_issuer.authority.profile import Profile
+from accredit_issuer.authority.profile import CheckedLeaf, Profile, new_serial
 from accredit_issuer.errors import Unavailable
-from accredit_issuer.issuance.cycle import Cycle, Intent
+from accredit_issuer.issuance.cycle import Cycle, Intent, Signed, Wanted
 from accredit_issuer.settings import Config
 from accredit_issuer.store.writer import Transaction
 
@@ -73,7 +74,7 @@ class X509Signing:
         """
         return self._authorities.now_in_force.active(AuthorityKind.X509)
 
-    async def issue(self, grant: X509Grant, *, beside: Beside | None = None) -> X509Svid:
+    async def issue(self, grant: X509Grant, *, beside: Beside | None = None) -> SignedLeaf:
         """Sign and release; ``beside`` is recorded together with the intent.
 
         Raises:
@@ -81,20 +82,27 @@ class X509Signing:
             Refusal: ``beside`` refused, or a fact came in between.
             Unavailable: it could not be recorded or signed.
         """
+        return await self._cycle.issue(*self._checked(grant), beside=beside)
+
+    async def issue_all(self, grants: Sequence[X509Grant]) -> list[SignedLeaf]:
+        """Sign and release all of them, or none; as ``issue``."""
+        return await self._cycle.issue_all([Wanted(*self._checked(grant)) for grant in grants])
+
+    def _checked(self, grant: X509Grant) -> tuple[Intent, Callable[[], Signed[SignedLeaf]]]:
         template = self._template(grant)
-        checked = grant.profile.check(template, certificate_of(grant.ca), grant.now)
-        return await self._cycle.issue(
-            _intent(grant, format(template.serial, "x")),
-            lambda: self._authorities.sign_leaf(checked),
-            beside=beside,
-        )
+        checked = grant.profile.check(template, _issuing(certificate_of(grant.ca)), grant.now)
+        return _intent(grant, format(template.serial, "x")), lambda: self._sign(checked)
+
+    def _sign(self, checked: CheckedLeaf) -> Signed[SignedLeaf]:
+        leaf = self._authorities.sign_leaf(checked)
+        return Signed(leaf, leaf.der, leaf.der)
 
     def _template(self, grant: X509Grant) -> LeafTemplate:
         crls = self._config.crl_url
         return LeafTemplate(
             spiffe_id=grant.spiffe_id,
             public_key=grant.public_key,
-            serial=new_serial(),
+            serial=new_serial(self._config.replica),
             not_before=(grant.now - self._config.lifetimes.backdate).replace(microsecond=0),
             not_after=grant.expires_at,
             instance=grant.instance,
@@ -102,6 +110,11 @@ class X509Signing:
             dns_names=grant.dns_names,
             crl_url=f"{crls}/v1/crl/{grant.ca.id}.crl" if crls else None,
         )
+
+
+@lru_cache(maxsize=16)  # an issuer signs with very few CAs, very often
+def _issuing(certificate: x509.Certificate) -> IssuingCa:
+    return IssuingCa(certificate)
 
 
 def certificate_of(ca: Authority) -> x509.Certificate:
@@ -121,7 +134,6 @@ def end_of(ca: Authority) -> datetime:
 
 
 def _intent(grant: X509Grant, serial: str) -> Intent:
-    agent = AgentId.from_spiffe_id(grant.spiffe_id) if grant.manifest else None
     return Intent(
         id=serial,
         kind="x509",
@@ -137,8 +149,6 @@ def _intent(grant: X509Grant, serial: str) -> Intent:
             *grant.marks,
         ),
         reasons=grant.reasons,
-        agent=str(agent) if agent else None,
-        namespace=agent.namespace if agent else None,
         manifest=grant.manifest,
         admin=grant.admin,
     )

@@ -16,7 +16,7 @@ from accredit_attestors.signing import unverified_manifest
 from accredit_credentials.revocation import FactKind, FactSet
 from accredit_credentials.spiffe_id import AgentId, TrustDomain
 from accredit_issuer.errors import Kind, Refusal
-from accredit_issuer.store.models import admins, credentials, facts, manifests, signers
+from accredit_issuer.store.models import admins, credentials, facts, instances, manifests, signers
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +144,23 @@ class Listing:
 
     def _living_instances(self) -> dict[str, int]:
         query = (
-            select(credentials.c.agent, func.count(credentials.c.instance.distinct()))
+            select(instances.c.agent, func.count(credentials.c.instance.distinct()).label("number"))
+            .join(instances, instances.c.id == credentials.c.instance)
             .where(credentials.c.kind == "x509", credentials.c.expires_at > self.now)
-            .group_by(credentials.c.agent)
+            .group_by(instances.c.agent)
         )
-        return {agent: number for agent, number in self.connection.execute(query) if agent}
+        return {row.agent: row.number for row in self.connection.execute(query)}
 
     def _instances(self, agent: AgentId) -> list[dict[str, Any]]:
         query = (
             select(
                 credentials.c.instance,
-                func.min(credentials.c.manifest).label("manifest"),
+                func.min(instances.c.manifest).label("manifest"),
                 func.max(credentials.c.expires_at).label("expires_at"),
             )
+            .join(instances, instances.c.id == credentials.c.instance)
             .where(
-                credentials.c.agent == str(agent),
+                instances.c.agent == str(agent),
                 credentials.c.kind == "x509",
                 credentials.c.expires_at > self.now,
             )
@@ -211,7 +213,7 @@ def fact_view(row: Row[Any]) -> dict[str, Any]:
 
 def text_of(moment: datetime) -> str:
     """A moment as RFC 3339 in UTC."""
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{moment.isoformat()[:19]}Z"
 
 
 def record_of(leaf: bytes) -> Any:

@@ -3,7 +3,7 @@
 from sqlalchemy import ColumnElement, Connection, select
 
 from accredit_credentials.revocation import Target, TargetKind
-from accredit_issuer.store.models import credentials, manifests
+from accredit_issuer.store.models import credentials, instances, manifests
 
 
 def namespace_of(connection: Connection, target: Target) -> str | None:
@@ -20,7 +20,13 @@ def namespace_of(connection: Connection, target: Target) -> str | None:
     column = _COLUMNS.get(target.kind)
     if column is None:
         return None
-    return connection.scalar(select(credentials.c.namespace).where(column == target.value).limit(1))
+    agent = connection.scalar(
+        select(instances.c.agent)
+        .join(credentials, credentials.c.instance == instances.c.id)
+        .where(column == target.value)
+        .limit(1)
+    )
+    return agent.partition("/")[0] if agent else None
 
 
 _COLUMNS: dict[TargetKind, ColumnElement[str]] = {

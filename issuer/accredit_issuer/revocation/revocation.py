@@ -41,7 +41,13 @@ from accredit_issuer.revocation.crl import CrlEntry, build_crl
 from accredit_issuer.revocation.feed import Feed
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
-from accredit_issuer.store.models import credentials, facts, manifests, revoked_certificates
+from accredit_issuer.store.models import (
+    credentials,
+    facts,
+    instances,
+    manifests,
+    revoked_certificates,
+)
 from accredit_issuer.store.writer import Transaction, Writer
 
 # A credential is gone within hours; a fact about one of these also keeps new ones from coming.
@@ -422,15 +428,23 @@ def _lift(transaction: Transaction, target: Target) -> set[str]:
 def _matching(target: Target) -> ColumnElement[bool] | None:
     """The credentials that a target matches; None where it matches no certificate."""
     column = {
-        TargetKind.NAMESPACE: credentials.c.namespace,
-        TargetKind.AGENT: credentials.c.agent,
-        TargetKind.MANIFEST: credentials.c.manifest,
         TargetKind.INSTANCE: credentials.c.instance,
         TargetKind.SERIAL: credentials.c.id,
         TargetKind.AUTHORITY: credentials.c.authority,
         TargetKind.ADMIN: credentials.c.admin,
     }.get(target.kind)
-    return None if column is None else column == target.value
+    if column is not None:
+        return column == target.value
+    of_it = {
+        TargetKind.NAMESPACE: instances.c.manifest.in_(
+            select(manifests.c.digest).where(manifests.c.namespace == target.value)
+        ),
+        TargetKind.AGENT: instances.c.agent == target.value,
+        TargetKind.MANIFEST: instances.c.manifest == target.value,
+    }.get(target.kind)
+    if of_it is None:
+        return None
+    return credentials.c.instance.in_(select(instances.c.id).where(of_it))
 
 
 _EXISTS: dict[TargetKind, Callable[[str], tuple[Any, ColumnElement[bool]]]] = {

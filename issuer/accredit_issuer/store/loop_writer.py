@@ -8,14 +8,29 @@ after its first commit, and each request pays for a commit of its own.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from accredit_issuer.errors import Unavailable
-from accredit_issuer.store.writer import Transaction, Writer
+from accredit_issuer.store.writer import Asked, Transaction, Waiter, Writer
 
 T = TypeVar("T")
-Asked = tuple[Callable[[Transaction], Any], "asyncio.Future[Any]"]
+_Answers = deque[tuple["asyncio.Future[Any]", Any, Exception | None]]
+
+
+class _LoopWaiter(Waiter):
+    """Waits for a future of the event loop, which the loop's own thread settles."""
+
+    __slots__ = ("_answers", "_future")
+
+    def __init__(self, future: "asyncio.Future[Any]", answers: _Answers) -> None:
+        self._future = future
+        self._answers = answers
+
+    def is_waiting(self) -> bool:
+        return not self._future.cancelled()
+
+    def settle(self, result: Any, error: Exception | None) -> None:
+        self._answers.append((self._future, result, error))
 
 
 class LoopWriter:
@@ -23,8 +38,8 @@ class LoopWriter:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._asked: list[Asked] = []
-        self._answered: deque[tuple[Future[Any], asyncio.Future[Any]]] = deque()
+        self._asked: list[tuple[Asked, asyncio.Future[Any]]] = []
+        self._answers: _Answers = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         writer.after_each_group(self._wake)
 
@@ -34,44 +49,33 @@ class LoopWriter:
         Raises:
             Unavailable: too much is waiting, the writer is closed, or it could not be written.
         """
-        self._loop = asyncio.get_running_loop()
-        mine: asyncio.Future[T] = self._loop.create_future()
+        self._loop = loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
         if not self._asked:
-            self._loop.call_soon(self._hand_over)
-        self._asked.append((work, mine))
-        return await mine
+            loop.call_soon(self._hand_over)
+        self._asked.append(((work, _LoopWaiter(future, self._answers), False), future))
+        return await future
 
     def _hand_over(self) -> None:
         asked, self._asked = self._asked, []
-        asked = [(work, mine) for work, mine in asked if not mine.cancelled()]
         try:
-            futures = self._writer.run_all([work for work, _ in asked])
+            self._writer.ask([each for each, _ in asked])
         except Unavailable as error:
-            for _, mine in asked:
-                mine.set_exception(error)
-            return
-        for future, (_, mine) in zip(futures, asked, strict=True):
-            self._join(future, mine)
-
-    def _join(self, future: Future[Any], mine: "asyncio.Future[Any]") -> None:
-        def cancel_too(_: "asyncio.Future[Any]") -> None:
-            if mine.cancelled():
-                future.cancel()
-
-        mine.add_done_callback(cancel_too)
-        future.add_done_callback(lambda done: self._answered.append((done, mine)))
+            for _, future in asked:
+                if not future.done():
+                    future.set_exception(error)
 
     def _wake(self) -> None:
         """On the writing thread: one call into the loop for a whole group."""
-        if self._answered and self._loop is not None and not self._loop.is_closed():
+        if self._answers and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._pass_on)
 
     def _pass_on(self) -> None:
-        while self._answered:
-            done, mine = self._answered.popleft()
-            if mine.done():
+        while self._answers:
+            future, result, error = self._answers.popleft()
+            if future.done():
                 continue
-            if (error := done.exception()) is not None:
-                mine.set_exception(error)
+            if error is not None:
+                future.set_exception(error)
             else:
-                mine.set_result(done.result())
+                future.set_result(result)

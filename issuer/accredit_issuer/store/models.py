@@ -149,13 +149,11 @@ class CredentialRow(Model, table=True):
 
     __tablename__ = "credential"
     __table_args__ = (Index("ix_credential_kind_expires_at", "kind", "expires_at"),)
-    id: str = Field(primary_key=True)  # serial or jti
+    number: int = Field(primary_key=True)  # in the order of writing: rows are only ever appended
+    id: str = Field(unique=True)  # serial or jti
     kind: str
     subject: str
-    agent: str | None = Field(default=None, index=True)
-    namespace: str | None = Field(default=None, index=True)
-    instance: str = Field(index=True)
-    manifest: str | None = Field(default=None, index=True)
+    instance: str = Field(index=True)  # whose row says agent and manifest, where it is an agent's
     admin: str | None = None
     task: str | None = None
     authority: str
@@ -167,8 +165,10 @@ class ReleaseRow(Model, table=True):
     """The outcome: what was signed as intended, and where the log says why."""
 
     __tablename__ = "release"
-    credential: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)  # of the credential
     log_index: int
+    sha256: bytes | None = Field(default=None, sa_type=LargeBinary)  # of what was released
+    certificate: bytes | None = Field(default=None, sa_type=LargeBinary)  # DER, of an X.509-SVID
 
 
 class FactRow(Model, table=True):

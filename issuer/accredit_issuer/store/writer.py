@@ -13,12 +13,13 @@ Every record of the log goes through ``Transaction.record``; the checkpoint is s
 the same commit, so the log and the state never disagree.
 """
 
+import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import structlog
@@ -28,6 +29,7 @@ from sqlalchemy.exc import OperationalError
 from accredit_issuer.audit.log import Log, LogGrowth
 from accredit_issuer.audit.records import Record
 from accredit_issuer.errors import IssuerError, Unavailable
+from accredit_issuer.store.bulk import BulkInsert, Row
 
 MAX_WAITING = 4096
 MAX_GROUP = 256
@@ -35,44 +37,51 @@ MAX_GROUP = 256
 _log = structlog.get_logger("accredit.writer")
 
 T = TypeVar("T")
-Rows = dict[Executable, list[Mapping[str, Any]]]
+Rows = dict[BulkInsert, list[Row]]
+Work = Callable[["Transaction"], Any]
 
 
 class Transaction:
     """What one piece of work may do. Used on the writing thread only."""
 
-    def __init__(self, connection: Connection, growth: LogGrowth, rows: Rows) -> None:
+    __slots__ = ("_after_commit", "_connection", "_growth", "_own", "_savepoint", "_shared")
+
+    def __init__(self, connection: Connection, growth: LogGrowth, shared: Rows) -> None:
         self._connection = connection
         self._growth = growth
-        self._shared_rows = rows
-        self._own_rows: Rows = {}
+        self._shared = shared
+        self._own: list[tuple[BulkInsert, Row]] = []
         self._savepoint: Any = None
-        self._after_commit: list[Callable[[], None]] = []
+        self._after_commit: Sequence[Callable[[], None]] = ()
 
-    def add(self, statement: Executable, values: Mapping[str, Any]) -> None:
-        """Execute later, together with the same statement of other work: for plain inserts."""
-        self._own_rows.setdefault(statement, []).append(values)
+    def add(self, insert: BulkInsert, values: Mapping[str, Any]) -> None:
+        """Insert a row later, together with the rows of other work."""
+        self._own.append((insert, insert.row(values)))
 
     def execute(self, statement: Executable) -> CursorResult[Any]:
         """Execute now and see the result."""
-        _flush(self._connection, self._shared_rows)
+        _flush(self._connection, self._shared)
         if self._savepoint is None:
             self._savepoint = self._connection.begin_nested()
-        _flush(self._connection, self._own_rows)
+        self._share()
+        _flush(self._connection, self._shared)
         return cast("CursorResult[Any]", self._connection.execute(statement))
 
     def record(self, record: Record) -> int:
         """Append a record to the log; returns its index."""
-        return self._growth.append(record.leaf())
+        return self.append(record.leaf())
+
+    def append(self, leaf: bytes) -> int:
+        """Append a record that was written down already; returns its index."""
+        return self._growth.append(leaf)
 
     def after_commit(self, call: Callable[[], None]) -> None:
         """Call this on the writing thread once everything is durable, before any further work."""
-        self._after_commit.append(call)
+        self._after_commit = (*self._after_commit, call)
 
-    def keep(self) -> list[Callable[[], None]]:
+    def keep(self) -> Sequence[Callable[[], None]]:
         """Make what was done part of the commit; returns what to call after it."""
-        for statement, values in self._own_rows.items():
-            self._shared_rows.setdefault(statement, []).extend(values)
+        self._share()
         if self._savepoint is not None:
             self._savepoint.commit()
         self._growth.keep()
@@ -84,26 +93,53 @@ class Transaction:
             self._savepoint.rollback()
         self._growth.take_back()
 
+    def _share(self) -> None:
+        for insert, row in self._own:
+            rows = self._shared.get(insert)
+            if rows is None:
+                self._shared[insert] = [row]
+            else:
+                rows.append(row)
+        self._own.clear()
 
-@dataclass(eq=False)
-class _Work:
-    do: Callable[[Transaction], Any]
-    alone: bool
-    future: Future[Any] = field(default_factory=Future)
+
+class Waiter(ABC):
+    """Whoever waits for one piece of work. Both methods are called on the writing thread."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def is_waiting(self) -> bool:
+        """Whether the work is still wanted; asked once, before it is done."""
+
+    @abstractmethod
+    def settle(self, result: Any, error: Exception | None) -> None:
+        """It is durable, or it failed."""
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    future: Future[Any]
-    result: Any = None
-    error: IssuerError | None = None
-    after_commit: Sequence[Callable[[], None]] = ()
+class _ThreadWaiter(Waiter):
+    """Waits for a future of ``concurrent.futures``."""
 
-    def answer(self) -> None:
-        if self.error is not None:
-            self.future.set_exception(self.error)
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: Future[Any] = Future()
+
+    def is_waiting(self) -> bool:
+        # From here on it cannot be cancelled: settling it cannot fail.
+        return self.future.set_running_or_notify_cancel()
+
+    def settle(self, result: Any, error: Exception | None) -> None:
+        if error is not None:
+            self.future.set_exception(error)
         else:
-            self.future.set_result(self.result)
+            self.future.set_result(result)
+
+
+Asked = tuple[Work, Waiter, bool]
+"""Work, who waits for it, and whether it wants a commit of its own."""
+_Outcome = tuple[Waiter, Any, Exception | None, Sequence[Callable[[], None]]]
+"""Who waits, the result or the error, and what to call after the commit."""
 
 
 class Writer:
@@ -112,7 +148,7 @@ class Writer:
     def __init__(self, engine: Engine, log: Log) -> None:
         self._engine = engine
         self._log = log
-        self._waiting: deque[_Work] = deque()
+        self._waiting: deque[Asked] = deque()
         self._changed = threading.Condition()
         self._after_group: list[Callable[[], None]] = []
         self._closed = False
@@ -127,29 +163,27 @@ class Writer:
         Raises:
             Unavailable: too much is waiting, or the writer is closed.
         """
-        return self._ask([_Work(work, alone)])[0]
+        waiter = _ThreadWaiter()
+        self.ask([(work, waiter, alone)])
+        return waiter.future
 
-    def run_all(self, works: Sequence[Callable[[Transaction], Any]]) -> list[Future[Any]]:
-        """Have several pieces of work done, in this order; as ``run`` for each.
+    def ask(self, asked: Sequence[Asked]) -> None:
+        """Have several pieces of work done, in this order.
 
         Raises:
             Unavailable: too much is waiting, or the writer is closed; nothing of it is done.
         """
-        return self._ask([_Work(work, alone=False) for work in works])
+        with self._changed:
+            if self._closed:
+                raise Unavailable("the issuer is stopping")
+            if len(self._waiting) + len(asked) > MAX_WAITING:
+                raise Unavailable(f"{MAX_WAITING} writes are waiting already")
+            self._waiting.extend(asked)
+            self._changed.notify()
 
     def after_each_group(self, call: Callable[[], None]) -> None:
         """Call this on the writing thread whenever a group was answered."""
         self._after_group.append(call)
-
-    def _ask(self, items: list[_Work]) -> list[Future[Any]]:
-        with self._changed:
-            if self._closed:
-                raise Unavailable("the issuer is stopping")
-            if len(self._waiting) + len(items) > MAX_WAITING:
-                raise Unavailable(f"{MAX_WAITING} writes are waiting already")
-            self._waiting.extend(items)
-            self._changed.notify()
-        return [item.future for item in items]
 
     @property
     def waiting(self) -> int:
@@ -168,66 +202,65 @@ class Writer:
             if group:
                 self._commit(group)
 
-    def _next_group(self) -> list[_Work]:
+    def _next_group(self) -> list[Asked]:
         """What waits, in order, up to the first work that wants to be alone; empty at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            group: list[_Work] = []
+            group: list[Asked] = []
             while self._waiting and len(group) < MAX_GROUP:
-                if self._waiting[0].alone and group:
+                _, waiter, alone = self._waiting[0]
+                if alone and group:
                     break
-                work = self._waiting.popleft()
-                # From here on its future cannot be cancelled: answering it cannot fail.
-                if not work.future.set_running_or_notify_cancel():
-                    continue
-                group.append(work)
-                if work.alone:
-                    break
+                asked = self._waiting.popleft()
+                if waiter.is_waiting():
+                    group.append(asked)
+                    if alone:
+                        break
             return group
 
-    def _commit(self, group: list[_Work]) -> None:
+    def _commit(self, group: list[Asked]) -> None:
         try:
             outcomes = self._attempt(group)
         except Exception as error:  # noqa: BLE001 (a commit that failed must not end the thread)
             self._fail(group, error)
         else:
             _tell(outcomes)
-            for outcome in outcomes:
-                outcome.answer()
+            for waiter, result, refusal, _ in outcomes:
+                waiter.settle(result, refusal)
         for call in self._after_group:
             call()
 
-    def _attempt(self, group: list[_Work]) -> list[_Outcome]:
+    def _attempt(self, group: list[Asked]) -> list[_Outcome]:
         """Do all work of a group in one transaction, and make it durable."""
         outcomes: list[_Outcome] = []
         with self._transaction() as (connection, rows, growth):
-            for work in group:
+            for work, waiter, _ in group:
                 transaction = Transaction(connection, growth, rows)
                 try:
-                    result = work.do(transaction)
+                    result = work(transaction)
                 except IssuerError as error:
                     transaction.take_back()
-                    outcomes.append(_Outcome(work.future, error=error))
+                    outcomes.append((waiter, None, error, ()))
                 else:
-                    calls = transaction.keep()
-                    outcomes.append(_Outcome(work.future, result=result, after_commit=calls))
+                    outcomes.append((waiter, result, None, transaction.keep()))
         return outcomes
 
-    def _fail(self, group: list[_Work], error: Exception) -> None:
+    def _fail(self, group: list[Asked], error: Exception) -> None:
         """Answer a group whose transaction was undone.
 
-        Where the database itself is well, one piece of work spoilt it for the others: each is
-        tried again by itself, and only the guilty one fails.
+        Where the database and the log's key are well, one piece of work spoilt it for the others:
+        each is tried again by itself, and only the guilty one fails.
         """
-        if len(group) > 1 and not isinstance(error, (OperationalError, OSError)):
-            for work in group:
-                self._commit([work])
+        ill = (OperationalError, sqlite3.OperationalError, OSError, Unavailable)
+        if len(group) > 1 and not isinstance(error, ill):
+            for asked in group:
+                self._commit([asked])
             return
-        _log.error("could not be recorded", reason=repr(error))
+        _log.error("could not be recorded", reason=repr(error), cause=repr(error.__cause__))
         unavailable = Unavailable(f"could not be recorded ({type(error).__name__})")
         unavailable.__cause__ = error
-        for work in group:
-            work.future.set_exception(unavailable)
+        for _, waiter, _ in group:
+            waiter.settle(None, unavailable)
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Connection, Rows, LogGrowth]]:
@@ -240,17 +273,18 @@ class Writer:
         growth.publish()
 
 
-def _tell(outcomes: list[_Outcome]) -> None:
+def _tell(outcomes: Sequence[_Outcome]) -> None:
     """Call what wants to know of the commit, before any further work is looked at."""
-    for call in [call for outcome in outcomes for call in outcome.after_commit]:
-        try:
-            call()
-        except Exception:  # noqa: BLE001 (see the next line)
-            # It is durable: whoever waits is answered, and the thread lives on.
-            _log.exception("not told after a commit")
+    for *_, calls in outcomes:
+        for call in calls:
+            try:
+                call()
+            except Exception:  # noqa: BLE001 (see the next line)
+                # It is durable: whoever waits is answered, and the thread lives on.
+                _log.exception("not told after a commit")
 
 
 def _flush(connection: Connection, rows: Rows) -> None:
-    for statement, values in rows.items():
-        connection.execute(statement, values)
+    for insert, waiting in rows.items():
+        insert.write(connection, waiting)
     rows.clear()

@@ -1,0 +1,10 @@
+"""Private keys, and the only modules of the issuer that touch them.
+
+    key_manager            what the issuer asks of whoever keeps its keys
+    disk  pkcs11  memory   who keeps them
+    secret_files           passphrases and PINs
+    opening                the one that the settings name
+
+The issuer's own TLS key is the exception: a handshake needs it in the process, it is made in
+``server`` for each of the server's SVIDs, and it is never written anywhere.
+"""

@@ -1,0 +1,68 @@
+"""Inserting many rows of one table at once, by the driver's own prepared statement.
+
+What is written for each credential takes this way: SQLAlchemy would cost more here than SQLite.
+Values are converted as the columns' types would, so that SQLAlchemy reads them back.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Connection, Table
+
+from accredit_issuer.store.models import Moment
+
+Row = tuple[Any, ...]
+
+
+class BulkInsert:
+    """The insert of whole rows into one table; a column that is not given is NULL."""
+
+    def __init__(self, table: Table) -> None:
+        names = [column.name for column in table.columns]
+        places = ", ".join("?" * len(names))
+        columns = ", ".join(f'"{name}"' for name in names)
+        self._sql = f'INSERT INTO "{table.name}" ({columns}) VALUES ({places})'  # noqa: S608 (names of ours)
+        self._columns: list[tuple[str, Callable[[Any], Any] | None]] = [
+            (column.name, _conversion(column.type)) for column in table.columns
+        ]
+        self._names = frozenset(names)
+
+    def row(self, values: Mapping[str, Any]) -> Row:
+        """One row as the driver takes it.
+
+        Raises:
+            KeyError: the table has no such column.
+        """
+        if unknown := values.keys() - self._names:
+            raise KeyError(f"no such columns: {', '.join(sorted(unknown))}")
+        given = values.get
+        return tuple(
+            [
+                value if convert is None or value is None else convert(value)
+                for value, convert in [(given(name), convert) for name, convert in self._columns]
+            ]
+        )
+
+    def write(self, connection: Connection, rows: Sequence[Row] | Iterable[Row]) -> None:
+        """Insert the rows as part of the connection's transaction."""
+        driver: Any = connection.connection.driver_connection
+        driver.executemany(self._sql, rows)
+
+
+def stored_moment(moment: datetime) -> str:
+    """A moment as ``Moment`` has it stored.
+
+    Raises:
+        ValueError: without a time zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("a moment must have a time zone")
+    return moment.astimezone(UTC).isoformat(" ", "microseconds")[:26]
+
+
+def _conversion(kind: object) -> Callable[[Any], Any] | None:
+    if isinstance(kind, Moment):
+        return stored_moment
+    return json.dumps if isinstance(kind, JSON) else None

@@ -1,0 +1,136 @@
+"""GnuTLS's certtool on our leaf, chain, CA and CRL: another library's reading of RFC 5280."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.authority import Authority
+from support.interop_world import World
+from support.judges import Verdict, ask, pem_of, program
+
+from accredit_client import calls
+from accredit_credentials.x509_svid import X509Identity
+
+CLIENT, SERVER = "1.3.6.1.5.5.7.3.2", "1.3.6.1.5.5.7.3.1"
+CODE_SIGNING = "1.3.6.1.5.5.7.3.3"
+VERIFIED = re.compile(r"^(?:Chain verification|Verification) output: Verified\.", re.MULTILINE)
+
+
+def certtool(*arguments: str | Path) -> Verdict:
+    """Ask certtool; it exits with 0 whatever it finds, so that its text is what counts."""
+    said = ask(program("certtool"), *arguments)
+    return Verdict(bool(VERIFIED.search(said.text)), said.text)
+
+
+def verify(world: World, *options: str | Path, chain: Path, root: Path | None = None) -> Verdict:
+    """Let GnuTLS verify a chain at its medium security level."""
+    return certtool(
+        *("--verify", "--verify-profile", "medium", "--infile", chain),
+        *("--load-ca-certificate", root or world.root_file, *options),
+    )
+
+
+def chain_of(world: World, identity: X509Identity) -> Path:
+    """The chain of an identity in one file, leaf first."""
+    file = world.folder / f"{identity.svid.serial}.chain.pem"
+    file.write_text(identity.svid.pem)
+    return file
+
+
+def crl_of(world: World) -> Path:
+    """The CRL that the issuer publishes now, as PEM."""
+    der, pem = world.folder / "gnutls.crl", world.folder / "gnutls.crl.pem"
+    der.write_bytes(world.crl())
+    pem.unlink(missing_ok=True)
+    said = certtool("--crl-info", "--inder", "--infile", der, "--outfile", pem)
+    assert pem.exists(), said.text
+    return pem
+
+
+@pytest.mark.parametrize("purpose", [CLIENT, SERVER])
+def test_a_chain_verifies_for_both_sides_of_tls(world: World, purpose: str) -> None:
+    """GnuTLS accepts an agent's chain, as a client's and as a server's."""
+    verdict = verify(world, "--verify-purpose", purpose, chain=chain_of(world, world.identity))
+    assert verdict.accepted, verdict.text
+
+
+def test_a_chain_is_for_nothing_else(world: World) -> None:
+    """The same chain does not sign code."""
+    chain = chain_of(world, world.identity)
+    assert not verify(world, "--verify-purpose", CODE_SIGNING, chain=chain).accepted
+
+
+def test_what_is_missing_or_foreign_is_refused(world: World, tmp_path: Path) -> None:
+    """Without the issuing CA, with a leaf in its place, or under another root: the judge judges."""
+    leaf, mixed = tmp_path / "leaf.pem", tmp_path / "mixed.pem"
+    leaf.write_text(pem_of(world.identity.svid.leaf))
+    assert not verify(world, chain=leaf).accepted
+    mixed.write_text(pem_of(world.another().svid.leaf, world.identity.svid.leaf))
+    assert not verify(world, chain=mixed).accepted
+    root = tmp_path / "root.pem"
+    root.write_text(pem_of(Authority().root.certificate))
+    assert not verify(world, chain=chain_of(world, world.identity), root=root).accepted
+
+
+def test_the_root_signed_itself_and_the_issuing_ca(world: World, tmp_path: Path) -> None:
+    """GnuTLS reads root and issuing CA as CAs: the one unbounded, the other for leaves only."""
+    issuing = tmp_path / "issuing.pem"
+    issuing.write_text(pem_of(world.issuing_ca, world.root))
+    assert verify(world, chain=issuing).accepted
+    for certificate, bound in ((world.root, "false"), (world.issuing_ca, "0")):
+        file = tmp_path / "ca.pem"
+        file.write_text(pem_of(certificate))
+        text = certtool("--certificate-info", "--infile", file).text
+        assert re.search(
+            r"Basic Constraints \(critical\):\s+Certificate Authority \(CA\): TRUE", text
+        )
+        assert ("Path Length Constraint: 0" in text) == (bound == "0"), text
+        usage = re.search(r"Key Usage \(critical\):\n((?:\t\t\t.*\n)+)", text)
+        assert usage
+        assert {line.strip() for line in usage[1].splitlines()} == {
+            "Certificate signing.",
+            "CRL signing.",
+        }
+        assert "URI: spiffe://example.org\n" in text
+
+
+def test_a_leaf_reads_as_an_svid(world: World, tmp_path: Path) -> None:
+    """One URI, no CA, digital signature alone, both purposes of TLS, both key identifiers."""
+    file = tmp_path / "leaf.pem"
+    file.write_text(pem_of(world.identity.svid.leaf))
+    text = certtool("--certificate-info", "--infile", file).text
+    assert re.findall(r"URI: (\S+)", text) == [str(world.identity.svid.spiffe_id)]
+    assert "Certificate Authority (CA): FALSE" in text
+    assert re.search(r"Key Usage \(critical\):\n\t\t\tDigital signature\.\n\t\t\S", text)
+    assert "TLS WWW Server." in text
+    assert "TLS WWW Client." in text
+    assert "Subject Key Identifier (not critical)" in text
+    assert "Authority Key Identifier (not critical)" in text
+
+
+def test_a_crl_is_its_issuing_cas(world: World, tmp_path: Path) -> None:
+    """GnuTLS verifies our CRL under the issuing CA that signed it, and under no other."""
+    crl, issuing = crl_of(world), tmp_path / "issuing.pem"
+    issuing.write_text(pem_of(world.issuing_ca))
+    command = ("--verify-crl", "--verify-profile", "medium", "--infile", crl)
+    verdict = certtool(*command, "--load-ca-certificate", issuing)
+    assert verdict.accepted, verdict.text
+    assert not certtool(*command, "--load-ca-certificate", world.root_file).accepted
+
+
+def test_a_revoked_chain_is_refused_and_its_neighbour_is_not(world: World) -> None:
+    """After a revocation over the wire GnuTLS refuses it by our CRL, and its neighbour not."""
+    doomed, neighbour = world.another(), world.another()
+    before = crl_of(world)
+    assert verify(world, "--load-crl", before, chain=chain_of(world, doomed)).accepted
+
+    world.admin.send(
+        calls.revoke(target=f"serial:{doomed.svid.serial}", kind="revoked", reason="interop")
+    )
+
+    after = crl_of(world)
+    refused = verify(world, "--load-crl", after, chain=chain_of(world, doomed))
+    assert not refused.accepted
+    assert "revoked" in refused.text
+    accepted = verify(world, "--load-crl", after, chain=chain_of(world, neighbour))
+    assert accepted.accepted, accepted.text
