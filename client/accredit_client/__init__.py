@@ -8,8 +8,8 @@ Read from the bottom up::
     base_identity   wire   transports        effects: contexts, sockets
     revocations   files                      effects: the feed, the folder
     verify   keeper   task_tokens   trust    decisions
-    federation   renewal   replay   tls      decisions
-    calls                                    decisions
+    federation   peers   renewal   replay    decisions
+    tls   calls                              decisions
     answers   effects   thumbprint   errors  vocabulary
 
 The names below are loaded when they are first used: importing this package costs a millisecond.
