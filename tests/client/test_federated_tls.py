@@ -43,7 +43,7 @@ def client(identity: X509Identity) -> SpiffeContext:
 
 
 @pytest.mark.parametrize("connect", [in_memory, over_sockets, over_asyncio])
-@pytest.mark.spec("SPIFFE-84")
+@pytest.mark.spec("SPIFFE-83")
 def test_a_member_of_a_federated_domain_is_known(connect: Callable[..., Handshake]) -> None:
     """Its SVID is validated with its own domain's bundle; the server's check sees who it is."""
     seen: list[SpiffeId] = []
@@ -78,6 +78,7 @@ def test_we_know_their_servers_too() -> None:
     ids=["ours by them", "theirs by us", "another by them", "another root", "a stranger"],
 )
 @pytest.mark.parametrize("connect", [in_memory, over_sockets, over_asyncio])
+@pytest.mark.spec("SPIFFE-83")
 def test_no_authority_speaks_for_another_domain(
     identity: X509Identity, connect: Callable[..., Handshake]
 ) -> None:
