@@ -12,6 +12,7 @@
     ├── InvalidRevocation      not a revocation fact, or not a statement of facts
     └── Refused                well formed, and refused here and now
         ├── Untrusted          no authority of the trust domain vouches for it
+        │   └── UnknownAuthority   it names a key that the bundle has not, or not yet
         ├── Expired            its time is over, or not yet come
         ├── WrongAudience      made for somebody else
         ├── WrongHolder        presented by another key than the one it is bound to
@@ -70,6 +71,10 @@ class Refused(CredentialError):
 
 class Untrusted(Refused):
     """No authority of the trust domain vouches for it."""
+
+
+class UnknownAuthority(Untrusted):
+    """It names a key that is not in the bundle: a newer bundle may have it."""
 
 
 class Expired(Refused):
