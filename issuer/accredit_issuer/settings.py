@@ -18,6 +18,11 @@ from accredit_credentials.errors import CredentialError
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_issuer.errors import InvalidSettings
 
+# Seconds; no setting allows a credential that lives longer.
+LONGEST_X509_SVID = 86400
+LONGEST_JWT_SVID = 3600
+LONGEST_TASK_TOKEN = 300
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -69,13 +74,13 @@ class LifetimeSettings(_Section):
     """Issuing CA certificate; the next one is prepared at half of it."""
     jwt_key: int = Field(default=86400, ge=60)
     """JWT signing key; the next one is prepared at half of it."""
-    x509_svid: int = Field(default=3600, ge=5, le=86400)
+    x509_svid: int = Field(default=3600, ge=5, le=LONGEST_X509_SVID)
     """X.509-SVID of an agent; a manifest may ask for less."""
-    jwt_svid: int = Field(default=300, ge=5, le=3600)
+    jwt_svid: int = Field(default=300, ge=5, le=LONGEST_JWT_SVID)
     """JWT-SVID; a manifest may ask for less."""
-    task_token: int = Field(default=300, ge=5, le=300)
+    task_token: int = Field(default=300, ge=5, le=LONGEST_TASK_TOKEN)
     """Task token; a manifest may ask for less."""
-    admin_svid: int = Field(default=8 * 3600, ge=60, le=86400)
+    admin_svid: int = Field(default=8 * 3600, ge=60, le=LONGEST_X509_SVID)
     """X.509-SVID of an admin."""
     join_token: int = Field(default=600, ge=10, le=3600)
     """Join token; whoever enrols an agent may ask for less."""

@@ -55,12 +55,17 @@ class Record:
         value = {
             "v": VERSION,
             "kind": self.kind.value,
-            "at": f"{self.at.isoformat(timespec='milliseconds')[:23]}Z",
+            "at": written_moment(self.at),
             "actor": self.actor,
             "subject": self.subject,
             "details": self.details,
         }
         return _canonical(value).encode()
+
+
+def written_moment(at: datetime) -> str:
+    """A moment as a record says it: UTC, milliseconds."""
+    return f"{at.isoformat(timespec='milliseconds')[:23]}Z"
 
 
 _canonical = json.JSONEncoder(
