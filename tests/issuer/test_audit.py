@@ -58,6 +58,7 @@ class World:
     task: str
     checkpoint: str
     ca: x509.Certificate
+    ca_key: Any
     crl_of: Callable[..., bytes]
 
     def audit(self, database: Database, **options: Any) -> Report:
@@ -120,6 +121,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             task=task,
             checkpoint=offline.issuer.log.checkpoint,
             ca=certificate,
+            ca_key=key,
             crl_of=crl_of,
         )
 
@@ -215,9 +217,8 @@ def other_ca(world: World) -> tuple[Any, x509.Certificate]:
     return key, ca_builder(template).sign(key, hashes.SHA256())
 
 
-def forged(world: World, **changes: Any) -> bytes:
-    """What a stranger's CA says of the first agent, under the serial number of the real one."""
-    key, _ = other_ca(world)
+def leaf_of(world: World, **changes: Any) -> x509.CertificateBuilder:
+    """What the first agent's certificate says, for another key, with ``changes``."""
     svid = world.first
     values: dict[str, Any] = {
         "spiffe_id": svid.spiffe_id,
@@ -229,14 +230,39 @@ def forged(world: World, **changes: Any) -> bytes:
         "manifest": svid.manifest,
         **changes,
     }
-    signed = leaf_builder(Template(**values), world.ca).sign(key, hashes.SHA256())
-    return signed.public_bytes(serialization.Encoding.DER)
+    return leaf_builder(Template(**values), world.ca)
+
+
+def put_signed(connection: Connection, world: World, builder: Any, key: Any) -> None:
+    """A certificate that somebody signed stands where the first agent's stood."""
+    der = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    put_certificate(connection, release_of(connection, world.first.serial).number, der)
+
+
+def signed_by_us(*more: x509.ExtensionType, **changes: Any) -> Tampering:
+    """The real CA signed something else behind the issuer's back."""
+
+    def tamper(connection: Connection, world: World) -> None:
+        builder = leaf_of(world, **changes)
+        for extension in more:
+            builder = builder.add_extension(extension, critical=False)
+        put_signed(connection, world, builder, world.ca_key)
+
+    return tamper
+
+
+def rewrap(connection: Connection, world: World) -> None:
+    """The algorithm beside the signature, which it does not cover, is another."""
+    row = release_of(connection, world.first.serial)
+    before, oid, signature = row.certificate.rpartition(bytes.fromhex("06082a8648ce3d040302"))
+    sha384 = bytes.fromhex("06082a8648ce3d040303")
+    assert len(oid) == len(sha384)
+    put_certificate(connection, row.number, before + sha384 + signature)
 
 
 def forge(connection: Connection, world: World) -> None:
     """The certificate of a stranger's CA stands where ours stood."""
-    number = release_of(connection, world.first.serial).number
-    put_certificate(connection, number, forged(world))
+    put_signed(connection, world, leaf_of(world), other_ca(world)[0])
 
 
 def replace_authority(connection: Connection, world: World) -> None:
@@ -313,6 +339,18 @@ CREDENTIALS: dict[str, Case] = {
         "certificate {first}", "cannot be read"),
     "another CA, the same serial": (forge, "certificate {first}", "did not sign"),
     "the digest of another": (forge, "certificate {first}", "differ in: sha256"),
+    "our CA, another key": (signed_by_us(), "certificate {first}", "differ in: sha256"),
+    "our CA, another agent": (
+        signed_by_us(manifest="sha256:" + "0" * 64), "certificate {first}", "differ in: manifest"),
+    "our CA, names of a server": (
+        signed_by_us(dns_names=("a.example",)), "certificate {first}", "has DNS names"),
+    "our CA, one extension more": (
+        signed_by_us(x509.OCSPNoCheck()),
+        "certificate {first}", "leaf: extensions is not what was meant"),
+    "our CA, longer than itself": (
+        signed_by_us(not_after=NOW + timedelta(days=400)),
+        "certificate {first}", "valid while its authority's is not"),
+    "our CA, another wrapping": (rewrap, "certificate {first}", "not wrapped as ours are"),
     "a forgotten certificate": (
         of_release("UPDATE release SET certificate = NULL", id=FIRST),
         "certificate {first}", "its certificate is missing"),
@@ -369,10 +407,13 @@ CREDENTIALS: dict[str, Case] = {
     "another authority": (
         sql("UPDATE credential SET authority = (SELECT id FROM authority WHERE kind = 'root') "
             "WHERE id = :id", id=FIRST),
-        "certificate {first}", "names another authority than its row"),
+        "certificate {first}", "did not sign its certificate, which names"),
     "no authority": (
         sql("UPDATE credential SET authority = '00' WHERE id = :id", id=FIRST),
         "certificate {first}", "its authority 00 is not known"),
+    "a certificate that is text": (
+        of_release("UPDATE release SET certificate = 'abc'", id=FIRST),
+        "credentials", "cannot be read to the end"),
     "a moment that is none": (
         sql("UPDATE credential SET expires_at = 'soon' WHERE id = :id", id=FIRST),
         "credentials", "cannot be read to the end"),
@@ -426,6 +467,10 @@ STATE: dict[str, Case] = {
         sql("INSERT INTO join_token SELECT 'x', secret_sha256, agent, expires_at, created_by, "
             "NULL, log_index FROM join_token LIMIT 1"),
         "join token x", "differ in: join_token"),
+    "a join token made fresh": (
+        sql("UPDATE join_token SET redeemed_by = NULL WHERE redeemed_by = :id",
+            id="first.instance"),
+        "instance {instance}", "its join token is not spent by it"),
     "an admin added": (
         sql("INSERT INTO admin SELECT 'eve', role, namespaces, created_at, created_by FROM admin"),
         "admin eve", "does not say that anybody invited it"),
@@ -486,6 +531,9 @@ LOG: dict[str, Case] = {
     "a record without its kind": (
         change_leaf(b"credential.issued", b"credential.unsaid", rehash=True),
         "certificate {first}", "is not its record"),
+    "a record of no fact": (
+        change_leaf(b'"fact":"revoked"', b'"fact":"forgets"', rehash=True),
+        "log entry", "it is not a revocation fact"),
     "a record gone": (
         sql('DELETE FROM log_leaf WHERE "index" = 9'), "log", "1 records from 0 on are missing"),
     "the newest record gone": (

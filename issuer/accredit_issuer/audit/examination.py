@@ -28,7 +28,12 @@ from accredit_credentials.errors import CredentialError, InvalidSpiffeId
 from accredit_credentials.leaf_der import IssuingCa, certificate_of
 from accredit_credentials.leaf_lint import lint
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain, issuer_id
-from accredit_credentials.x509_svid import X509Svid, identity_marks, unverified_svid
+from accredit_credentials.x509_svid import (
+    X509Svid,
+    authority_key_id,
+    identity_marks,
+    unverified_svid,
+)
 from accredit_credentials.x509_template import LeafTemplate
 from accredit_issuer.audit.recorded import Recorded
 from accredit_issuer.audit.records import RecordKind, written_moment
@@ -229,20 +234,23 @@ def _certificate(issued: Issued, signer: Signer, bounds: Bounds) -> list[str]:
     try:
         # The library reads a field when it is asked for it: any of these can fail.
         svid = unverified_svid([x509.load_der_x509_certificate(der)])
+        tbs = svid.leaf.tbs_certificate_bytes
+        template = _template(issued, svid)
         problems += _fields(issued, svid, ca, bounds)
-        problems += _signature(svid.leaf, der, ca, key)
+        if template.dns_names and svid.spiffe_id != issuer_id(bounds.trust_domain):
+            problems.append("its certificate has DNS names, which only the issuer's own has")
+        problems += _signature(svid.leaf, der, tbs, key)
         if not problems:
-            lint(svid.leaf.tbs_certificate_bytes, _template(issued, svid), ca)
+            lint(tbs, template, ca)  # the rest, the authority's key identifier among it
     except CredentialError as error:
         problems.append(f"its certificate does not have the form of a leaf SVID: {error}")
-    except (*UNREADABLE, x509.ExtensionNotFound):
+    except UNREADABLE:
         problems.append("its certificate cannot be read")
     return problems
 
 
 def _fields(issued: Issued, svid: X509Svid, ca: IssuingCa, bounds: Bounds) -> list[str]:
     begin = svid.not_before
-    is_issuer = issued.subject == str(issuer_id(bounds.trust_domain))
     holds = {
         "serial number": svid.serial == issued.id,
         "SPIFFE ID": str(svid.spiffe_id) == issued.subject,
@@ -250,7 +258,6 @@ def _fields(issued: Issued, svid: X509Svid, ca: IssuingCa, bounds: Bounds) -> li
         "manifest": svid.manifest == issued.manifest,
         "notAfter": svid.not_after == issued.expires_at,
         "notBefore": issued.decided_at - bounds.backdate - _SECOND <= begin <= issued.decided_at,
-        "DNS names": is_issuer or not _dns_names(svid.leaf),
     }
     wrong = ", ".join(name for name, same in holds.items() if not same)
     problems = [f"its certificate and its row differ in: {wrong}"] if wrong else []
@@ -260,21 +267,16 @@ def _fields(issued: Issued, svid: X509Svid, ca: IssuingCa, bounds: Bounds) -> li
 
 
 def _signature(
-    leaf: x509.Certificate, der: bytes, ca: IssuingCa, key: ec.EllipticCurvePublicKey
+    leaf: x509.Certificate, der: bytes, tbs: bytes, key: ec.EllipticCurvePublicKey
 ) -> list[str]:
-    problems = []
-    identifier = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-    if identifier.key_identifier != ca.key_id:
-        problems.append("its certificate names another authority than its row")
     try:
-        key.verify(leaf.signature, leaf.tbs_certificate_bytes, _ECDSA_SHA256)
+        key.verify(leaf.signature, tbs, _ECDSA_SHA256)
     except InvalidSignature:
-        problems.append("its authority did not sign its certificate")
-    else:
-        # What the signature does not cover: the algorithm beside it, and how it is all wrapped.
-        if der != certificate_of(leaf.tbs_certificate_bytes, leaf.signature):
-            problems.append("its certificate is not wrapped as ours are")
-    return problems
+        return [f"its authority did not sign its certificate, which names {authority_key_id(leaf)}"]
+    # What the signature does not cover: the algorithm beside it, and how it is all wrapped.
+    if der != certificate_of(tbs, leaf.signature):
+        return ["its certificate is not wrapped as ours are"]
+    return []
 
 
 def _template(issued: Issued, svid: X509Svid) -> LeafTemplate:
@@ -282,7 +284,7 @@ def _template(issued: Issued, svid: X509Svid) -> LeafTemplate:
     return LeafTemplate(
         spiffe_id=svid.spiffe_id,
         public_key=svid.leaf.public_key(),  # type: ignore[arg-type]  # check_leaf looked at it
-        serial=int(issued.id, 16),
+        serial=svid.leaf.serial_number,
         not_before=svid.not_before,
         not_after=issued.expires_at,
         instance=issued.instance,

@@ -23,9 +23,7 @@ from accredit_attestors.signing import Signer as ManifestSigner
 from accredit_credentials import checkpoint as signed_note
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.merkle import Frontier
-from accredit_credentials.revocation import FactKind, FactSet, RevocationFact, Target
 from accredit_issuer.audit.authority_rows import (
-    PREFIX,
     ReadAuthority,
     ReadCrl,
     check_chain,
@@ -38,9 +36,9 @@ from accredit_issuer.audit.log import Log, LogDamaged, LogReader, NodeReader
 from accredit_issuer.audit.recorded import InvalidRecord, Recorded
 from accredit_issuer.audit.records import RecordKind
 from accredit_issuer.audit.report import Report
+from accredit_issuer.audit.told import Told
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
 from accredit_issuer.registry.registry import signer_of
-from accredit_issuer.revocation.revocation import LASTING
 from accredit_issuer.settings import (
     LONGEST_JWT_SVID,
     LONGEST_TASK_TOKEN,
@@ -55,6 +53,7 @@ from accredit_issuer.store.models import (
     enrolment_tokens,
     facts,
     instances,
+    join_tokens,
     log_leaves,
     manifests,
     releases,
@@ -64,6 +63,8 @@ from accredit_issuer.store.models import (
 
 BATCH = 1000
 MAX_NAMED = 100  # intents without a release
+
+_SHOWN = "join_token:id:"  # the selector of a join token
 
 
 def amount(connection: Connection) -> int:
@@ -111,12 +112,7 @@ class _Inspection:
             backdate=config.lifetimes.backdate,
         )
         self._report = Report()
-        # What the log says, of which there is little.
-        self._facts = FactSet()
-        self._histories: defaultdict[str, list[Recorded]] = defaultdict(list)
-        self._invited: dict[str, Recorded] = {}
-        self._enrolment: dict[str, str] = {}
-        # What the tables say, of which there is little.
+        self._told = Told()
         self._authorities: dict[str, ReadAuthority] = {}
         self._crls: dict[str, ReadCrl] = {}
 
@@ -131,14 +127,17 @@ class _Inspection:
             "CRLs": self._crl_rows,
             "credentials": self._credentials,
             "state": self._state,
+            "join tokens": self._join_tokens,
             "manifests": self._manifests,
             "admins": self._admins,
         }
         for name, part in parts.items():
             try:
                 part()
-            except (SQLAlchemyError, ValueError) as error:  # a column that is not of its type
-                self._report.add(name, f"cannot be read to the end: {error}")
+            except (SQLAlchemyError, ValueError, TypeError, AttributeError) as error:
+                # A column holds what is not of its type: SQLite lets anybody write that.
+                why = str(error).partition("\n")[0]
+                self._report.add(name, f"cannot be read to the end: {why}")
         return self._report
 
     def _add(self, about: str, problems: Iterable[str]) -> None:
@@ -184,7 +183,10 @@ class _Inspection:
             by_kind: defaultdict[str, list[Recorded]] = defaultdict(list)
             for record in records:
                 by_kind[record.kind].append(record)
-                self._note(record)
+                try:
+                    self._told.note(record, self._now)
+                except InvalidRecord as error:
+                    self._report.add(f"log entry {record.index}", str(error))
             for kind, of_it in by_kind.items():
                 if kind in KEPT:
                     self._told_of(KEPT[kind], of_it)
@@ -215,43 +217,12 @@ class _Inspection:
                 problem = f"it tells of the {kept.name} {key}, whose row names entry {known[key]}"
                 self._report.add(f"log entry {record.index}", problem)
 
-    def _note(self, record: Recorded) -> None:
-        """Keep what the log says of facts, authorities and admins."""
-        if record.kind == RecordKind.FACT_STATED:
-            self._note_fact(record)
-        elif record.kind == RecordKind.ADMIN_INVITED:
-            self._invited[record.subject] = record
-            self._enrolment[str(record.details.get("enrolment_token"))] = record.subject
-        elif record.kind.startswith(PREFIX):
-            self._histories[record.subject].append(record)
-
-    def _note_fact(self, record: Recorded) -> None:
-        try:
-            at = datetime.fromisoformat(record.at)
-            ends = record.details.get("expires_at")
-            fact = RevocationFact(
-                sequence=int(record.details["sequence"]),
-                target=Target.parse(record.subject),
-                kind=FactKind(record.details["fact"]),
-                at=at,
-                # Earlier records do not say it: nothing that such a fact matches can be forgotten.
-                expires_at=datetime.max.replace(tzinfo=at.tzinfo)
-                if ends is None
-                else datetime.fromisoformat(ends),
-                reason=str(record.details["reason"]),
-            )
-        except (CredentialError, ValueError, TypeError, KeyError):
-            self._report.add(f"log entry {record.index}", "it is not a revocation fact")
-            return
-        if fact.expires_at > self._now or fact.target.kind in LASTING:
-            self._facts.apply(fact)
-
     # Authorities and CRLs.
 
     def _authority_rows(self) -> None:
         rows = self._connection.execute(select(authorities)).all()
         for row in rows:
-            self._authorities[row.id] = read_authority(row, self._histories.get(row.id, ()))
+            self._authorities[row.id] = read_authority(row, self._told.histories.get(row.id, ()))
         roots = [
             each.certificate
             for each in self._authorities.values()
@@ -260,7 +231,7 @@ class _Inspection:
         for authority in self._authorities.values():
             about = f"authority {authority.row.id}"
             self._add(about, (*authority.problems, *check_chain(authority, roots)))
-        for missing in self._histories.keys() - self._authorities.keys():
+        for missing in self._told.histories.keys() - self._authorities.keys():
             self._report.add(
                 f"authority {missing}", "the log tells of it, and the database does not have it"
             )
@@ -321,7 +292,7 @@ class _Inspection:
     def _revoked(self, issued: Issued) -> list[str]:
         """Whether an unexpired certificate that a fact matches is on the CRL, and on the next."""
         try:
-            fact = self._facts.match(issued.marks())
+            fact = self._told.facts.match(issued.marks())
             if fact is None or not self._has_crl(issued.authority):
                 return []
             listed = self._is_listed(issued.authority, issued.id)
@@ -357,6 +328,14 @@ class _Inspection:
                     about,
                     f"its row and log entry {record.index} differ in: {', '.join(different)}",
                 )
+
+    def _join_tokens(self) -> None:
+        """Each instance has spent the join token that it was attested with, and nobody else has."""
+        for row in self._stream(select(instances.c.id, instances.c.selectors)):
+            shown = [each.removeprefix(_SHOWN) for each in row.selectors if each.startswith(_SHOWN)]
+            spent = select(join_tokens.c.redeemed_by).where(join_tokens.c.id.in_(shown))
+            if self._connection.execute(spent).scalars().all() != [row.id]:
+                self._report.add(f"instance {row.id}", "its join token is not spent by it")
 
     def _manifests(self) -> None:
         """Signers' keys are those of their records, and each manifest is what one signed."""
@@ -397,7 +376,7 @@ class _Inspection:
         """Admins and their one-time tokens are those that the log says were invited."""
         rows = {row.name: row for row in self._connection.execute(select(admins))}
         for name, row in rows.items():
-            record = self._invited.get(name)
+            record = self._told.invited.get(name)
             if record is None:
                 self._report.add(f"admin {name}", "the log does not say that anybody invited it")
             elif different := record.differences(
@@ -407,11 +386,11 @@ class _Inspection:
                     f"admin {name}",
                     f"its row and log entry {record.index} differ in: {', '.join(different)}",
                 )
-        for missing in self._invited.keys() - rows.keys():
+        for missing in self._told.invited.keys() - rows.keys():
             self._report.add(f"admin {missing}", "it was invited, and the database has none")
         tokens = select(enrolment_tokens.c.id, enrolment_tokens.c.admin)
         for row in self._connection.execute(tokens):
-            if self._enrolment.get(row.id) != row.admin:
+            if self._told.enrolment.get(row.id) != row.admin:
                 self._report.add(
                     f"one-time token {row.id}",
                     f"the log does not say that {row.admin} was given it",
