@@ -5,11 +5,13 @@ unknown key is refused. ``load`` turns it into ``Config``, frozen and checked as
 nest (leaf < issuing CA < root), addresses are addresses, and paths are absolute.
 """
 
+import difflib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_issuer.errors import InvalidSettings
+
+# Seconds; no setting allows a credential that lives longer.
+LONGEST_X509_SVID = 86400
+LONGEST_JWT_SVID = 3600
+LONGEST_TASK_TOKEN = 300
 
 
 class _Section(BaseModel):
@@ -69,13 +76,13 @@ class LifetimeSettings(_Section):
     """Issuing CA certificate; the next one is prepared at half of it."""
     jwt_key: int = Field(default=86400, ge=60)
     """JWT signing key; the next one is prepared at half of it."""
-    x509_svid: int = Field(default=3600, ge=5, le=86400)
+    x509_svid: int = Field(default=3600, ge=5, le=LONGEST_X509_SVID)
     """X.509-SVID of an agent; a manifest may ask for less."""
-    jwt_svid: int = Field(default=300, ge=5, le=3600)
+    jwt_svid: int = Field(default=300, ge=5, le=LONGEST_JWT_SVID)
     """JWT-SVID; a manifest may ask for less."""
-    task_token: int = Field(default=300, ge=5, le=300)
+    task_token: int = Field(default=300, ge=5, le=LONGEST_TASK_TOKEN)
     """Task token; a manifest may ask for less."""
-    admin_svid: int = Field(default=8 * 3600, ge=60, le=86400)
+    admin_svid: int = Field(default=8 * 3600, ge=60, le=LONGEST_X509_SVID)
     """X.509-SVID of an admin."""
     join_token: int = Field(default=600, ge=10, le=3600)
     """Join token; whoever enrols an agent may ask for less."""
@@ -248,10 +255,40 @@ def load(file: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"{file} is not TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidSettings(f"{file}: {name}: {first['msg'].lower()}") from error
+        raise InvalidSettings(f"{file}: {_said_of(error)}") from error
     return check(settings, folder=file.parent)
+
+
+def _said_of(error: ValidationError) -> str:
+    """The first thing that is wrong, by the full name of its key."""
+    # Found by what it is: where two keys are wrong, a misspelt one explains the missing one.
+    errors = error.errors(include_input=False, include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    place = [str(part) for part in first["loc"]]
+    name = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        meant = difflib.get_close_matches(place[-1], _keys_of(place[:-1]), n=1)
+        hint = f"; did you mean {meant[0]}?" if meant else ""
+        return f"unknown key {_quoted(name)}{hint}"
+    if first["type"] == "missing":
+        return f"{name} is missing"
+    return f"{name}: {first['msg'].lower()}"
+
+
+def _keys_of(section: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for name in section:
+        kinds = [model.model_fields[name].annotation]
+        kinds += get_args(kinds[0])  # a section that may be left out is a union with None
+        model = next(
+            kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
+    return list(model.model_fields)
+
+
+def _quoted(name: str) -> str:
+    """A key as it was written, on one line; TOML allows any text in quotes."""
+    return name if name.isprintable() else repr(name)
 
 
 def check(settings: Settings, *, folder: Path) -> Config:
