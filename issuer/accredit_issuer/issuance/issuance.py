@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -25,6 +26,7 @@ from accredit_credentials.x509_svid import X509Svid, identity_marks
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.profile import Profile
+from accredit_issuer.authority.token_profile import TokenProfile
 from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.attestation import (
@@ -145,6 +147,13 @@ class Issuance:
             dns_names=frozenset(parts.config.names),
             needs_manifest=False,
         )
+        tokens = partial(
+            TokenProfile,
+            trust_domain=parts.config.trust_domain,
+            issuer=parts.config.token_issuer,
+        )
+        self._jwt_svids = tokens(max_lifetime=lifetimes.jwt_svid)
+        self._task_tokens = tokens(max_lifetime=lifetimes.task_token)
         self.nonces = Nonces(lifetimes.nonce)
 
     async def attest(self, request: AttestationRequest) -> SignedLeaf:
@@ -302,7 +311,10 @@ class Issuance:
             reasons=granted.reasons,
             details={"audience": list(audience)},
         )
-        token = await self._cycle.issue(intent, lambda: _signed(jwt_svid.sign(content, key, kid)))
+        checked = self._jwt_svids.check(content, kid, now)
+        token = await self._cycle.issue(
+            intent, lambda: _signed(jwt_svid.sign(checked.content, key, checked.authority))
+        )
         return IssuedJwt(svid=content, token=token)
 
     async def task_token(self, svid: X509Svid, request: TaskTokenRequest) -> IssuedTaskToken:
@@ -364,9 +376,10 @@ class Issuance:
                 "parent": choice.task.parent,
             },
         )
+        checked = self._task_tokens.check(content, kid, now)
         token = await self._cycle.issue(
             intent,
-            lambda: _signed(task_token.sign(content, key, kid)),
+            lambda: _signed(task_token.sign(checked.content, key, checked.authority)),
             beside=lambda t: choice.record(t, claimant.instance, now),
         )
         return IssuedTaskToken(content=content, token=token)
