@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
 from accredit_client.errors import InvalidAnswer
-from accredit_credentials.errors import InvalidSpiffeId
+from accredit_credentials.errors import InvalidFederation, InvalidSpiffeId
+from accredit_credentials.federation import Allowance
 from accredit_credentials.spiffe_id import SpiffeId
 from accredit_credentials.strict_json import NotStrictJson, parse_object
 from accredit_credentials.x509_svid import X509Svid, parse_pem
@@ -275,6 +276,80 @@ class SignerRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FederatedBundle:
+    """The newest good bundle of another trust domain, as the issuer counts it."""
+
+    digest: str
+    sequence: int | None
+    x509_authorities: int
+    jwt_authorities: int
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read it."""
+        return cls(
+            digest=members.text("digest"),
+            sequence=None if members.values.get("sequence") is None else members.number("sequence"),
+            x509_authorities=members.number("x509_authorities"),
+            jwt_authorities=members.number("jwt_authorities"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelationshipRecord:
+    """A relationship with another trust domain, and how it stands.
+
+    ``state`` is ``current``, ``waiting`` (for a first bundle), ``failing`` or ``overdue``;
+    ``allowances`` are as the issuer wrote them.
+    """
+
+    trust_domain: str
+    profile: str
+    endpoint_url: str
+    endpoint_spiffe_id: str | None
+    feed_url: str | None
+    allowances: tuple[Allowance, ...]
+    created_at: datetime
+    created_by: str
+    state: str
+    bundle: FederatedBundle | None
+    fetched_at: datetime | None
+    age_seconds: int
+    interval_seconds: int
+    attempted_at: datetime | None
+    failure: str | None
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read one relationship."""
+        known = members.values.get("bundle") is not None
+        return cls(
+            trust_domain=members.text("trust_domain"),
+            profile=members.text("profile"),
+            endpoint_url=members.text("endpoint_url"),
+            endpoint_spiffe_id=members.optional_text("endpoint_spiffe_id"),
+            feed_url=members.optional_text("feed_url"),
+            allowances=members.each("allows", _allowance),
+            created_at=members.moment("created_at"),
+            created_by=members.text("created_by"),
+            state=members.text("state"),
+            bundle=FederatedBundle.of(members.member("bundle")) if known else None,
+            fetched_at=members.optional_moment("fetched_at"),
+            age_seconds=members.number("age_seconds"),
+            interval_seconds=members.number("interval_seconds"),
+            attempted_at=members.optional_moment("attempted_at"),
+            failure=members.optional_text("failure"),
+        )
+
+
+def _allowance(members: Members) -> Allowance:
+    try:
+        return Allowance.of_object(dict(members.values))
+    except InvalidFederation as error:
+        raise InvalidAnswer(f"the issuer's {members.where}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredResource:
     """A resource that a manifest declares; ``actions`` maps each action to its risk."""
 
@@ -405,6 +480,50 @@ class FactRecord:
             expires_at=members.moment("expires_at"),
             actor=members.text("actor"),
             reason=members.text("reason"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityRecord:
+    """A key that signs for the trust domain.
+
+    Attributes:
+        revoked: whether a fact is against it.
+        activates_from: when it may be activated without being early.
+        planned: which of the moments have not come yet.
+    """
+
+    id: str
+    kind: str
+    state: str
+    revoked: bool
+    parent: str | None
+    prepared_at: datetime
+    activates_from: datetime | None
+    active_from: datetime | None
+    last_use: datetime | None
+    tainted_at: datetime | None
+    removal: datetime
+    expires_at: datetime
+    planned: tuple[str, ...]
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read one authority."""
+        return cls(
+            id=members.text("id"),
+            kind=members.text("kind"),
+            state=members.text("state"),
+            revoked=members.values.get("revoked") is True,
+            parent=members.optional_text("parent"),
+            prepared_at=members.moment("prepared_at"),
+            activates_from=members.optional_moment("activates_from"),
+            active_from=members.optional_moment("active_from"),
+            last_use=members.optional_moment("last_use"),
+            tainted_at=members.optional_moment("tainted_at"),
+            removal=members.moment("removal"),
+            expires_at=members.moment("expires_at"),
+            planned=members.texts("planned"),
         )
 
 

@@ -17,10 +17,13 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from jwt.algorithms import get_default_algorithms
 
-from accredit_credentials.errors import Expired, InvalidToken, Untrusted
+from accredit_credentials.errors import Expired, InvalidToken, UnknownAuthority, Untrusted
 from accredit_credentials.keys import (
     PrivateKey,
     PublicKey,
@@ -135,12 +138,13 @@ def verify_with(jws: UnverifiedJws, authorities: Mapping[str, PublicKey]) -> str
     """Check the signature with the authority that the header names; returns its key id.
 
     Raises:
-        Untrusted: no such authority, or the signature is wrong.
+        UnknownAuthority: no such authority.
+        Untrusted: the signature is wrong.
     """
     kid = jws.kid
     key = authorities.get(kid)
     if key is None:
-        raise Untrusted("token names a key that is not in the trust bundle")
+        raise UnknownAuthority("token names a key that is not in the trust bundle")
     verify(jws, key)
     return kid
 
@@ -150,12 +154,16 @@ def sign(
 ) -> str:
     """Sign claims as a compact JWS; ``alg`` comes from the key."""
     algorithm = signing_algorithm(key)
-    head = {"alg": algorithm, **(header or {})}
-    signing_input = f"{b64url(_json(head))}.{b64url(_json(claims))}"
-    signature = _ALGORITHMS[algorithm].sign(signing_input.encode(), key)
-    return f"{signing_input}.{b64url(signature)}"
+    members = header or {}
+    if any(not isinstance(value, str) for value in members.values()):
+        head = b64url(_encode({"alg": algorithm, **members}).encode())
+    else:
+        head = _short_header(algorithm, tuple(members.items()))
+    signing_input = f"{head}.{b64url(_encode(claims).encode())}"
+    return f"{signing_input}.{b64url(_signature(signing_input.encode(), key, algorithm))}"
 
 
+@lru_cache(maxsize=64)  # asked for at each signature, and an issuer has very few keys
 def signing_algorithm(key: PrivateKey) -> str:
     """The algorithm that we sign with: ES256, ES384 or RS256."""
     algorithms = jws_algorithms(check_public_key(key.public_key()))
@@ -235,8 +243,20 @@ def epoch(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+@lru_cache(maxsize=256)  # the tokens of one key have one header
+def _short_header(algorithm: str, members: tuple[tuple[str, str], ...]) -> str:
+    return b64url(_encode({"alg": algorithm, **dict(members)}).encode())
+
+
+def _signature(signing_input: bytes, key: PrivateKey, algorithm: str) -> bytes:
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        return _ALGORITHMS[algorithm].sign(signing_input, key)
+    scheme, size = _ECDSA[algorithm]
+    r, s = decode_dss_signature(key.sign(signing_input, scheme))
+    return r.to_bytes(size) + s.to_bytes(size)
 
 
 def _is_signed(jws: UnverifiedJws, key: PublicKey) -> bool:

@@ -106,6 +106,12 @@ class X509Svid:
         """Leaf first, then the intermediates."""
         return (self.leaf, *self.intermediates)
 
+    @property
+    def authorities(self) -> frozenset[str]:
+        """The key ids of all that signed in its chain, the root's among them."""
+        ids = map(authority_key_id, self.certificates)
+        return frozenset(each for each in ids if each is not None)
+
     def marks(self) -> tuple[str, ...]:
         """What a revocation fact can match: ``kind:value`` texts, see ``revocation``."""
         marks = [f"serial:{self.serial}"]
@@ -242,11 +248,7 @@ def validate(
     bundle = bundles.get(svid.spiffe_id.trust_domain)
     if bundle is None or not bundle.x509_authorities:
         raise Untrusted(f"no X.509 authorities known for {svid.spiffe_id.trust_domain}")
-    if not svid.not_before <= now <= svid.not_after:
-        raise Expired(
-            f"SVID of {svid.spiffe_id} is valid from {svid.not_before:%Y-%m-%dT%H:%M:%SZ} "
-            f"to {svid.not_after:%Y-%m-%dT%H:%M:%SZ}"
-        )
+    check_time(svid, now=now)
     for certificate in svid.intermediates:
         _check_signing_id(certificate, svid.spiffe_id.trust_domain)
     verifier = (
@@ -272,6 +274,19 @@ def validate(
             f"SVID of {svid.spiffe_id} names another authority than the one that signed"
         )
     return svid
+
+
+def check_time(svid: X509Svid, *, now: datetime) -> None:
+    """Decide whether ``now`` is inside the SVID's validity.
+
+    Raises:
+        Expired: it is over, or has not begun.
+    """
+    if not svid.not_before <= now <= svid.not_after:
+        raise Expired(
+            f"SVID of {svid.spiffe_id} is valid from {svid.not_before:%Y-%m-%dT%H:%M:%SZ} "
+            f"to {svid.not_after:%Y-%m-%dT%H:%M:%SZ}"
+        )
 
 
 def identity_marks(spiffe_id: SpiffeId) -> tuple[str, ...]:

@@ -6,9 +6,11 @@ from starlette.types import ASGIApp
 from accredit_issuer.api import (
     admins,
     agents,
+    authorities,
     discovery,
     documentation,
     examples,
+    federation,
     history,
     operations,
     problems,
@@ -48,7 +50,9 @@ def make_app(issuer: Issuer) -> FastAPI:
         trust.routes(issuer),
         discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),
+        authorities.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
+        federation.routes(issuer, callers),
         operations.routes(issuer, metrics),
         documentation.routes(app),
     ):

@@ -3,6 +3,7 @@
 The only place that wires effects (database, keys, clock) to decisions.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,8 +16,13 @@ from accredit_credentials.revocation import TargetKind
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
+from accredit_issuer.authority.planning import rules_of
+from accredit_issuer.authority.rollover import Rollover
 from accredit_issuer.clock import Clock
+from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.federation.polling import Polling
+from accredit_issuer.federation.relationships import Relationships
 from accredit_issuer.issuance.issuance import Issuance, Parts
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.keys.opening import create_keys, open_keys
@@ -34,9 +40,20 @@ SELF = "issuer"
 
 
 class Issuer:
-    """Everything that one running issuer consists of."""
+    """Everything that one running issuer consists of.
 
-    def __init__(self, config: Config, clock: Clock, database: Database, keys: KeyManager) -> None:
+    ``clock`` tells the time; ``guarded_clock`` refuses to where it cannot be believed, and dates
+    whatever is signed.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        database: Database,
+        keys: KeyManager,
+        steady: Steady | None = None,
+    ) -> None:
         self.config = config
         self.clock = clock
         self.database = database
@@ -44,6 +61,8 @@ class Issuer:
         self.log = Log(config.log_origin, keys.load_log_key())
         with database.read() as connection:
             self.log.load(connection)
+            newest = LogReader(connection).newest_moment()
+        self.guarded_clock = ClockGuard(clock, newest, steady)
         self.writer = Writer(database.writing, self.log)
         self.authorities = Authorities(config, keys)
         self.feed = Feed(config.trust_domain, self.authorities, clock, config.heartbeat)
@@ -52,14 +71,31 @@ class Issuer:
         self.authorities.heed(
             lambda key_id: self.revocation.facts.match((f"authority:{key_id}",)) is not None
         )
+        self.authorities.on_change(self.feed.bundle_changed)
         with database.read() as connection:
             self.revocation.load(connection, clock())
             self.authorities.load(connection)
+        self.rollover = Rollover(
+            authorities=self.authorities,
+            revocation=self.revocation,
+            writer=self.writer,
+            database=database,
+            rules=rules_of(config),
+            clock=clock,
+            guarded_clock=self.guarded_clock,
+        )
         self.administration = Administration(config, self.writer, self.registry, self.revocation)
+        self.relationships = Relationships(config.trust_domain, database, self.writer)
+        self.polling = Polling(
+            self.relationships,
+            own_bundle=lambda: self.bundle,
+            clock=clock,
+            ca_file=config.federation_ca_file,
+        )
         self.issuance = Issuance(
             Parts(
                 config=config,
-                clock=clock,
+                clock=self.guarded_clock,
                 database=database,
                 writer=self.writer,
                 authorities=self.authorities,
@@ -83,19 +119,41 @@ class Issuer:
         """
         stated = self.revocation.state(request, self.writer, self.clock())
         if request.target.kind is TargetKind.AUTHORITY:
-            self.keep_up()
+            # Whatever the clock says the fact stands, and by a wrong one nothing is signed.
+            with contextlib.suppress(ClockWrong):
+                self.keep_up()
         return stated
 
     def keep_up(self) -> None:
         """Do everything that is due: rotate authorities, publish CRLs, forget what expired.
 
         Raises:
-            Unavailable: it could not be recorded.
+            Unavailable: it could not be recorded, or the clock cannot be believed.
         """
-        now = self.clock()
+        now = self.guarded_clock()
         self.authorities.advance(self.writer, now, SELF)
         self.revocation.publish_crls(self.writer, now)
         self.revocation.forget_expired(self.writer, now)
+
+    def confirm_clock(self, by: str) -> None:
+        """Believe the clock as it is, and record that an operator said so.
+
+        Raises:
+            Unavailable: it could not be recorded.
+        """
+        now, behind = self.clock(), self.guarded_clock.confirm()
+        self.writer.run(
+            lambda t: t.record(
+                Record(
+                    kind=RecordKind.CLOCK_CONFIRMED,
+                    at=now,
+                    actor=by,
+                    subject=str(self.config.trust_domain.id),
+                    details={"behind_seconds": int(behind.total_seconds())},
+                )
+            ),
+            alone=True,
+        ).result()
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which ``keep_up`` can have something to do."""
@@ -103,6 +161,7 @@ class Issuer:
 
     def close(self) -> None:
         """Finish what is waiting and close everything."""
+        self.polling.close()
         self.feed.close()
         self.writer.close()
         self.keys.close()
@@ -162,14 +221,23 @@ def initialise(config: Config, clock: Clock) -> Invitation:
         issuer.close()
 
 
-def open_issuer(config: Config, clock: Clock, *, keys: KeyManager | None = None) -> Issuer:
+def open_issuer(
+    config: Config,
+    clock: Clock,
+    steady: Steady | None = None,
+    *,
+    keys: KeyManager | None = None,
+    confirmed_by: str | None = None,
+) -> Issuer:
     """Open the issuer that ``initialise`` made, its schema and authorities brought up to date.
 
-    ``keys`` are those that the settings name, unless they are given.
+    ``keys`` are those that the settings name, unless they are given. ``confirmed_by`` is who says
+    that the clock is right, whatever the log says.
 
     Raises:
         InvalidSettings: there is none.
         KeyMissing, LogDamaged: what is there cannot be used.
+        ClockWrong: the clock is behind the newest record.
         Unavailable: whoever keeps the keys does not answer.
     """
     if not config.database.exists():
@@ -177,8 +245,14 @@ def open_issuer(config: Config, clock: Clock, *, keys: KeyManager | None = None)
     database = Database(config.database)
     database.migrate()
     _check_trust_domain(config, database)
-    issuer = Issuer(config, clock, database, keys or open_keys(config))
-    issuer.keep_up()
+    issuer = Issuer(config, clock, database, keys or open_keys(config), steady)
+    try:
+        if confirmed_by is not None:
+            issuer.confirm_clock(confirmed_by)
+        issuer.keep_up()
+    except BaseException:
+        issuer.close()
+        raise
     return issuer
 
 

@@ -96,11 +96,24 @@ class Metrics:
             ):
                 ages.add_metric([row.authority], (now - row.this_update).total_seconds())
         yield ages
+        clock_is_wrong = issuer.guarded_clock.why_wrong(now) is not None
         for name, text, value in (
+            ("accredit_clock_wrong", "1 where the clock is not believed", int(clock_is_wrong)),
             ("accredit_feed_sequence", "Newest revocation fact", issuer.feed.through),
             ("accredit_feed_facts", "Facts in the feed", len(issuer.feed.facts)),
             ("accredit_feed_listeners", "Streams of the feed", issuer.feed.listeners),
             ("accredit_log_size", "Records in the log", issuer.log.frontier.size),
             ("accredit_writes_waiting", "Writes that wait", issuer.writer.waiting),
+            # Without names: whoever reads this need not know whom we federate with.
+            (
+                "accredit_federation_overdue",
+                "Federated trust domains that were not heard for too long",
+                issuer.polling.overdue(now),
+            ),
+            (
+                "accredit_federation_silent_seconds",
+                "Seconds since the federated trust domain that is silent longest was heard",
+                issuer.polling.oldest(now),
+            ),
         ):
             yield GaugeMetricFamily(name, text, value=value)

@@ -127,6 +127,14 @@ class BundleSettings(_Section):
     """A second listener for whoever trusts Web CAs and not us. Without it there is none."""
 
 
+class FederationSettings(_Section):
+    """How other trust domains are asked for their bundles."""
+
+    ca_file: Path | None = None
+    """Certificates (PEM) that endpoints of the profile https_web are verified with, in place of the
+    system's."""
+
+
 class Settings(_Section):
     """The whole of ``issuer.toml``."""
 
@@ -139,6 +147,7 @@ class Settings(_Section):
     lifetimes: LifetimeSettings = LifetimeSettings()
     revocation: RevocationSettings = RevocationSettings()
     bundle: BundleSettings = BundleSettings()
+    federation: FederationSettings = FederationSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +228,7 @@ class Config:
     crl_url: str | None
     refresh_hint: int
     https_web: HttpsWeb | None
+    federation_ca_file: Path | None = None
 
     @property
     def database(self) -> Path:
@@ -294,6 +304,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
     data = (folder / settings.data).resolve()
     url = _origin("server.url", settings.server.url)
     token_issuer = settings.server.token_issuer
+    ca_file = settings.federation.ca_file
     return Config(
         trust_domain=trust_domain,
         data=data,
@@ -316,6 +327,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         ),
         refresh_hint=settings.bundle.refresh_hint,
         https_web=_https_web(settings.bundle.https_web, folder),
+        federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
     )
 
 

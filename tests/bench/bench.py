@@ -34,7 +34,7 @@ from rows import MEASURES, Row  # noqa: E402
 
 ORDER = (
     "x509_issue",
-    "x509_batch",
+    "x509_issue_batch_100",
     "jwt_svid",
     "task_token",
     "http",

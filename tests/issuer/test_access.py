@@ -33,12 +33,14 @@ from accredit_credentials.keys import generate_key
 from accredit_credentials.spiffe_id import SpiffeId, issuer_id
 from accredit_credentials.x509_svid import X509Identity
 from accredit_issuer.app import make_app
+from accredit_issuer.authority.lifecycle import AuthorityKind
 
 ROLES = ("viewer", "registrar", "security", "owner", "admin")
 STRANGERS = ("nobody", "expired", "revoked agent", "revoked admin")
 EVERYONE = frozenset({*STRANGERS, *ROLES, "agent", "stray owner", "stray registrar"})
 KNOWN = EVERYONE - {*STRANGERS}
 ADMINS = KNOWN - {"agent"}
+OPERATORS = frozenset({"security", "admin"})
 READERS = ADMINS - {"owner", "stray owner"}
 REFUSED = {401: "unauthenticated", 403: ("forbidden", "revoked")}
 
@@ -117,6 +119,33 @@ TABLE = {
         {"target": "agent:support/nobody", "reason": "x"},
     ),
     "GET /v1/revocations/facts": Route(READERS),
+    "GET /v1/authorities": Route(READERS),
+    # One is prepared already, and nothing of the id 00 exists: past the door nothing is changed.
+    "POST /v1/authorities/{kind}/prepare": Route(OPERATORS, {}, "/v1/authorities/jwt/prepare"),
+    "POST /v1/authorities/{authority}/activate": Route(
+        OPERATORS, {"early": True}, "/v1/authorities/00/activate"
+    ),
+    "POST /v1/authorities/{authority}/taint": Route(
+        OPERATORS, {"reason": "x"}, "/v1/authorities/00/taint"
+    ),
+    "POST /v1/authorities/{authority}/revoke": Route(
+        OPERATORS, {"reason": "x"}, "/v1/authorities/00/revoke"
+    ),
+    "GET /v1/federation/bundles": Route(KNOWN),
+    "GET /v1/federation": Route(READERS),
+    "POST /v1/federation": Route(
+        frozenset({"admin"}),
+        {"trust_domain": "b.example", "profile": "https_web", "endpoint_url": "http://b.example"},
+    ),
+    "PUT /v1/federation/{trust_domain}/allows": Route(
+        frozenset({"admin"}), {"allows": []}, "/v1/federation/b.example/allows"
+    ),
+    "POST /v1/federation/{trust_domain}/refresh": Route(
+        frozenset({"admin"}), {}, "/v1/federation/b.example/refresh"
+    ),
+    "DELETE /v1/federation/{trust_domain}": Route(
+        frozenset({"admin"}), None, "/v1/federation/b.example"
+    ),
     "GET /v1/log/entries": Route(READERS),
     "GET /v1/log/explain/{identifier}": Route(READERS, path=f"/v1/log/explain/{UUID}"),
 }
@@ -133,6 +162,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("access")
     with ExitStack() as stack:
         running = stack.enter_context(running_issuer(folder / "issuer", clock=clock))
+        running.issuer.rollover.prepare(AuthorityKind.JWT, by="test")
         first = log_in(running, running.first_token)
         clock.now = real
         admin = log_in(running, _invite(first, "second", "admin"))

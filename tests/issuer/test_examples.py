@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.authority import Authority
 from support.issuer import attest, join_token_file, log_in, register, running_issuer, write_agent
 
 from accredit_attestors.manifest import generate_signer_key
@@ -62,15 +63,61 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             ),
             ("POST", "/v1/revocations"): _ask(who, "POST", "/v1/revocations", revoke),
             ("GET", "/v1/revocations/facts"): _ask(who, "GET", "/v1/revocations/facts"),
+            **_authority_answers(who),
             ("GET", "/v1/log/entries"): _ask(who, "GET", "/v1/log/entries"),
             ("GET", "/v1/log/explain/{identifier}"): _ask(
                 who, "GET", f"/v1/log/explain/{token['jti']}"
             ),
+            **_federation(who),
             ("GET", "/health/live"): _ask(who, "GET", "/health/live"),
             ("GET", "/health/ready"): _ask(who, "GET", "/health/ready"),
         }
     for call, answer in answers.items():
         assert _shape(answer) == _shape(ANSWERS[call]), call
+
+
+def _authority_answers(who: Issuer) -> dict[tuple[str, str], Any]:
+    prepared = _ask(who, "POST", "/v1/authorities/jwt/prepare", {})
+    path = f"/v1/authorities/{prepared['authorities'][0]['id']}"
+    activated = _ask(who, "POST", f"{path}/activate", {"early": True})
+    old = next(a for a in activated["authorities"] if a["state"] == "retired")
+    path = f"/v1/authorities/{old['id']}"
+    tainted = _ask(who, "POST", f"{path}/taint", {"reason": "x"})
+    revoked = _ask(who, "POST", f"{path}/revoke", {"reason": "x"})
+    calls = "/v1/authorities/{authority}"
+    return {
+        ("GET", "/v1/authorities"): _ask(who, "GET", "/v1/authorities"),
+        ("POST", "/v1/authorities/{kind}/prepare"): prepared,
+        ("POST", f"{calls}/activate"): activated,
+        ("POST", f"{calls}/taint"): tainted,
+        ("POST", f"{calls}/revoke"): revoked,
+    }
+
+
+def _federation(who: Issuer) -> dict[tuple[str, str], Any]:
+    other = Authority("b.example").bundle
+    allows = [{"agents": "spiffe://b.example/*", "resource": "https://a", "actions": ["read"]}]
+    asked = {
+        "trust_domain": "b.example",
+        "profile": "https_spiffe",
+        "endpoint_url": "https://127.0.0.1:1/",
+        "endpoint_spiffe_id": "spiffe://b.example/accredit/issuer",
+        "bundle": json.loads(other.to_json()),
+        "feed_url": "https://127.0.0.1:1",
+        "allows": allows,
+    }
+    root, one = "/v1/federation", "/v1/federation/{trust_domain}"
+    path = f"{root}/b.example"
+    created = _ask(who, "POST", root, asked)
+    bundles = _ask(who, "GET", f"{root}/bundles")
+    bundles["trust_domains"]["b.example"]["keys"] = []
+    return {
+        ("POST", root): created,
+        ("GET", root): _ask(who, "GET", root),
+        ("GET", f"{root}/bundles"): bundles,
+        ("PUT", f"{one}/allows"): _ask(who, "PUT", f"{path}/allows", {"allows": allows}),
+        ("POST", f"{one}/refresh"): _ask(who, "POST", f"{path}/refresh", {}),
+    }
 
 
 def _ask(client: Issuer, method: str, path: str, body: dict[str, Any] | None = None) -> Any:

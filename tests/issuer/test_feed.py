@@ -11,6 +11,7 @@ from support.offline import Offline
 
 from accredit_credentials.revocation import FactKind, RevocationFact, Target
 from accredit_credentials.revocation_feed import FeedState, Statement, verify
+from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.revocation import feed as module
 from accredit_issuer.revocation.feed import Feed
@@ -111,6 +112,26 @@ def test_following_gets_a_fact_at_once_and_then_heartbeats(offline: Offline) -> 
     assert (heard[0].after, heard[0].through) == (0, 0)
     assert [fact.sequence for statement in heard for fact in statement.facts] == [1]
     assert (heard[-1].after, heard[-1].facts) == (1, ())
+
+
+def test_following_hears_of_another_bundle_at_once(offline: Offline) -> None:
+    """When the bundle changed a listener hears its new number, in a statement made for it."""
+    issuer = offline.issuer
+
+    async def listen() -> list[Statement]:
+        issuer.feed.attach(asyncio.get_running_loop())
+        following = issuer.feed.follow(0)
+        heard = [read(offline, await anext(following))]
+        await asyncio.to_thread(offline.prepare, AuthorityKind.JWT)
+        async with asyncio.timeout(TIMEOUT):
+            heard.append(read(offline, await anext(following)))
+        await following.aclose()  # type: ignore[attr-defined]
+        return heard
+
+    before, after = asyncio.run(listen())
+    assert offline.config.heartbeat >= 10, "a heartbeat is no answer"
+    assert after.as_of == before.as_of, "the clock stood: a cached statement would be good"
+    assert (before.bundle or 0) + 1 == after.bundle == issuer.bundle.sequence
 
 
 def test_following_resumes_where_it_stopped(offline: Offline) -> None:

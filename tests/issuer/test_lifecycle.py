@@ -1,7 +1,7 @@
 """The lives of authorities, simulated over months: sleeps, downtime and late wake-ups included."""
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pytest
@@ -13,6 +13,7 @@ from accredit_issuer.authority.lifecycle import (
     Standing,
     State,
     Step,
+    after,
     due,
     next_due,
 )
@@ -85,14 +86,12 @@ class World:
                 if published_for < self.rule.publish_ahead:
                     assert not self.active, "a key signs before everyone can know it"
                     self.gaps += 1
-                changed = replace(standing, state=State.ACTIVE, activated_at=self.now)
-            case Step.RETIRE:
-                assert standing.state is State.ACTIVE
-                changed = replace(standing, state=State.RETIRED, retired_at=self.now)
+                for other in list(self.standings.values()):
+                    if other.state is State.ACTIVE:
+                        self.standings[other.id] = after(other, Step.RETIRE, self.now)
             case _:
                 assert self.signed_until.get(name, self.now) <= self.now, "something is still valid"
-                changed = replace(standing, state=State.REMOVED)
-        self.standings[name] = changed
+        self.standings[name] = after(standing, step, self.now)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)

@@ -418,6 +418,7 @@ def test_lasting_facts_outlive_everything(offline: Offline) -> None:
     offline.reopen()
     assert offline.issuer.feed.facts == ()
     offline.clock.now -= timedelta(days=100)
+    offline.issuer.confirm_clock("test")
     with pytest.raises(Refusal) as refused:
         offline.do(offline.issuer.issuance.attest(offline.attestation(manifest, token=token)))
     assert refused.value.kind is Kind.REVOKED

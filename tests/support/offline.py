@@ -28,6 +28,8 @@ from accredit_credentials.spiffe_id import AgentId
 from accredit_credentials.task_token import BEARER, Binding
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.audit.log import LogReader
+from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.clock_guard import Steady
 from accredit_issuer.issuance.issuance import (
     AttestationRequest,
     IssuedTaskToken,
@@ -81,6 +83,7 @@ class Offline:
     issuer: Issuer
     first_token: str = field(repr=False, default="")
     signers: dict[str, Any] = field(default_factory=dict, repr=False)
+    steady: Steady | None = None
     _versions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def do(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -161,6 +164,25 @@ class Offline:
         )
         return self.issuer.revocation.state(request, self.issuer.writer, self.clock())
 
+    def active(self, kind: AuthorityKind) -> str:
+        """The id of the authority that signs."""
+        return self.issuer.authorities.now_in_force.active(kind).id
+
+    def prepare(self, kind: AuthorityKind) -> str:
+        """Prepare another authority by hand; its id."""
+        (made,) = self.issuer.rollover.prepare(kind, by="test")
+        return str(made["id"])
+
+    def activate(self, wanted: str, *, early: bool = True) -> None:
+        """Let a prepared authority sign, early unless said otherwise."""
+        self.issuer.rollover.activate(wanted, early=early, by="test")
+
+    def replace(self, kind: AuthorityKind) -> str:
+        """Prepare and activate another authority; the id of the one that was active."""
+        old = self.active(kind)
+        self.activate(self.prepare(kind))
+        return old
+
     def crl_of(self, svid: X509Svid) -> x509.CertificateRevocationList:
         """The newest CRL of the SVID's issuing CA."""
         authority = next(mark for mark in svid.marks() if mark.startswith("authority:"))
@@ -184,7 +206,7 @@ class Offline:
     def reopen(self) -> None:
         """Stop, and start again on the same folder."""
         self.issuer.close()
-        self.issuer = open_issuer(self.config, self.clock)
+        self.issuer = open_issuer(self.config, self.clock, self.steady)
 
 
 def task_request(**changes: Any) -> TaskTokenRequest:
@@ -204,13 +226,17 @@ def task_request(**changes: Any) -> TaskTokenRequest:
 
 @contextmanager
 def offline_issuer(
-    folder: Path, clock: SettableClock | None = None, **settings: Any
+    folder: Path,
+    clock: SettableClock | None = None,
+    *,
+    steady: Steady | None = None,
+    **settings: Any,
 ) -> Iterator[Offline]:
-    """Make an issuer in ``folder`` and open it."""
+    """Make an issuer in ``folder`` and open it; ``steady`` is its clock that nobody sets."""
     clock = clock or SettableClock()
     config = make_config(folder, **settings)
     token = initialise(config, clock).text
-    offline = Offline(config, clock, open_issuer(config, clock), token)
+    offline = Offline(config, clock, open_issuer(config, clock, steady), token, steady=steady)
     try:
         yield offline
     finally:

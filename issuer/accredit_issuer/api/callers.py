@@ -7,6 +7,7 @@ connection may outlive the SVID that opened it; a call may not.
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 from starlette.requests import Request
@@ -30,6 +31,8 @@ class Caller:
     svid: X509Svid
     marks: tuple[str, ...]
     thumbprint: str
+    not_before: datetime
+    not_after: datetime
 
     @property
     def name(self) -> str:
@@ -96,9 +99,9 @@ class Callers:
             raise Refusal(Kind.UNAUTHENTICATED, "show an X.509-SVID as TLS client certificate")
         caller = self._parsed(der)
         now = self._issuer.clock()
-        if not caller.svid.not_before <= now < caller.svid.not_after:
+        if not caller.not_before <= now < caller.not_after:
             raise Refusal(
-                Kind.UNAUTHENTICATED, f"the SVID is over since {caller.svid.not_after:%H:%M:%S} UTC"
+                Kind.UNAUTHENTICATED, f"the SVID is over since {caller.not_after:%H:%M:%S} UTC"
             )
         if caller.svid.spiffe_id.trust_domain != self._issuer.config.trust_domain:
             raise Refusal(Kind.UNAUTHENTICATED, "the SVID is of another trust domain")
@@ -134,4 +137,5 @@ def _parse(der: bytes) -> Caller:
         svid = parse_der(der)
     except CredentialError as error:
         raise Refusal(Kind.UNAUTHENTICATED, f"client certificate: {error}") from None
-    return Caller(svid, svid.marks(), b64url(hashlib.sha256(der).digest()))
+    thumbprint = b64url(hashlib.sha256(der).digest())
+    return Caller(svid, svid.marks(), thumbprint, svid.not_before, svid.not_after)

@@ -70,6 +70,50 @@ _SIGNER = {
     "created_at": _MOMENT,
     "state": "active",
 }
+_AUTHORITY = {
+    "id": "7d9c0b6e2a41f3589c07be1d46a8f25301ce97ab",
+    "kind": "jwt",
+    "state": "prepared",
+    "revoked": False,
+    "parent": None,
+    "prepared_at": _MOMENT,
+    "activates_from": "2026-11-21T09:45:00Z",
+    "active_from": "2026-11-21T21:30:00Z",
+    "last_use": "2026-11-22T03:45:00Z",
+    "tainted_at": None,
+    "removal": "2026-11-22T03:50:00Z",
+    "expires_at": "2026-11-22T09:30:00Z",
+    "planned": ["active_from", "last_use", "removal"],
+}
+_AUTHORITIES = {"authorities": [_AUTHORITY]}
+_RELATIONSHIP = {
+    "trust_domain": "b.example",
+    "profile": "https_spiffe",
+    "endpoint_url": "https://issuer.b.example:8443/v1/bundle",
+    "endpoint_spiffe_id": "spiffe://b.example/accredit/issuer",
+    "feed_url": "https://issuer.b.example:8443",
+    "allows": [
+        {
+            "agents": "spiffe://b.example/ns/pay/*",
+            "resource": "https://ledger.example.org",
+            "actions": ["read"],
+        }
+    ],
+    "created_at": _MOMENT,
+    "created_by": "spiffe://example.org/admin/first",
+    "state": "current",
+    "bundle": {
+        "digest": "3f" * 32,
+        "sequence": 4,
+        "x509_authorities": 1,
+        "jwt_authorities": 2,
+    },
+    "fetched_at": _MOMENT,
+    "age_seconds": 42,
+    "interval_seconds": 300,
+    "attempted_at": _MOMENT,
+    "failure": None,
+}
 _ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
 
 ANSWERS: Mapping[Call, Any] = {
@@ -189,14 +233,37 @@ ANSWERS: Mapping[Call, Any] = {
     },
     ("POST", "/v1/revocations"): {"facts": [_FACT]},
     ("GET", "/v1/revocations/facts"): {"facts": [_FACT]},
+    ("GET", "/v1/authorities"): _AUTHORITIES,
+    ("POST", "/v1/authorities/{kind}/prepare"): _AUTHORITIES,
+    ("POST", "/v1/authorities/{authority}/activate"): _AUTHORITIES,
+    ("POST", "/v1/authorities/{authority}/taint"): _AUTHORITIES,
+    ("POST", "/v1/authorities/{authority}/revoke"): _AUTHORITIES,
     ("GET", "/v1/log/entries"): {"size": 50, "entries": [_ENTRY]},
     ("GET", "/v1/log/explain/{identifier}"): {
         "id": "780702f9-0880-48c5-a9b3-e549b924489a",
         "checkpoint": "example.org/accredit-log\n50\n…",
         "entries": [{**_ENTRY, "proof": ["b64…"]}],
     },
+    ("GET", "/v1/federation"): {"relationships": [_RELATIONSHIP]},
+    ("POST", "/v1/federation"): _RELATIONSHIP,
+    ("GET", "/v1/federation/bundles"): {
+        "trust_domains": {
+            "b.example": {
+                "keys": [],
+                "spiffe_sequence": 4,
+                "accredit": {
+                    "allows": _RELATIONSHIP["allows"],
+                    "feed_url": _RELATIONSHIP["feed_url"],
+                    "fetched_at": _MOMENT,
+                },
+            }
+        },
+        "spiffe_refresh_hint": 30,
+    },
+    ("PUT", "/v1/federation/{trust_domain}/allows"): _RELATIONSHIP,
+    ("POST", "/v1/federation/{trust_domain}/refresh"): _RELATIONSHIP,
     ("GET", "/health/live"): {"live": True},
-    ("GET", "/health/ready"): {"ready": True},
+    ("GET", "/health/ready"): {"ready": True, "federation_overdue": 0},
 }
 
 

@@ -21,12 +21,15 @@ def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
     @router.get("/health/ready", summary="It can decide, sign and record")
     def ready() -> Response:
         try:
+            issuer.guarded_clock()
             for kind in AuthorityKind:
                 issuer.authorities.now_in_force.active(kind)
             issuer.writer.run(lambda _: None).result(timeout=2)
         except (IssuerError, TimeoutError) as error:
             return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
-        return JSONResponse({"ready": True})
+        # Not a reason to be unready: what is known of others goes on being used.
+        overdue = issuer.polling.overdue(issuer.clock())
+        return JSONResponse({"ready": True, "federation_overdue": overdue})
 
     @router.get("/metrics", summary="Prometheus metrics")
     def prometheus() -> Response:

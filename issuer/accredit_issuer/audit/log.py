@@ -10,11 +10,11 @@ Of the tree's inner hashes only the roots of full tiles (256 leaves and up) are 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, bindparam, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, bindparam, func, select
 
 from accredit_credentials import checkpoint as signed_note
 from accredit_credentials.checkpoint import Checkpoint, LogKey
@@ -28,15 +28,17 @@ from accredit_credentials.merkle import (
     root_of_hashes,
 )
 from accredit_credentials.tiles import TILE_WIDTH
+from accredit_issuer.audit.records import RecordKind, read_leaf
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.store.bulk import BulkInsert
 from accredit_issuer.store.models import log_leaves, log_tile_roots, singletons
 
 TILE_HEIGHT = 8
+LOOKED_AT = 256  # records, for the newest moment
 _CHECKPOINT = "log.checkpoint"
 
 _INSERT_LEAF = BulkInsert(log_leaves)
-_INSERT_TILE_ROOT = insert(log_tile_roots)
+_INSERT_TILE_ROOT = BulkInsert(log_tile_roots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +135,10 @@ class LogGrowth:
         hashes = [leaf_hash(leaf) for leaf in self._leaves]
         frontier, nodes = self._log.frontier.extend(hashes)
         checkpoint = self._log.sign(frontier)
-        _INSERT_LEAF.write(connection, zip(count(start), self._leaves, hashes, strict=False))
-        tiles = [
-            {"level": node.level // TILE_HEIGHT, "index": node.index, "hash": node.hash}
-            for node in _tile_roots(nodes)
-        ]
-        if tiles:
-            connection.execute(_INSERT_TILE_ROOT, tiles)
-        connection.execute(_SET_CHECKPOINT, {"value": checkpoint})
+        _INSERT_LEAF.write(connection, list(zip(count(start), self._leaves, hashes, strict=False)))
+        tiles = [(node.level // TILE_HEIGHT, node.index, node.hash) for node in _tile_roots(nodes)]
+        _INSERT_TILE_ROOT.write(connection, tiles)
+        connection.exec_driver_sql(_SET_CHECKPOINT, (_CHECKPOINT, checkpoint))
 
         def publish() -> None:
             self._log.head = Head(frontier, checkpoint)
@@ -197,6 +195,23 @@ class LogReader:
         rows = self._connection.execute(_ENTRIES, {"first": start, "end": start + limit})
         return [Entry(index, leaf) for index, leaf in rows]
 
+    def newest_moment(self) -> datetime | None:
+        """The newest moment among the last records, or since somebody confirmed the clock.
+
+        Of several: records of one moment come in any order, and what revokes is recorded by a
+        clock that is wrong too. None where there are no records.
+        """
+        newest: datetime | None = None
+        for row in self._connection.execute(_NEWEST):
+            try:
+                kind, at = read_leaf(row.leaf)
+            except (ValueError, KeyError, TypeError):
+                continue  # damaged: ``check`` says so
+            newest = at if newest is None else max(newest, at)
+            if kind is RecordKind.CLOCK_CONFIRMED:
+                break
+        return newest
+
     def tile(self, level: int, index: int, width: int = TILE_WIDTH) -> bytes | None:
         """One hash tile (C2SP tlog-tiles), or None where it is not there yet."""
         hashes = self._node.hashes(level, index * TILE_WIDTH, index * TILE_WIDTH + width)
@@ -252,9 +267,9 @@ _ENTRIES = (
     .where(log_leaves.c.index >= bindparam("first"), log_leaves.c.index < bindparam("end"))
     .order_by(log_leaves.c.index)
 )
+_NEWEST = select(log_leaves.c.leaf).order_by(log_leaves.c.index.desc()).limit(LOOKED_AT)
 _TILES = select(log_tile_roots)
 _SET_CHECKPOINT = (
-    upsert(singletons)
-    .values(name=_CHECKPOINT, value=bindparam("value"))
-    .on_conflict_do_update(index_elements=["name"], set_={"value": bindparam("value")})
+    "INSERT INTO singleton (name, value) VALUES (?, ?) "
+    "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )

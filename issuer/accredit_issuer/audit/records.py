@@ -21,7 +21,10 @@ class RecordKind(StrEnum):
     AUTHORITY_PREPARED = "authority.prepared"
     AUTHORITY_ACTIVATED = "authority.activated"
     AUTHORITY_RETIRED = "authority.retired"
+    AUTHORITY_TAINTED = "authority.tainted"
     AUTHORITY_REMOVED = "authority.removed"
+    AUTHORITY_REVOKED = "authority.revoked"
+    CLOCK_CONFIRMED = "clock.confirmed"
     ADMIN_INVITED = "admin.invited"
     SIGNER_ADDED = "signer.added"
     MANIFEST_REGISTERED = "manifest.registered"
@@ -30,6 +33,10 @@ class RecordKind(StrEnum):
     CREDENTIAL_ISSUED = "credential.issued"
     REQUEST_REFUSED = "request.refused"
     FACT_STATED = "fact.stated"
+    FEDERATION_ADDED = "federation.added"
+    FEDERATION_CHANGED = "federation.changed"
+    FEDERATION_REMOVED = "federation.removed"
+    FEDERATION_BUNDLE_CHANGED = "federation.bundle_changed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,13 @@ class Record:
             "details": self.details,
         }
         return _canonical(value).encode()
+
+
+def read_leaf(leaf: bytes) -> tuple[RecordKind | None, datetime]:
+    """What kind of record a leaf is, None for one that we do not know, and its moment."""
+    value = json.loads(leaf)
+    known = value["kind"] in set(RecordKind)
+    return RecordKind(value["kind"]) if known else None, datetime.fromisoformat(value["at"])
 
 
 def written_moment(at: datetime) -> str:

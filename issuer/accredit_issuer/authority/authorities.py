@@ -1,53 +1,58 @@
 """The authorities in force: who signs now, what the bundle publishes, and taking what is due.
 
-``Authorities`` holds one immutable ``Snapshot``; requests read it, ``advance`` replaces it. Each
-step (prepare, activate, retire, remove) writes the authority's row, the bundle's new sequence
-number and a record in one transaction, and only then is the snapshot replaced.
+``Authorities`` holds one immutable ``Snapshot``; requests read it, ``advance`` and the steps of
+operators replace it. Each step writes the authorities' rows, the bundle's new sequence number and
+the records in one transaction, and only then is the snapshot replaced. One step at a time.
 """
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Connection, Row, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, Row, select
 
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.keys import PublicKey, check_public_key
 from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.leaf_signing import sign_leaf
 from accredit_credentials.x509_template import CaTemplate, ca_builder
-from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.lifecycle import (
     AuthorityKind,
     Due,
-    Rule,
     Standing,
     State,
     Step,
+    after,
     due,
     next_due,
 )
+from accredit_issuer.authority.permitted import (
+    check_activate,
+    check_prepare,
+    check_revoke,
+    check_taint,
+)
+from accredit_issuer.authority.planning import rules_of
 from accredit_issuer.authority.profile import CheckedLeaf, new_serial
+from accredit_issuer.authority.rows import Change, sequence_of, standing_of, write
 from accredit_issuer.errors import IssuerError, Unavailable
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
 from accredit_issuer.store.writer import Transaction, Writer
 
-MAX_ROUNDS = 4  # prepare, activate, retire, remove: more would mean that a step changes nothing
+MAX_ROUNDS = 4  # prepare, activate, remove, nothing: more would mean that a step changes nothing
+SWEPT = 16  # of those removed last, the keys are looked for once more at the start
 
-_SEQUENCE = "bundle.sequence"
-_RECORD_OF = {
-    Step.PREPARE: RecordKind.AUTHORITY_PREPARED,
-    Step.ACTIVATE: RecordKind.AUTHORITY_ACTIVATED,
-    Step.RETIRE: RecordKind.AUTHORITY_RETIRED,
-    Step.REMOVE: RecordKind.AUTHORITY_REMOVED,
-}
+_log = structlog.get_logger("accredit.authorities")
+
+Beside = Callable[[Transaction, tuple[Standing, ...]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All authorities at one moment, and the bundle that they make."""
+    """All authorities in use at one moment, and the bundle that they make."""
 
     authorities: tuple[Authority, ...]
     sequence: int
@@ -99,14 +104,25 @@ class Snapshot:
         return tuple(a for a in self.authorities if a.kind is kind and a.state is not State.REMOVED)
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A step that is about to be recorded: the authority as it leaves it."""
+
+    step: Step
+    authority: Authority
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Authorities:
     """The authorities of this issuer."""
 
     def __init__(self, config: Config, keys: KeyManager) -> None:
         self._config = config
         self._keys = keys
-        self._rules = _rules(config)
+        self._rules = rules_of(config)
         self._snapshot: Snapshot | None = None
+        # The scheduler and any number of operators take steps, each from what it saw.
+        self._stepping = threading.RLock()
         self._listeners: list[Callable[[], None]] = []
         self._is_revoked: Callable[[str], bool] = lambda _: False
 
@@ -128,14 +144,10 @@ class Authorities:
     def load(self, connection: Connection) -> None:
         """Read the authorities that were not removed."""
         rows = connection.execute(
-            select(models.authorities)
-            .where(models.authorities.c.state != State.REMOVED.value)
-            .order_by(models.authorities.c.prepared_at)
+            select(models.authorities).where(models.authorities.c.state != State.REMOVED.value)
         )
-        sequence = connection.scalar(
-            select(models.singletons.c.value).where(models.singletons.c.name == _SEQUENCE)
-        )
-        self._replace(tuple(map(self._of_row, rows)), int(sequence or 0))
+        self._replace(tuple(map(self._of_row, rows)), sequence_of(connection))
+        self._sweep(connection)
 
     def advance(self, writer: Writer, now: datetime, actor: str) -> list[Due]:
         """Take every step that is due; returns what was done.
@@ -143,16 +155,104 @@ class Authorities:
         Raises:
             Unavailable: a step could not be recorded. What was recorded stays.
         """
-        # Kind by kind: an issuing CA needs an active root before it can be made.
+        with self._stepping:
+            # Kind by kind: an issuing CA needs an active root before it can be made.
+            done = [
+                step
+                for kind in self._rules
+                for step in self._advance_kind(kind, writer, now, actor)
+            ]
+            self._publish_as_it_is(writer, now, actor)
+            return done
+
+    def prepare(
+        self, kind: AuthorityKind, writer: Writer, now: datetime, actor: str
+    ) -> tuple[Standing, ...]:
+        """Prepare another authority because an operator says so; returns what was changed.
+
+        Raises:
+            Refusal: one is prepared already.
+            Unavailable: it could not be recorded.
+        """
+        with self._stepping:
+            check_prepare(self.standings(), kind, now)
+            return self._record(
+                [_Taken(Step.PREPARE, self._prepare(kind, now))], writer, now, actor
+            )
+
+    def activate(
+        self, wanted: str, writer: Writer, now: datetime, actor: str, *, early: bool
+    ) -> tuple[Standing, ...]:
+        """Let a prepared authority sign; what follows from it, an issuing CA below, comes too.
+
+        Raises:
+            Refusal: not prepared, or not published for long enough and not ``early``.
+            Unavailable: it could not be recorded.
+        """
+        with self._stepping:
+            is_early = check_activate(self.standings(), wanted, self._rules, now, early=early)
+            details = {"early": True} if is_early else {}
+            changed = self._record(self._activation(wanted, now, details), writer, now, actor)
+            self._advance_kind(AuthorityKind.X509, writer, now, actor)
+            return changed
+
+    def taint(
+        self, wanted: str, reason: str, writer: Writer, now: datetime, actor: str
+    ) -> tuple[Standing, ...]:
+        """Have everybody who holds something of this authority renew, and of those below it.
+
+        Raises:
+            Refusal: active, or tainted or removed already.
+            Unavailable: it could not be recorded.
+        """
+        with self._stepping:
+            check_taint(self.standings(), wanted)
+            self._advance_kind(AuthorityKind.X509, writer, now, actor)  # none below it may sign on
+            tainted = check_taint(self.standings(), wanted)
+            return self._record(
+                self._taken(Step.TAINT, tainted, wanted, reason, now), writer, now, actor
+            )
+
+    def revoke(
+        self,
+        wanted: str,
+        reason: str,
+        writer: Writer,
+        now: datetime,
+        actor: str,
+        *,
+        beside: Beside,
+    ) -> tuple[Standing, ...]:
+        """Remove an authority before its time, with the issuing CAs below it.
+
+        ``beside`` is called in the same transaction, with those that go, before they are gone.
+
+        Raises:
+            Refusal: active, or removed already.
+            Unavailable: it could not be recorded.
+        """
+        with self._stepping:
+            check_revoke(self.standings(), wanted)
+            self._advance_kind(AuthorityKind.X509, writer, now, actor)
+            gone = check_revoke(self.standings(), wanted)
+            return self._record(
+                self._taken(Step.REVOKE, gone, wanted, reason, now),
+                writer,
+                now,
+                actor,
+                beside=lambda transaction: beside(transaction, gone),
+            )
+
+    def standings(self) -> list[Standing]:
+        """Where each authority in use stands, facts included."""
         return [
-            step
-            for kind, rule in self._rules.items()
-            for step in self._advance_kind(kind, rule, writer, now, actor)
+            replace(a.standing, revoked=self._is_revoked(a.id))
+            for a in self.now_in_force.authorities
         ]
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which something can be due."""
-        standings = self._standings()
+        standings = self.standings()
         return min(next_due(standings, kind, rule, now) for kind, rule in self._rules.items())
 
     def sign_leaf(self, checked: CheckedLeaf) -> SignedLeaf:
@@ -187,53 +287,125 @@ class Authorities:
         return authority.key, authority.id
 
     def _advance_kind(
-        self, kind: AuthorityKind, rule: Rule, writer: Writer, now: datetime, actor: str
+        self, kind: AuthorityKind, writer: Writer, now: datetime, actor: str
     ) -> list[Due]:
         done: list[Due] = []
         for _ in range(MAX_ROUNDS):
-            steps = due(self._standings(), kind, rule, now)
+            steps = due(self.standings(), kind, self._rules[kind], now)
             if not steps:
                 return done
             for step in steps:
-                self._take(step, writer, now, actor)
+                self._record(self._taken_of(step, now), writer, now, actor)
             done += steps
         raise IssuerError(f"authorities do not come to rest: {done[-1]}")
 
-    def _standings(self) -> list[Standing]:
+    def _taken_of(self, step: Due, now: datetime) -> list[_Taken]:
+        if step.id is None:
+            return [_Taken(Step.PREPARE, self._prepare(step.kind, now))]
+        if step.step is Step.ACTIVATE:
+            return self._activation(step.id, now)
+        return [_Taken(step.step, self._moved(step.id, step.step, now))]
+
+    def _activation(
+        self, wanted: str, now: datetime, details: Mapping[str, Any] | None = None
+    ) -> list[_Taken]:
+        """One begins to sign, and with that the one that did stops."""
+        changed = self._moved(wanted, Step.ACTIVATE, now)
         return [
-            replace(a.standing, revoked=self._is_revoked(a.id))
-            for a in self.now_in_force.authorities
+            _Taken(Step.ACTIVATE, changed, details or {}),
+            *(
+                _Taken(Step.RETIRE, self._moved(a.id, Step.RETIRE, now))
+                for a in self.now_in_force.authorities
+                if a.kind is changed.kind and a.state is State.ACTIVE
+            ),
         ]
 
-    def _take(self, step: Due, writer: Writer, now: datetime, actor: str) -> None:
+    def _taken(
+        self, step: Step, standings: Sequence[Standing], wanted: str, reason: str, now: datetime
+    ) -> list[_Taken]:
+        return [
+            _Taken(
+                step,
+                self._moved(each.id, step, now),
+                {"reason": reason} if each.id == wanted else {"reason": reason, "through": wanted},
+            )
+            for each in standings
+        ]
+
+    def _moved(self, wanted: str, step: Step, now: datetime) -> Authority:
+        authority = self._find(wanted)
+        if authority is None:
+            raise IssuerError(f"authority {wanted} is not in use")
+        return replace(authority, standing=after(authority.standing, step, now))
+
+    def _find(self, wanted: str) -> Authority | None:
+        return next((a for a in self.now_in_force.authorities if a.id == wanted), None)
+
+    def _record(
+        self,
+        taken: Sequence[_Taken],
+        writer: Writer,
+        now: datetime,
+        actor: str,
+        *,
+        beside: Callable[[Transaction], None] | None = None,
+    ) -> tuple[Standing, ...]:
         snapshot = self.now_in_force
-        if step.step is Step.PREPARE:
-            changed = self._prepare(step.kind, now)
-            others = snapshot.authorities
-        else:
-            before = next(a for a in snapshot.authorities if a.id == step.id)
-            changed = _after(before, step.step, now)
-            others = tuple(a for a in snapshot.authorities if a.id != step.id)
         sequence = snapshot.sequence + 1
+        changes = [
+            Change(
+                standing=each.authority.standing,
+                step=each.step,
+                details=each.details,
+                public=_public_pem(each.authority) if each.step is Step.PREPARE else None,
+            )
+            for each in taken
+        ]
 
         def work(transaction: Transaction) -> None:
-            _write(transaction, changed, new=step.step is Step.PREPARE, sequence=sequence)
-            transaction.record(
-                Record(
-                    kind=_RECORD_OF[step.step],
-                    at=now,
-                    actor=actor,
-                    subject=changed.id,
-                    details={"kind": changed.kind.value, "bundle_sequence": sequence},
-                )
-            )
+            if beside is not None:
+                beside(transaction)
+            write(transaction, changes, sequence=sequence, now=now, actor=actor)
 
         writer.run(work, alone=True).result()
-        if changed.state is State.REMOVED:
-            self._keys.remove(changed.id)
-            self._replace(others, sequence)
-        else:
-            self._replace((*others, changed), sequence)
+        changed = [each.authority for each in taken]
+        ids = {authority.id for authority in changed}
+        kept = [a for a in snapshot.authorities if a.id not in ids]
+        kept += [a for a in changed if a.state is not State.REMOVED]
+        self._replace(tuple(kept), sequence)
+        for authority in changed:
+            if authority.state is State.REMOVED:
+                self._delete_key(authority.id)
+        return tuple(authority.standing for authority in changed)
+
+    def _delete_key(self, key_id: str) -> None:
+        try:
+            self._keys.remove(key_id)
+        except Unavailable as error:
+            # The step stands: nothing signs with the key, and the next start deletes it.
+            _log.warning("key not deleted", key=key_id, reason=str(error))
+
+    def _publish_as_it_is(self, writer: Writer, now: datetime, actor: str) -> None:
+        """Count the bundle on where a fact changed it, and no step of an authority did."""
+        snapshot = self.now_in_force
+        if set(snapshot.bundle.jwt_authorities) != {a.id for a in self._jwt_published(snapshot)}:
+            sequence = snapshot.sequence + 1
+            writer.run(
+                lambda t: write(t, (), sequence=sequence, now=now, actor=actor), alone=True
+            ).result()
+            self._replace(snapshot.authorities, sequence)
+
+    def _sweep(self, connection: Connection) -> None:
+        """Delete keys whose authority was removed just before the process died."""
+        table = models.authorities
+        rows = connection.execute(
+            select(table.c.id)
+            .where(table.c.state == State.REMOVED.value)
+            .order_by(table.c.removed_at.desc())
+            .limit(SWEPT)
+        )
+        for row in rows:
+            self._delete_key(row.id)
 
     def _prepare(self, kind: AuthorityKind, now: datetime) -> Authority:
         made = self._keys.generate()
@@ -255,6 +427,11 @@ class Authorities:
             activated_at=None,
             retired_at=None,
             expires_at=expires_at,
+            parent=(
+                self.now_in_force.active(AuthorityKind.ROOT).id
+                if kind is AuthorityKind.X509
+                else None
+            ),
         )
         return Authority(standing, public, certificate, key)
 
@@ -287,98 +464,32 @@ class Authorities:
 
     def _of_row(self, row: Row[Any]) -> Authority:
         pem = row.public.encode()
-        kind = AuthorityKind(row.kind)
-        certificate = None if kind is AuthorityKind.JWT else x509.load_pem_x509_certificate(pem)
+        standing = standing_of(row)
+        is_jwt = standing.kind is AuthorityKind.JWT
+        certificate = None if is_jwt else x509.load_pem_x509_certificate(pem)
         public = certificate.public_key() if certificate else serialization.load_pem_public_key(pem)
-        standing = Standing(
-            id=row.id,
-            kind=kind,
-            state=State(row.state),
-            prepared_at=row.prepared_at,
-            activated_at=row.activated_at,
-            retired_at=row.retired_at,
-            expires_at=row.expires_at,
-        )
         return Authority(standing, check_public_key(public), certificate, self._keys.load(row.id))
 
+    def _jwt_published(self, snapshot: Snapshot) -> list[Authority]:
+        # Not a revoked one: whoever has it could go on signing with it.
+        return [a for a in snapshot.published(AuthorityKind.JWT) if not self._is_revoked(a.id)]
+
     def _replace(self, authorities: tuple[Authority, ...], sequence: int) -> None:
+        # In an order of their own: one sequence number is one document, past a restart too.
+        authorities = tuple(sorted(authorities, key=lambda a: (a.standing.prepared_at, a.id)))
         snapshot = Snapshot(authorities, sequence, TrustBundle(self._config.trust_domain))
         roots = snapshot.published(AuthorityKind.ROOT)
         bundle = TrustBundle(
             trust_domain=self._config.trust_domain,
             x509_authorities=tuple(a.certificate for a in roots if a.certificate),
-            jwt_authorities={
-                a.id: a.public
-                for a in snapshot.published(AuthorityKind.JWT)
-                if not self._is_revoked(a.id)  # whoever has it could go on signing with it
-            },
+            jwt_authorities={a.id: a.public for a in self._jwt_published(snapshot)},
             sequence=sequence,
             refresh_hint=self._config.refresh_hint,
+            tainted=frozenset(a.id for a in authorities if a.state is State.TAINTED),
         )
         self._snapshot = replace(snapshot, bundle=bundle)
         for listener in self._listeners:
             listener()
-
-
-def _rules(config: Config) -> Mapping[AuthorityKind, Rule]:
-    lifetimes = config.lifetimes
-    ahead = timedelta(seconds=3 * config.refresh_hint)
-    return {
-        AuthorityKind.ROOT: Rule(
-            lifetime=lifetimes.root, publish_ahead=ahead, leaf_lifetime=lifetimes.issuing_ca
-        ),
-        AuthorityKind.X509: Rule(
-            # An issuing CA travels with each leaf: nobody has to know it beforehand.
-            lifetime=lifetimes.issuing_ca,
-            publish_ahead=timedelta(0),
-            leaf_lifetime=lifetimes.longest_svid,
-        ),
-        AuthorityKind.JWT: Rule(
-            lifetime=lifetimes.jwt_key,
-            publish_ahead=ahead,
-            leaf_lifetime=max(lifetimes.jwt_svid, lifetimes.task_token),
-        ),
-    }
-
-
-def _after(authority: Authority, step: Step, now: datetime) -> Authority:
-    standing = authority.standing
-    match step:
-        case Step.ACTIVATE:
-            standing = replace(standing, state=State.ACTIVE, activated_at=now)
-        case Step.RETIRE:
-            standing = replace(standing, state=State.RETIRED, retired_at=now)
-        case _:
-            standing = replace(standing, state=State.REMOVED)
-    return replace(authority, standing=standing)
-
-
-def _write(transaction: Transaction, authority: Authority, *, new: bool, sequence: int) -> None:
-    standing = authority.standing
-    values = {
-        "state": standing.state.value,
-        "activated_at": standing.activated_at,
-        "retired_at": standing.retired_at,
-    }
-    table = models.authorities
-    if new:
-        transaction.execute(
-            insert(table).values(
-                id=standing.id,
-                kind=standing.kind.value,
-                public=_public_pem(authority),
-                prepared_at=standing.prepared_at,
-                expires_at=standing.expires_at,
-                **values,
-            )
-        )
-    else:
-        transaction.execute(update(table).where(table.c.id == standing.id).values(**values))
-    transaction.execute(
-        upsert(models.singletons)
-        .values(name=_SEQUENCE, value=str(sequence))
-        .on_conflict_do_update(index_elements=["name"], set_={"value": str(sequence)})
-    )
 
 
 def _public_pem(authority: Authority) -> str:

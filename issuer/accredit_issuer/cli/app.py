@@ -1,9 +1,10 @@
-"""The commands ``init``, ``run``, ``invite``, ``doctor`` and ``audit``.
+"""The commands ``init``, ``run``, ``invite``, ``doctor`` and ``audit``; ``authority`` is a group.
 
 Errors are one line on standard error, with a hint where there is one; exit status 1 for a no, 2
 for wrong usage.
 """
 
+import gc
 import json
 import logging
 import os
@@ -16,8 +17,11 @@ import structlog
 import typer
 
 from accredit_credentials.errors import CredentialError
+from accredit_issuer.cli import authority
 from accredit_issuer.cli.doctor import examine
+from accredit_issuer.cli.options import DEFAULT_CONFIG, AsJson, ConfigFile
 from accredit_issuer.clock import system_clock
+from accredit_issuer.clock_guard import steady_clock
 from accredit_issuer.errors import InvalidSettings, IssuerError
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.settings import Config, KeysOnDisk, load
@@ -28,12 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(authority.app, name="authority")
 
-ConfigFile = Annotated[
-    Path, typer.Option("--config", "-c", help="The settings.", envvar="ACCREDIT_ISSUER_CONFIG")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-DEFAULT_CONFIG = Path("issuer.toml")
 OPERATOR = "operator"  # whoever has the issuer's files
 TOKEN_FILE = "first-admin.token"  # noqa: S105 (a file's name)
 
@@ -109,7 +109,17 @@ def init(
 
 
 @app.command(epilog="Example: accredit-issuer run --config issuer.toml")
-def run(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None:
+def run(
+    config: ConfigFile = DEFAULT_CONFIG,
+    *,
+    confirm_clock: Annotated[
+        bool,
+        typer.Option(
+            "--confirm-clock", help="The clock is right, though the newest record is ahead of it."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Serve until a signal says stop."""
     from accredit_issuer.issuer import Lock, open_issuer  # noqa: PLC0415
     from accredit_issuer.server import Server  # noqa: PLC0415
@@ -120,9 +130,14 @@ def run(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None
     if not settings.data.is_dir():
         raise InvalidSettings(f"there is no issuer in {settings.data}: run 'accredit-issuer init'")
     lock = Lock(settings.data)
-    issuer = open_issuer(settings, system_clock)
+    issuer = open_issuer(
+        settings, system_clock, steady_clock, confirmed_by=OPERATOR if confirm_clock else None
+    )
 
     def ready(host: str, port: int) -> None:
+        # What is there now stays: the collector need not walk over it again and again.
+        gc.collect()
+        gc.freeze()
         if as_json:
             _print_json({"ready": True, "host": host, "port": port, "url": settings.url})
         else:

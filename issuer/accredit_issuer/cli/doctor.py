@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
 from accredit_issuer.bundle_endpoint import load as load_web_certificate
+from accredit_issuer.clock_guard import judge
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.keys.opening import open_keys
@@ -70,6 +71,7 @@ def examine(config_file: Path, now: datetime) -> list[Finding]:
         _permissions,
         _keys,
         _log,
+        _clock,
         _crls,
         _unfinished,
         _https_web,
@@ -144,6 +146,13 @@ def _log(config: Config, database: Database, _now: datetime) -> Iterator[Finding
         log.load(connection)
         LogReader(connection).check(log.frontier)
     yield Finding("log", True, f"{log.frontier.size} records under a valid checkpoint")
+
+
+def _clock(_config: Config, database: Database, now: datetime) -> Iterator[Finding]:
+    with database.read() as connection:
+        newest = LogReader(connection).newest_moment()
+    why = judge(now, newest, expected=None)
+    yield Finding("clock", why is None, why or "not behind the newest record")
 
 
 def _crls(_config: Config, database: Database, now: datetime) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ or the answer is no. Empty means no.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from accredit_attestors.declaration import Manifest, Resource
 from accredit_attestors.errors import AttestationError
@@ -15,6 +16,7 @@ from accredit_attestors.levels import Assurance, Risk
 from accredit_attestors.signing import VerifiedManifest
 from accredit_credentials.errors import Revoked
 from accredit_credentials.revocation import FactSet
+from accredit_credentials.spiffe_id import AgentId
 from accredit_credentials.task_token import Binding, BindingKind, Grant
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.settings import Lifetimes
@@ -95,10 +97,23 @@ def check_standing(claimant: Claimant, facts: FactSet, now: datetime) -> tuple[s
             f"the manifest requires assurance {declared.assurance}, "
             f"the instance has {claimant.assurance}",
         )
+    manifest = claimant.manifest
     return (
-        f"manifest {claimant.manifest.digest} declares {declared.agent}@{declared.version}",
-        f"it is signed by {claimant.manifest.signer}, valid to {declared.expires_at:%Y-%m-%d}",
-        f"assurance {claimant.assurance} meets the required {declared.assurance}",
+        *_declared(manifest.digest, manifest.signer, declared.agent, declared.version),
+        *_holds(declared.expires_at, claimant.assurance, declared.assurance),
+    )
+
+
+@lru_cache(maxsize=4096)  # an agent asks again and again
+def _declared(digest: str, signer: str, agent: AgentId, version: str) -> tuple[str, str]:
+    return f"manifest {digest} declares {agent}@{version}", f"it is signed by {signer}"
+
+
+@lru_cache(maxsize=4096)
+def _holds(expires_at: datetime, has: Assurance, needs: Assurance) -> tuple[str, str, str]:
+    return (
+        f"it is valid to {expires_at:%Y-%m-%d}",
+        f"assurance {has} meets the required {needs}",
         "no revocation fact matches",
     )
 

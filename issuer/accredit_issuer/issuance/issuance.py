@@ -45,6 +45,7 @@ from accredit_issuer.issuance.decision import (
 )
 from accredit_issuer.issuance.nonces import Nonces
 from accredit_issuer.issuance.tasks import TaskChoice, choose_task
+from accredit_issuer.issuance.together import Together
 from accredit_issuer.issuance.x509_signing import Beside, X509Grant, X509Signing, end_of
 from accredit_issuer.registry.one_time import EnrolmentToken
 from accredit_issuer.registry.registry import Registry
@@ -120,6 +121,7 @@ class Issuance:
         with parts.database.read() as connection:
             self._cycle = Cycle(self._writer, parts.revocation, connection)
         self._x509 = X509Signing(parts.config, parts.authorities, self._cycle)
+        self._public_key_of = Together(public_key_of)
         self._config = parts.config
         lifetimes = parts.config.lifetimes
         self._agents = Profile(
@@ -171,7 +173,7 @@ class Issuance:
     async def _attest(
         self, request: AttestationRequest, evidence: Mapping[str, Evidence], now: datetime
     ) -> SignedLeaf:
-        public_key = public_key_of(request.csr)
+        public_key = await self._public_key_of(request.csr)
         registry = self._parts.registry
         attestation = attest(
             evidence,
@@ -235,7 +237,7 @@ class Issuance:
         """
         now = self._parts.clock()
         claimant = self.claimant(svid)
-        public_key = public_key_of(csr)
+        public_key = await self._public_key_of(csr)
         self._attest_again(claimant, svid, evidence, now)
         return await self._x509.issue(self._agent_grants(claimant, now)(public_key))
 
@@ -378,7 +380,7 @@ class Issuance:
         """
         now = self._parts.clock()
         token = EnrolmentToken.parse(token_text)
-        public_key = public_key_of(csr)
+        public_key = await self._public_key_of(csr)
         with self._parts.database.read() as connection:
             row = connection.execute(
                 select(enrolment_tokens).where(enrolment_tokens.c.id == token.id)
@@ -411,7 +413,7 @@ class Issuance:
         return await self._issue_admin_svid(
             admin,
             svid.instance or str(uuid.uuid4()),
-            public_key_of(csr),
+            await self._public_key_of(csr),
             self._parts.clock(),
             shown=svid.marks(),
         )

@@ -27,6 +27,8 @@ class Operation(StrEnum):
     REVOKE = "revoke"
     MANAGE_SIGNERS = "manage signers"
     MANAGE_ADMINS = "manage admins"
+    MANAGE_AUTHORITIES = "manage authorities"
+    FEDERATE = "federate"
 
 
 class Reach(Enum):
@@ -43,7 +45,11 @@ PERMISSIONS: Mapping[Role, Mapping[Operation, Reach]] = {
         Operation.REGISTER: Reach.OWN,
         Operation.ENROL: Reach.OWN,
     },
-    Role.SECURITY: {Operation.READ: Reach.ALL, Operation.REVOKE: Reach.ALL},
+    Role.SECURITY: {
+        Operation.READ: Reach.ALL,
+        Operation.REVOKE: Reach.ALL,
+        Operation.MANAGE_AUTHORITIES: Reach.ALL,  # who may end a key has to be able to replace it
+    },
     Role.OWNER: {
         Operation.READ: Reach.OWN,
         Operation.REGISTER: Reach.OWN,

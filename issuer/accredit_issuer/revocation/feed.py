@@ -26,6 +26,7 @@ MAX_CACHED_CHARACTERS = 32 * 1024 * 1024  # anybody may ask for any number of lo
 class _Signed:
     as_of: datetime
     through: int
+    bundle: int
     authority: str
     text: str
 
@@ -73,8 +74,11 @@ class Feed:
         new = list(facts)
         self._facts = [*self._facts, *_carried(new)]
         self._through = max([self._through, *(fact.sequence for fact in new)])
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
+        self._wake_listeners()
+
+    def bundle_changed(self) -> None:
+        """Tell that there is another trust bundle. Called on any thread."""
+        self._wake_listeners()
 
     def drop_expired(self, now: datetime) -> int:
         """Forget facts that nothing living can match; returns how many.
@@ -89,8 +93,7 @@ class Feed:
     def close(self) -> None:
         """End all streams."""
         self._closed = True
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
+        self._wake_listeners()
 
     def statement(self, after: int) -> str:
         """A signed statement of the facts after a sequence number; 0 is a snapshot.
@@ -101,7 +104,7 @@ class Feed:
         return self._statement(after).text
 
     async def follow(self, after: int) -> AsyncIterator[str]:
-        """Statements without end: at once, at each new fact, and as heartbeat."""
+        """Statements without end: at once, at each new fact or bundle, and as heartbeat."""
         self.listeners += 1
         try:
             while not self._closed:
@@ -128,12 +131,14 @@ class Feed:
     def _statement(self, after: int) -> _Signed:
         self.check_known(after)
         now = self._clock()
+        bundle = self._authorities.now_in_force.sequence
         key, kid = self._authorities.jwt_signer()
         known = self._signed.get(after)
         fresh = timedelta(seconds=self._heartbeat / 4)
         if (
             known is not None
             and known.through == self._through
+            and known.bundle == bundle
             and known.authority == kid
             and timedelta(0) <= now - known.as_of < fresh
         ):
@@ -146,9 +151,9 @@ class Feed:
             through=through,
             as_of=now,
             facts=told,
-            bundle=self._authorities.now_in_force.sequence,
+            bundle=bundle,
         )
-        signed = _Signed(now, through, kid, sign(statement, key, kid))
+        signed = _Signed(now, through, bundle, kid, sign(statement, key, kid))
         self._remember(after, signed)
         return signed
 
@@ -163,6 +168,10 @@ class Feed:
             self._signed_characters = 0
         self._signed[after] = signed
         self._signed_characters += len(signed.text)
+
+    def _wake_listeners(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         self._changed.set()

@@ -5,7 +5,7 @@ Order: does the target exist and may this kind be said of it → expand what cre
 issuer's own decisions and tell the feed, before any other write is looked at.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -112,7 +112,7 @@ class Revocation:
             Unavailable: it could not be recorded.
         """
         check_text("reason", request.reason, MAX_REASON_LENGTH)
-        return writer.run(lambda t: self._state(t, request, now), alone=True).result()
+        return writer.run(lambda t: self.state_within(t, request, now), alone=True).result()
 
     def publish_crls(self, writer: Writer, now: datetime) -> int:
         """Make the CRLs that are missing or past half of their life; returns how many."""
@@ -130,11 +130,23 @@ class Revocation:
 
         writer.run(lambda t: t.after_commit(forget), alone=True).result()
 
-    def _state(
-        self, transaction: Transaction, request: FactRequest, now: datetime
+    def state_within(
+        self,
+        transaction: Transaction,
+        request: FactRequest,
+        now: datetime,
+        *,
+        also: Iterable[Target] = (),
     ) -> list[StatedFact]:
+        """As ``state``, as part of a transaction that no other work shares; once in it.
+
+        ``also`` are further targets of the same fact, known to exist and not to be revoked.
+
+        Raises:
+            Refusal: an unknown target, nothing to restore, or revoked already.
+        """
         self._check_possible(transaction, request)
-        targets = [request.target, *self._expanded(transaction, request)]
+        targets = [request.target, *also, *self._expanded(transaction, request)]
         last_end = _last_end(transaction) or now
         stated = [
             RevocationFact(

@@ -1,0 +1,168 @@
+"""``accredit authority``: the keys that sign, and their next steps by hand.
+
+The issuer takes these steps by itself when they are due. By hand they are for a key that should
+go before its time; docs/authorities.md has the order of a forced rotation.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from accredit_client import calls
+from accredit_client.answers import AuthorityRecord
+from accredit_client.calls import Call
+from accredit_client.cli import options, output, session
+from accredit_client.cli.framework import example, group
+from accredit_client.cli.problems import Failed
+from accredit_client.wire import Issuer
+
+app = group("The keys that sign for the trust domain.")
+
+SHOWN_ID = 12  # characters of a key id
+SHORTEST_PREFIX = 6  # characters that name a key, where no other begins with them
+
+
+class Kind(StrEnum):
+    """What an authority signs."""
+
+    ROOT = "root"
+    X509 = "x509"
+    JWT = "jwt"
+
+
+WhichKey = Annotated[
+    str, typer.Argument(metavar="ID", help="Its key id, or the beginning of it (6 or more).")
+]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the log.")]
+
+
+@app.command(epilog=example("accredit authority show", "accredit authority show --all --json"))
+def show(
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Show removed ones too.")] = False,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """List the keys with their states and moments; a * marks what is planned."""
+    with session.open_issuer(profile) as issuer:
+        found = issuer.send(calls.authorities())
+    shown = [each for each in found if everything or each.state != "removed"]
+    _print(shown, as_json=as_json)
+
+
+@app.command(epilog=example("accredit authority prepare jwt", "accredit authority prepare root"))
+def prepare(
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", show_choices=False, help="root, x509 or jwt.")
+    ],
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Make the next key and publish it. An issuing CA may sign at once, others once known."""
+    with session.open_issuer(profile) as issuer:
+        changed = issuer.send(calls.prepare_authority(kind.value))
+    _print(changed, as_json=as_json)
+    for each in changed:
+        if not as_json and each.activates_from is not None:
+            output.note(f"verifiers know it from {output.moment(each.activates_from)} on")
+
+
+@app.command(
+    epilog=example(
+        "accredit authority activate 7d9c0b6e2a41", "accredit authority activate 7d9c0b --early"
+    )
+)
+def activate(
+    which: WhichKey,
+    *,
+    early: Annotated[
+        bool,
+        typer.Option("--early", help="Though verifiers may not know it yet; recorded as such."),
+    ] = False,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Let a prepared key sign in place of the one that does."""
+    with session.open_issuer(profile) as issuer:
+        changed = issuer.send(calls.activate_authority(_whole_id(issuer, which), early=early))
+    _print(changed, as_json=as_json)
+
+
+@app.command(epilog=example("accredit authority taint 7d9c0b6e2a41 --reason 'seen in a backup'"))
+def taint(
+    which: WhichKey,
+    reason: Reason,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Have everybody renew who holds something that a retired key signed."""
+    _step(which, lambda whole: calls.taint_authority(whole, reason=reason), profile, as_json)
+
+
+@app.command(epilog=example("accredit authority revoke 7d9c0b6e2a41 --reason 'all renewed'"))
+def revoke(
+    which: WhichKey,
+    reason: Reason,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Remove a key that signs no more, and refuse what it signed. Nothing takes this back."""
+    _step(which, lambda whole: calls.revoke_authority(whole, reason=reason), profile, as_json)
+
+
+def _step(
+    which: str,
+    call: Callable[[str], Call[tuple[AuthorityRecord, ...]]],
+    profile: str,
+    as_json: bool,
+) -> None:
+    with session.open_issuer(profile) as issuer:
+        changed = issuer.send(call(_whole_id(issuer, which)))
+    _print(changed, as_json=as_json)
+
+
+def _whole_id(issuer: Issuer, which: str) -> str:
+    """The id that begins like this.
+
+    Raises:
+        Failed: too short, none, or several.
+    """
+    if len(which) < SHORTEST_PREFIX:
+        raise Failed(f"a key id has to be named by {SHORTEST_PREFIX} characters at least")
+    found = [each.id for each in issuer.send(calls.authorities()) if each.id.startswith(which)]
+    if len(found) != 1:
+        raise Failed(
+            f"{len(found) or 'no'} authorities begin with {which!r}; the ids are in: "
+            "accredit authority show --all"
+        )
+    return found[0]
+
+
+def _print(authorities: Sequence[AuthorityRecord], *, as_json: bool) -> None:
+    if as_json:
+        output.document(authorities)
+        return
+    output.table(
+        ("KIND", "ID", "STATE", "ACTIVE FROM", "LAST USE", "REMOVAL"),
+        [
+            (
+                each.kind,
+                each.id[:SHOWN_ID],
+                "revoked" if each.revoked and each.state != "removed" else each.state,
+                _moment(each, "active_from", each.active_from),
+                _moment(each, "last_use", each.last_use),
+                _moment(each, "removal", each.removal),
+            )
+            for each in authorities
+        ],
+        empty="no authorities",
+    )
+
+
+def _moment(authority: AuthorityRecord, name: str, at: datetime | None) -> str:
+    if at is None:
+        return "-"
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}{'*' if name in authority.planned else ''}"

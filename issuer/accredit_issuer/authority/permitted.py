@@ -1,0 +1,146 @@
+"""What an operator may do with the authorities now: decisions only.
+
+| step | prepared | active | retired | tainted | removed |
+|---|---|---|---|---|---|
+| activate | once it was published for three refresh hints, or early | no | no | no | no |
+| taint | yes | no | yes | no | no |
+| revoke | yes | no | yes | yes | no |
+
+``prepare`` takes a kind, and is refused where one of it is prepared already. An authority that
+signs can neither be tainted nor revoked: another has to be activated first. In an emergency a
+revocation fact (``accredit revoke authority``) ends all that it signed, and it with it.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from accredit_issuer.authority.lifecycle import (
+    AuthorityKind,
+    Rule,
+    Standing,
+    State,
+    end,
+    misplaced,
+    next_of,
+)
+from accredit_issuer.errors import Kind, Refusal
+
+
+def check_prepare(authorities: Sequence[Standing], kind: AuthorityKind, now: datetime) -> None:
+    """Decide whether another authority of this kind may be prepared.
+
+    Raises:
+        Refusal: one is prepared already.
+    """
+    prepared = next_of(authorities, kind, now)
+    if prepared is not None:
+        raise Refusal(
+            Kind.CONFLICT,
+            f"{_name(prepared)} is prepared already: activate it, or revoke it first",
+        )
+
+
+def check_activate(
+    authorities: Sequence[Standing],
+    wanted: str,
+    rules: Mapping[AuthorityKind, Rule],
+    now: datetime,
+    *,
+    early: bool,
+) -> bool:
+    """Decide whether an authority may begin to sign; returns whether that is early.
+
+    Raises:
+        Refusal: not known, not prepared, unusable, or not published for long enough.
+    """
+    standing = find(authorities, wanted)
+    if standing.state is not State.PREPARED:
+        raise _refused(standing, "only a prepared authority can be activated")
+    if not standing.can_sign(now):
+        raise _refused(standing, "it is revoked or over: prepare another")
+    if misplaced(standing, authorities):
+        raise _refused(standing, "it is below a root that signs no more: prepare another")
+    from_moment = standing.prepared_at + rules[standing.kind].publish_ahead
+    if now >= from_moment:
+        return False
+    if not early:
+        raise _refused(
+            standing,
+            f"verifiers may not know it before {from_moment:%Y-%m-%dT%H:%M:%SZ}: wait until then, "
+            "or activate it early",
+        )
+    return True
+
+
+def check_taint(authorities: Sequence[Standing], wanted: str) -> tuple[Standing, ...]:
+    """Decide whether an authority may be tainted; returns it with the issuing CAs below it.
+
+    Raises:
+        Refusal: not known, active, or tainted or removed already.
+    """
+    standing = find(authorities, wanted)
+    match standing.state:
+        case State.ACTIVE:
+            raise _refused(standing, "prepare and activate another first")
+        case State.TAINTED | State.REMOVED:
+            raise _refused(standing, "there is nothing left to taint")
+    return (
+        standing,
+        *(a for a in below(standing, authorities) if a.state is not State.TAINTED),
+    )
+
+
+def check_revoke(authorities: Sequence[Standing], wanted: str) -> tuple[Standing, ...]:
+    """Decide whether an authority may be removed now; returns it after the issuing CAs below it.
+
+    Raises:
+        Refusal: not known, active, or removed already.
+    """
+    standing = find(authorities, wanted)
+    match standing.state:
+        case State.ACTIVE:
+            raise _refused(
+                standing,
+                "prepare and activate another first; in an emergency, 'accredit revoke authority' "
+                "ends at once all that it signed",
+            )
+        case State.REMOVED:
+            raise _refused(standing, "there is nothing left to revoke")
+    return (*below(standing, authorities), standing)
+
+
+def needs_fact(standing: Standing, rules: Mapping[AuthorityKind, Rule], now: datetime) -> bool:
+    """Whether verifiers have to be told that what it signed is not valid any more.
+
+    Not of a root: those below it are told of, each by itself.
+    """
+    return (
+        standing.kind is not AuthorityKind.ROOT
+        and standing.activated_at is not None
+        and now < end(standing, rules[standing.kind])
+    )
+
+
+def find(authorities: Sequence[Standing], wanted: str) -> Standing:
+    """The authority of this id.
+
+    Raises:
+        Refusal: there is none.
+    """
+    for standing in authorities:
+        if standing.id == wanted:
+            return standing
+    raise Refusal(Kind.NOT_FOUND, "no authority in use has this id")
+
+
+def below(standing: Standing, authorities: Sequence[Standing]) -> tuple[Standing, ...]:
+    """Those in use that this one certified."""
+    return tuple(a for a in authorities if a.parent == standing.id and a.state is not State.REMOVED)
+
+
+def _refused(standing: Standing, why: str) -> Refusal:
+    return Refusal(Kind.CONFLICT, f"{_name(standing)} is {standing.state.value}: {why}")
+
+
+def _name(standing: Standing) -> str:
+    return f"{standing.kind.value} authority {standing.id[:16]}"

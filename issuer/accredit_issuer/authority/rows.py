@@ -1,0 +1,133 @@
+"""Authorities as the database keeps them: a row each, the bundle's sequence number, a record.
+
+One step of one or several authorities is one transaction: rows, sequence number and records agree
+whenever the process dies.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from accredit_credentials.x509_svid import authority_key_id
+from accredit_issuer.audit.records import Record, RecordKind
+from accredit_issuer.authority.lifecycle import AuthorityKind, Standing, State, Step
+from accredit_issuer.store import models
+from accredit_issuer.store.writer import Transaction
+
+_SEQUENCE = "bundle.sequence"
+_RECORD_OF = {
+    Step.PREPARE: RecordKind.AUTHORITY_PREPARED,
+    Step.ACTIVATE: RecordKind.AUTHORITY_ACTIVATED,
+    Step.RETIRE: RecordKind.AUTHORITY_RETIRED,
+    Step.TAINT: RecordKind.AUTHORITY_TAINTED,
+    Step.REMOVE: RecordKind.AUTHORITY_REMOVED,
+    Step.REVOKE: RecordKind.AUTHORITY_REVOKED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One authority as a step leaves it.
+
+    Attributes:
+        details: what else the record should say.
+        public: certificate or public key in PEM, where the authority is new.
+    """
+
+    standing: Standing
+    step: Step
+    details: Mapping[str, Any] = field(default_factory=dict)
+    public: str | None = field(default=None, repr=False)
+
+
+def standing_of(row: Row[Any]) -> Standing:
+    """What the life cycle needs to know of a row."""
+    return Standing(
+        id=row.id,
+        kind=AuthorityKind(row.kind),
+        state=State(row.state),
+        prepared_at=row.prepared_at,
+        activated_at=row.activated_at,
+        retired_at=row.retired_at,
+        tainted_at=row.tainted_at,
+        removed_at=row.removed_at,
+        expires_at=row.expires_at,
+        parent=_parent_of(row),
+    )
+
+
+def sequence_of(connection: Connection) -> int:
+    """The bundle's sequence number; 0 before the first."""
+    value = connection.scalar(
+        select(models.singletons.c.value).where(models.singletons.c.name == _SEQUENCE)
+    )
+    return int(value or 0)
+
+
+def write(
+    transaction: Transaction,
+    changes: Sequence[Change],
+    *,
+    sequence: int,
+    now: datetime,
+    actor: str,
+) -> None:
+    """Write rows, records and the bundle's new sequence number."""
+    for change in changes:
+        _write_row(transaction, change)
+        transaction.record(
+            Record(
+                kind=_RECORD_OF[change.step],
+                at=now,
+                actor=actor,
+                subject=change.standing.id,
+                details={
+                    "kind": change.standing.kind.value,
+                    "bundle_sequence": sequence,
+                    **change.details,
+                },
+            )
+        )
+    transaction.execute(
+        upsert(models.singletons)
+        .values(name=_SEQUENCE, value=str(sequence))
+        .on_conflict_do_update(index_elements=["name"], set_={"value": str(sequence)})
+    )
+
+
+def _write_row(transaction: Transaction, change: Change) -> None:
+    standing = change.standing
+    table = models.authorities
+    values = {
+        "state": standing.state.value,
+        "activated_at": standing.activated_at,
+        "retired_at": standing.retired_at,
+        "tainted_at": standing.tainted_at,
+        "removed_at": standing.removed_at,
+    }
+    if change.public is None:
+        transaction.execute(update(table).where(table.c.id == standing.id).values(**values))
+        return
+    transaction.execute(
+        insert(table).values(
+            id=standing.id,
+            kind=standing.kind.value,
+            public=change.public,
+            parent=standing.parent,
+            prepared_at=standing.prepared_at,
+            expires_at=standing.expires_at,
+            **values,
+        )
+    )
+
+
+def _parent_of(row: Row[Any]) -> str | None:
+    if row.parent is not None or row.kind != AuthorityKind.X509.value:
+        return row.parent  # type: ignore[no-any-return]
+    # Made before parents were written down: its certificate names the key that signed it.
+    return authority_key_id(x509.load_pem_x509_certificate(row.public.encode()))
