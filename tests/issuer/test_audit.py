@@ -25,8 +25,11 @@ from typer.testing import CliRunner
 
 from accredit_attestors import manifest as attested_manifests
 from accredit_client.calls import certificate_request
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.federation import Agents, Allowance
 from accredit_credentials.keys import generate_key
 from accredit_credentials.merkle import Frontier, leaf_hash
+from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Svid
 from accredit_credentials.x509_template import CaTemplate, ca_builder, leaf_builder
 from accredit_credentials.x509_template import LeafTemplate as Template
@@ -37,6 +40,8 @@ from accredit_issuer.audit.report import MAX_KEPT, Report
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.cli.app import app
 from accredit_issuer.cli.audit import lines, view
+from accredit_issuer.federation.rules import Profile as WebProfile
+from accredit_issuer.federation.rules import Relationship
 from accredit_issuer.issuance.cycle import Intent
 from accredit_issuer.revocation.crl import CrlEntry, build_crl
 from accredit_issuer.settings import Config
@@ -84,10 +89,30 @@ def issue_everything(offline: Offline) -> tuple[X509Svid, X509Svid, X509Svid, st
     task = offline.task_token(first).content.jti
     offline.do(issuance.own_svid(generate_key().public_key()))
     offline.do(issuance.enrol_admin(offline.first_token, certificate_request(generate_key())))
+    federate(offline)
     offline.state(f"instance:{revoked.instance}")
     offline.state(f"instance:{second.instance}", "suspended")
     offline.state(f"instance:{second.instance}", "restored")
     return first, second, revoked, task
+
+
+def federate(offline: Offline) -> None:
+    """A relationship, one ended relationship, a bundle that was fetched, an allowance."""
+    relationships, now = offline.issuer.relationships, offline.clock()
+    for name in ("b.example", "c.example"):
+        asked = Relationship(
+            trust_domain=TrustDomain(name),
+            profile=WebProfile.WEB,
+            endpoint_url=f"https://{name}/bundle",
+        )
+        relationships.create(asked, None, by="test", now=now)
+    relationships.remove(TrustDomain("c.example"), by="test", now=now)
+    other = TrustDomain("b.example")
+    bundle = TrustBundle(other, jwt_authorities={"k": generate_key().public_key()})
+    relationships.keep(relationships.one(other), bundle.to_json(), by="test", now=now)
+    agents = Agents.parse("spiffe://b.example/ns/support/*")
+    allowance = Allowance(agents, "https://a.example", ("read",))
+    relationships.allow(other, (allowance,), by="test", now=now)
 
 
 @pytest.fixture(scope="module")
@@ -481,6 +506,23 @@ STATE: dict[str, Case] = {
         sql("INSERT INTO enrolment_token SELECT 'x', secret_sha256, admin, expires_at, NULL "
             "FROM enrolment_token"),
         "one-time token x", "does not say that first was given it"),
+    "a relationship added": (
+        sql("INSERT INTO federation (trust_domain, profile, endpoint_url, allows, created_at, "
+            "created_by, log_index) SELECT 'evil.example', profile, endpoint_url, allows, "
+            "created_at, created_by, log_index FROM federation"),
+        "relationship with evil.example", "does not say that anybody began it"),
+    "a relationship deleted": (
+        sql("DELETE FROM federation"),
+        "relationship with spiffe://b.example", "the database does not have it"),
+    "a bundle of somebody else": (
+        sql("UPDATE federation SET bundle = '{}'"),
+        "relationship with b.example", "differ in: bundle"),
+    "an allowance": (
+        sql("UPDATE federation SET allows = '[]'"),
+        "relationship with b.example", "differ in: allows"),
+    "an endpoint": (
+        sql("UPDATE federation SET endpoint_url = 'https://evil.example'"),
+        "relationship with b.example", "differ in: endpoint_url"),
     "an authority's key": (replace_authority, "authority", "not the one that its id says"),
     "an authority added": (
         sql("INSERT INTO authority (id, kind, state, public, prepared_at, expires_at) SELECT "
@@ -601,6 +643,21 @@ def test_days_of_rotation_leave_no_findings(offline: Offline) -> None:
     with offline.issuer.database.read() as connection:
         states = set(connection.execute(select(authorities.c.state)).scalars())
     assert "removed" in states
+
+
+def test_the_steps_of_operators_leave_no_findings(offline: Offline) -> None:
+    """Rolled over, tainted and revoked by hand: what the log says is what the rows say."""
+    known, rollover = offline.issuer.authorities, offline.issuer.rollover
+    for kind in AuthorityKind:
+        offline.agent()
+        old = known.now_in_force.active(kind).id
+        (new,) = rollover.prepare(kind, by="test")
+        rollover.activate(new["id"], early=True, by="test")
+        assert audited(offline).findings == []
+        rollover.taint(old, "test", by="test")
+        assert audited(offline).findings == []
+        rollover.revoke(old, "test", by="test")
+        assert audited(offline).findings == []
 
 
 def test_killed_in_the_middle_is_no_finding(offline: Offline) -> None:

@@ -39,6 +39,9 @@ _MOMENTS = {
     "authority.prepared": "prepared_at",
     "authority.activated": "activated_at",
     "authority.retired": "retired_at",
+    "authority.tainted": "tainted_at",
+    "authority.removed": "removed_at",
+    "authority.revoked": "removed_at",
 }
 
 
@@ -102,7 +105,9 @@ def _history(row: Row[Any], history: Sequence[Recorded]) -> Iterator[str]:
     if len(known) == len(history) and _STATES[known[-1].kind] != row.state:
         yield f"the log says that it is {_STATES[known[-1].kind]}, and its row {row.state}"
     said = {_MOMENTS[record.kind]: record.at for record in known if record.kind in _MOMENTS}
-    for column in _MOMENTS.values():
+    if row.removed_at is None:
+        said.pop("removed_at", None)  # earlier versions did not write it down
+    for column in dict.fromkeys(_MOMENTS.values()):
         moment = getattr(row, column)
         if (None if moment is None else written_moment(moment)) != said.get(column):
             yield f"the log says another {column}"

@@ -9,6 +9,7 @@ the admins, as a running issuer does.
 Reads only, in one transaction: a running issuer goes on meanwhile, and what it writes is not seen.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -52,6 +53,7 @@ from accredit_issuer.store.models import (
     crls,
     enrolment_tokens,
     facts,
+    federations,
     instances,
     join_tokens,
     log_leaves,
@@ -130,6 +132,7 @@ class _Inspection:
             "join tokens": self._join_tokens,
             "manifests": self._manifests,
             "admins": self._admins,
+            "federation": self._federations,
         }
         for name, part in parts.items():
             try:
@@ -395,6 +398,28 @@ class _Inspection:
                     f"one-time token {row.id}",
                     f"the log does not say that {row.admin} was given it",
                 )
+
+    def _federations(self) -> None:
+        """Relationships and bundles of other trust domains are those that the log tells of."""
+        told = dict(self._told.federations)
+        for row in self._connection.execute(select(federations)):
+            about = f"relationship with {row.trust_domain}"
+            said = told.pop(f"spiffe://{row.trust_domain}", None)
+            if said is None:
+                self._report.add(about, "the log does not say that anybody began it")
+                continue
+            kept = {
+                "profile": row.profile,
+                "endpoint_url": row.endpoint_url,
+                "endpoint_spiffe_id": row.endpoint_spiffe_id,
+                "feed_url": row.feed_url,
+                "allows": row.allows,
+                "bundle": row.bundle and hashlib.sha256(row.bundle.encode()).hexdigest(),
+            }
+            if wrong := ", ".join(n for n, value in kept.items() if said.get(n) != value):
+                self._report.add(about, f"its row and the log differ in: {wrong}")
+        for missing in told:
+            self._report.add(f"relationship with {missing}", "the database does not have it")
 
     def _stream(self, query: Any) -> Iterator[Row[Any]]:
         return iter(self._connection.execute(query, execution_options={"yield_per": BATCH}))

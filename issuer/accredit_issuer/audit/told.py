@@ -1,8 +1,9 @@
-"""What the log tells of facts, authorities and admins: little enough to be held in memory."""
+"""What the log tells of facts, authorities, admins and federation: little, and kept in memory."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.revocation import FactKind, FactSet, RevocationFact, Target
@@ -11,6 +12,7 @@ from accredit_issuer.audit.recorded import InvalidRecord, Recorded
 from accredit_issuer.audit.records import RecordKind
 from accredit_issuer.revocation.revocation import LASTING
 
+_FEDERATION_CHANGES = (RecordKind.FEDERATION_CHANGED, RecordKind.FEDERATION_BUNDLE_CHANGED)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -23,12 +25,14 @@ class Told:
         histories: the records of each authority.
         invited: the newest invitation of each admin.
         enrolment: whom each one-time token was for.
+        federations: what holds of each relationship, by the other trust domain's ID.
     """
 
     facts: FactSet = field(default_factory=FactSet)
     histories: defaultdict[str, list[Recorded]] = field(default_factory=lambda: defaultdict(list))
     invited: dict[str, Recorded] = field(default_factory=dict)
     enrolment: dict[str, str] = field(default_factory=dict)
+    federations: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def note(self, record: Recorded, now: datetime) -> None:
         """Take in one record.
@@ -45,6 +49,12 @@ class Told:
             self.enrolment[str(record.details.get("enrolment_token"))] = record.subject
         elif record.kind.startswith(PREFIX):
             self.histories[record.subject].append(record)
+        elif record.kind == RecordKind.FEDERATION_ADDED:
+            self.federations[record.subject] = dict(record.details)
+        elif record.kind == RecordKind.FEDERATION_REMOVED:
+            self.federations.pop(record.subject, None)
+        elif record.kind in _FEDERATION_CHANGES:
+            self.federations.setdefault(record.subject, {}).update(record.details)
 
 
 def _fact_of(record: Recorded) -> RevocationFact:

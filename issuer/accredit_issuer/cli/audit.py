@@ -19,6 +19,8 @@ from accredit_issuer.store.database import Database
 
 LONG = 2000  # steps from which on progress is shown
 
+_NAMES = {"crls": "CRLs"}
+
 Step = Callable[[int], None]
 
 
@@ -75,7 +77,9 @@ def lines(report: Report) -> Iterator[str]:
         yield f"note  {report.unreleased:,} credentials were decided on and never released"
     for each in report.unexpired:
         yield f"note  decided on, never released and not expired: {_shown(each)}"
-    sums = ", ".join(f"{number:,} {name}" for name, number in report.examined.items())
+    sums = ", ".join(
+        f"{number:,} {_NAMES.get(name, name)}" for name, number in report.examined.items()
+    )
     yield f"examined: {sums}"
     yield f"findings: {report.found:,}"
 
