@@ -60,6 +60,7 @@ class X509Svid:
         intermediates: those between the leaf and an authority.
         instance: the instance that holds it, where Accredit issued it.
         manifest: the digest of the manifest it was issued for, where Accredit issued it.
+        serial: the serial number in lower-case hexadecimal.
     """
 
     spiffe_id: SpiffeId
@@ -67,17 +68,15 @@ class X509Svid:
     intermediates: tuple[x509.Certificate, ...] = field(repr=False)
     instance: str | None = field(init=False, repr=False, compare=False)
     manifest: str | None = field(init=False, repr=False, compare=False)
+    serial: str = field(init=False, repr=False, compare=False)
+    _marks: list[str] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
         # Read once: they are asked for at each request of a connection.
         subject = self.leaf.subject
+        object.__setattr__(self, "serial", format(self.leaf.serial_number, "x"))
         object.__setattr__(self, "instance", _only(subject, NameOID.SERIAL_NUMBER))
         object.__setattr__(self, "manifest", _only(subject, NameOID.DN_QUALIFIER))
-
-    @property
-    def serial(self) -> str:
-        """The serial number in lower-case hexadecimal."""
-        return format(self.leaf.serial_number, "x")
 
     @property
     def not_before(self) -> datetime:
@@ -114,6 +113,11 @@ class X509Svid:
 
     def marks(self) -> tuple[str, ...]:
         """What a revocation fact can match: ``kind:value`` texts, see ``revocation``."""
+        if not self._marks:
+            self._marks[:] = self._read_marks()
+        return tuple(self._marks)
+
+    def _read_marks(self) -> tuple[str, ...]:
         marks = [f"serial:{self.serial}"]
         if authority := authority_key_id(self.leaf):
             marks.append(f"authority:{authority}")
