@@ -8,7 +8,8 @@ Read from the bottom up::
     base_identity   wire   transports        effects: contexts, sockets
     revocations   files                      effects: the feed, the folder
     verify   keeper   task_tokens   trust    decisions
-    renewal   replay   tls   calls           decisions
+    federation   peers   renewal   replay    decisions
+    tls   calls                              decisions
     answers   effects   thumbprint   errors  vocabulary
 
 The names below are loaded when they are first used: importing this package costs a millisecond.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         IssuerUntrusted,
         NotReady,
     )
+    from accredit_client.federation import FederatedStatus, Federation
     from accredit_client.guard import Guard
     from accredit_client.http import TaskTokenAuth
     from accredit_client.identity import AgentIdentity
@@ -56,6 +58,8 @@ __all__ = [
     "Call",
     "ClientError",
     "Closed",
+    "FederatedStatus",
+    "Federation",
     "Guard",
     "IdentityExpired",
     "IdentityRefused",
@@ -105,6 +109,7 @@ _MODULES = {
         "IssuerUntrusted",
         "NotReady",
     ),
+    "federation": ("FederatedStatus", "Federation"),
     "guard": ("Guard",),
     "http": ("TaskTokenAuth",),
     "identity": ("AgentIdentity",),

@@ -97,7 +97,7 @@ class TaskTokenMiddleware:
         try:
             rule = self._rule(scope["method"], scope["path"])
             if isinstance(rule, Rule):
-                token = self._guard.decide(scope, resource=rule.resource, action=rule.action)
+                token = await self._guard.admit(scope, resource=rule.resource, action=rule.action)
                 scope.setdefault("state", {})[STATE_KEY] = token
         except RequestRefused as refused:
             await send_problem(refused.problem, send)
@@ -114,11 +114,13 @@ class TaskTokenMiddleware:
         raise not_covered()
 
 
-async def send_problem(problem: Problem, send: Any) -> None:
-    """Answer a request with a problem document."""
+async def send_problem(
+    problem: Problem, send: Any, *, also: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer a request with a problem document; ``also`` are further headers."""
     body = json.dumps(problem.document).encode()
     headers = [(name.encode(), value.encode("latin-1")) for name, value in problem.headers]
-    headers.append((b"content-length", str(len(body)).encode()))
+    headers += [(b"content-length", str(len(body)).encode()), *also]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

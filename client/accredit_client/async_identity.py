@@ -7,21 +7,32 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from accredit_client import calls
 from accredit_client.answers import JwtAnswer, TaskTokenAnswer
-from accredit_client.base_identity import BaseIdentity, audiences_of
+from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audiences_of
 from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import AsyncWaiter, TaskWaiter
 from accredit_client.keeper import Blocking, Conversation, Talk
-from accredit_client.revocations import SILENCE, AsyncRevocationFeed
+from accredit_client.revocations import SILENCE, AsyncRevocationFeed, once_a_bundle
+from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 
 if TYPE_CHECKING:
     from accredit_client.wire import AsyncIssuer
 
 A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """The feed of another trust domain, and what it holds open."""
+
+    url: str
+    feed: AsyncRevocationFeed
+    resources: AsyncExitStack
 
 
 class AsyncAgentIdentity(BaseIdentity):
@@ -33,7 +44,8 @@ class AsyncAgentIdentity(BaseIdentity):
     feed: AsyncRevocationFeed | None = None
     """The revocation feed that is followed, if it was asked for."""
 
-    _issuer: "AsyncIssuer | None" = None
+    _issuers: "dict[bool, AsyncIssuer]"
+    _others: "dict[TrustDomain, _Other]"
     _task: asyncio.Task[None] | None = None
     _resources: AsyncExitStack
 
@@ -45,9 +57,13 @@ class AsyncAgentIdentity(BaseIdentity):
         self._process = os.getpid()
         self._waiter = waiter or TaskWaiter()
         self._changed = asyncio.Condition()
+        self._issuers = {}
+        self._others = {}
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._hang_up)
+            undo.push_async_callback(self._leave_others)
             await self._begin()
+            await self._follow_others()
             if self._revocations:
                 self.feed = await undo.enter_async_context(await self._follow(undo))
                 self._facts = self.feed.state
@@ -84,6 +100,17 @@ class AsyncAgentIdentity(BaseIdentity):
                 await self._changed.wait_for(lambda: self._is_after(old))
         return self._renewed(old, timeout)
 
+    async def refetch_bundle(self, timeout: float = REFETCH_TIMEOUT) -> bool:  # noqa: ASYNC109 (as in the threaded twin)
+        """Fetch the bundle, where a key is missing in it; as ``AgentIdentity.refetch_bundle``."""
+        self._check_open()
+        before, looks = self._keeper.trusted(), self._keeper.looks
+        if not self._ask_for_bundle(None):
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self._changed:
+                await self._changed.wait_for(lambda: self._keeper.looks != looks)
+        return self._keeper.trusted() is not before
+
     async def fetch_jwt_svid(self, audience: str | Sequence[str]) -> JwtAnswer:
         """A JWT-SVID, for where mTLS cannot reach; raises as ``AgentIdentity.fetch_jwt_svid``."""
         return await self._call(calls.jwt_svid(audience=audiences_of(audience)))
@@ -103,17 +130,23 @@ class AsyncAgentIdentity(BaseIdentity):
         self._keeper.held()
         return await self._dial().send(call)
 
-    def _dial(self) -> "AsyncIssuer":
+    def _ask_for_bundle(self, sequence: int | None) -> bool:
+        asked = self._keeper.ask_for_bundle(sequence)
+        if asked:
+            self._waiter.wake()
+        return asked
+
+    def _dial(self, *, public: bool = False) -> "AsyncIssuer":
         from accredit_client.wire import AsyncIssuer  # noqa: PLC0415 (httpx2 is slow to import)
 
-        if self._issuer is None:
-            self._issuer = AsyncIssuer(self._keeper.issuer_url, self._issuer_contexts)
-        return self._issuer
+        if public not in self._issuers:
+            contexts = self._public_contexts if public else self._issuer_contexts
+            self._issuers[public] = AsyncIssuer(self._keeper.issuer_url, contexts)
+        return self._issuers[public]
 
     async def _hang_up(self) -> None:
-        issuer, self._issuer = self._issuer, None
-        if issuer is not None:
-            await issuer.aclose()
+        while self._issuers:
+            await self._issuers.popitem()[1].aclose()
 
     async def _follow(self, undo: AsyncExitStack) -> AsyncRevocationFeed:
         from accredit_client.wire import AsyncIssuer, Timeouts  # noqa: PLC0415 (as above)
@@ -122,8 +155,45 @@ class AsyncAgentIdentity(BaseIdentity):
         issuer = AsyncIssuer(url, self._public_contexts, timeouts=timeouts)
         await undo.enter_async_context(issuer)
         return AsyncRevocationFeed(
-            issuer, self._keeper.trusted, clock=self._keeper.clock, draw=self._draw
+            issuer,
+            self._keeper.trusted,
+            clock=self._keeper.clock,
+            draw=self._draw,
+            ask=self._ask_for_bundle,
         )
+
+    async def _follow_others(self) -> None:
+        """Follow the feeds of federated trust domains, as the bundle map says now."""
+        federation = self.federation
+        if federation is None:
+            return
+        wanted = federation.feeds_wanted()
+        gone = {name for name, one in self._others.items() if one.url != wanted.get(name)}
+        await self._leave_others(gone)
+        for name in wanted.keys() - self._others.keys():
+            with self._logged(name):
+                self._others[name] = await self._follow_other(name, wanted[name])
+        federation.followed({name: (one.url, one.feed) for name, one in self._others.items()})
+
+    async def _follow_other(self, trust_domain: TrustDomain, url: str) -> "_Other":
+        from accredit_client.wire import AsyncIssuer, Timeouts  # noqa: PLC0415 (as above)
+
+        async with AsyncExitStack() as undo:
+            contexts, timeouts = self._foreign_contexts(trust_domain), Timeouts(read=SILENCE)
+            issuer = await undo.enter_async_context(AsyncIssuer(url, contexts, timeouts=timeouts))
+            feed = AsyncRevocationFeed(
+                issuer,
+                self._foreign_bundle(trust_domain),
+                clock=self._keeper.clock,
+                draw=self._draw,
+                ask=once_a_bundle(lambda: self._ask_for_bundle(None)),
+            )
+            await undo.enter_async_context(feed)
+            return _Other(url, feed, undo.pop_all())
+
+    async def _leave_others(self, names: "set[TrustDomain] | None" = None) -> None:
+        for name in set(self._others) if names is None else names:
+            await self._others.pop(name).resources.aclose()
 
     async def _begin(self) -> None:
         started = self._keeper.clock()
@@ -148,6 +218,7 @@ class AsyncAgentIdentity(BaseIdentity):
             before = self._keeper.renewals
             try:
                 await self._converse(self._keeper.step(now))
+                await self._follow_others()
                 self._tell(before)
             except Exception as error:  # noqa: BLE001 (a dead task would be noticed too late)
                 self._failed(error)
@@ -161,7 +232,7 @@ class AsyncAgentIdentity(BaseIdentity):
                 if isinstance(wanted, Blocking):
                     result = await asyncio.to_thread(wanted.run)
                 else:
-                    result = await self._dial().send(wanted)
+                    result = await self._dial(public=wanted.public).send(wanted)
             except Exception as error:  # noqa: BLE001 (the talk decides what it means)
                 conversation.failed(error)
             else:

@@ -7,7 +7,8 @@ it. When something is due, ``keeper`` says; doing it is ``identity``'s and ``asy
 import logging
 import os
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -15,15 +16,35 @@ from typing import TYPE_CHECKING, Self
 from accredit_attestors.contract import Attestor
 from accredit_attestors.plugins import load_attestors
 from accredit_client.effects import Clock, Draw, system_draw, utc_now
-from accredit_client.errors import Closed, InvalidFolder, IssuerRefused, IssuerUnreachable, NotReady
+from accredit_client.errors import (
+    ClientError,
+    Closed,
+    InvalidFolder,
+    IssuerRefused,
+    IssuerUnreachable,
+    NotReady,
+)
+from accredit_client.federation import Federation
 from accredit_client.files import FOLDER_VARIABLE
-from accredit_client.keeper import FolderKeeper, IssuerKeeper, Keeper, Latest, Status, View
+from accredit_client.keeper import (
+    NO_MAP,
+    FolderKeeper,
+    Held,
+    IssuerKeeper,
+    Keeper,
+    Latest,
+    Status,
+    View,
+)
 from accredit_client.revocations import MAX_STALENESS
 from accredit_client.tls import FollowingContext, Peer, following_context, peer_check
 from accredit_client.trust import Trust
 from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.errors import Untrusted
 from accredit_credentials.revocation_feed import FeedState
+from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.tls import (
+    Federated,
     SpiffeContext,
     client_context,
     front_context,
@@ -40,6 +61,7 @@ Attestors = Callable[[], Mapping[str, Attestor]]
 OnRenewal = Callable[[X509Identity], None]
 
 DEFAULT_PATIENCE = 30.0  # seconds that a start waits for an issuer that is away
+REFETCH_TIMEOUT = 5.0  # seconds that somebody waits for a bundle that may have a missing key
 
 
 class BaseIdentity:
@@ -53,6 +75,8 @@ class BaseIdentity:
         join_token_file: a file with a join token, closed to group and others.
         revocations: whether to follow the revocation feed and check every peer against it.
         max_staleness: seconds that what is known of revocation may be old.
+        federation: whether agents of federated trust domains are known at all; who of them may do
+            what, the issuer's relationships say.
         patience: seconds that a start waits for an issuer that is away.
         attestors: the kinds of evidence; the installed ones by default.
         clock: the time.
@@ -69,6 +93,7 @@ class BaseIdentity:
         join_token_file: Path | str | None = None,
         revocations: bool = False,
         max_staleness: float = MAX_STALENESS,
+        federation: bool = False,
         patience: float = DEFAULT_PATIENCE,
         attestors: Attestors = load_attestors,
         clock: Clock = utc_now,
@@ -88,6 +113,7 @@ class BaseIdentity:
             keeper,
             revocations=revocations,
             max_staleness=max_staleness,
+            federation=federation,
             patience=patience,
             draw=draw,
         )
@@ -99,6 +125,7 @@ class BaseIdentity:
         *,
         revocations: bool = False,
         max_staleness: float = MAX_STALENESS,
+        federation: bool = False,
         clock: Clock = utc_now,
         draw: Draw = system_draw,
     ) -> Self:
@@ -108,13 +135,14 @@ class BaseIdentity:
             FolderKeeper(Path(folder), clock=clock, draw=draw),
             revocations=revocations,
             max_staleness=max_staleness,
+            federation=federation,
             patience=0.0,
             draw=draw,
         )
         return identity
 
     @classmethod
-    def discover(cls, *, revocations: bool = False) -> Self:
+    def discover(cls, *, revocations: bool = False, federation: bool = False) -> Self:
         """The identity of the folder that the environment names.
 
         Raises:
@@ -126,7 +154,7 @@ class BaseIdentity:
                 f"{FOLDER_VARIABLE} must name the folder of an identity",
                 hint="start this program with accredit run, or construct the identity",
             )
-        return cls.from_folder(folder, revocations=revocations)
+        return cls.from_folder(folder, revocations=revocations, federation=federation)
 
     def _set_up(
         self,
@@ -134,10 +162,13 @@ class BaseIdentity:
         *,
         revocations: bool,
         max_staleness: float,
+        federation: bool,
         patience: float,
         draw: Draw,
     ) -> None:
         self._keeper = keeper
+        if federation:
+            keeper.federation = Federation(keeper.clock)
         self._revocations = revocations
         self._max_staleness = max_staleness
         self._patience = patience
@@ -147,7 +178,7 @@ class BaseIdentity:
         self._closing = False
         self._process: int | None = None
         self._issuer_contexts = Latest(_issuer_context, keeper.issuer_view)
-        self._public_contexts = Latest(_issuer_context, lambda: (keeper.trusted(), None))
+        self._public_contexts = Latest(_issuer_context, lambda: View(keeper.trusted(), None))
 
     @property
     def x509(self) -> X509Identity:
@@ -179,6 +210,15 @@ class BaseIdentity:
         """What is known of revocation; None where the feed is not followed."""
         return self._facts
 
+    @property
+    def federation(self) -> Federation | None:
+        """What is known of other trust domains; None where nobody asked for it."""
+        return self._keeper.federation
+
+    def now(self) -> datetime:
+        """The time, by this identity's clock."""
+        return self._keeper.clock()
+
     def on_renewal(self, callback: OnRenewal) -> None:
         """Call ``callback`` with each new identity, from the thread or task that renews."""
         self._listeners.append(callback)
@@ -201,17 +241,17 @@ class BaseIdentity:
         Raises:
             InvalidPeer: nobody is named.
         """
-        check = peer_check(peer, also=self._check_facts)
+        check = peer_check(peer, also=self.check_client)
 
         def make(view: View) -> SpiffeContext:
-            bundle, identity = view
-            if identity is None:
+            if view.identity is None:
                 raise NotReady("there is no SVID to serve with yet")
             return server_context(
-                bundle=bundle,
+                bundle=view.bundle,
                 peer_check=check,
-                identity=identity,
+                identity=view.identity,
                 client_optional=client_optional,
+                federated=self._federated(view),
             )
 
         return front_context(Latest(make, self._last_view), client_optional=client_optional)
@@ -240,24 +280,87 @@ class BaseIdentity:
         check = peer_check(peer, also=self._check_facts)
 
         def make(view: View) -> SpiffeContext:
-            bundle, identity = view
-            return client_context(bundle=bundle, peer_check=check, identity=identity)
+            return client_context(
+                bundle=view.bundle,
+                peer_check=check,
+                identity=view.identity,
+                federated=self._federated(view),
+            )
 
         return Latest(make, self._view)
 
+    def bundle_of(self, trust_domain: TrustDomain) -> TrustBundle:
+        """The bundle of our own trust domain, or of a federated one.
+
+        Raises:
+            Untrusted, Stale: nothing is known of the trust domain, or not any more.
+        """
+        bundle = self._keeper.trusted()
+        if trust_domain == bundle.trust_domain:
+            return bundle
+        if self.federation is None:
+            raise Untrusted(f"no authorities known for the trust domain {trust_domain}")
+        return self.federation.bundle(trust_domain)
+
+    def check_client(self, svid: X509Svid) -> None:
+        """Decide whether a client that was verified may be talked to.
+
+        Raises:
+            Revoked, Stale: its own domain has taken it back, or nobody knows.
+            Untrusted: it is of another trust domain, and nothing is allowed to it.
+        """
+        self._check_facts(svid)
+        ours = svid.spiffe_id.trust_domain == self._keeper.trusted().trust_domain
+        if not ours and self.federation is not None:
+            self.federation.check_agent(svid.spiffe_id, self._keeper.clock())
+
     def _check_facts(self, svid: X509Svid) -> None:
-        if self._facts is not None:
-            now = self._keeper.clock()
-            self._facts.check(svid.marks(), now=now, max_age=self._max_staleness)
+        """Whether the peer's own trust domain has taken its SVID back, as far as it is asked."""
+        trust_domain, now = svid.spiffe_id.trust_domain, self._keeper.clock()
+        if trust_domain == self._keeper.trusted().trust_domain:
+            if self._facts is not None:
+                self._facts.check(svid.marks(), now=now, max_age=self._max_staleness)
+        elif self.federation is None:
+            raise Untrusted(f"no authorities known for {trust_domain}")
+        else:
+            # Their facts for their SVIDs: ours speak of agents of the same names in our domain.
+            domain = self.federation.domain(trust_domain, now)
+            self.federation.check_facts(domain, svid.marks(), now=now, max_age=self._max_staleness)
 
     def _view(self) -> View:
         self._check_open()
-        held = self._keeper.held()
-        return held.bundle, held.identity
+        return self._view_of(self._keeper.held())
 
     def _last_view(self) -> View:
-        held = self._keeper.last_held()
-        return held.bundle, held.identity
+        return self._view_of(self._keeper.last_held())
+
+    def _view_of(self, held: Held) -> View:
+        federation = self.federation
+        return View(held.bundle, held.identity, NO_MAP if federation is None else federation.map)
+
+    def _federated(self, view: View) -> Federated | None:
+        if not view.federated.domains:
+            return None
+        return Federated(view.federated.bundles, self._keeper.clock)
+
+    @contextmanager
+    def _logged(self, trust_domain: TrustDomain) -> Iterator[None]:
+        """A feed that cannot be followed stays away: its domain is refused, the others go on."""
+        try:
+            yield
+        except ClientError as error:
+            _log.warning("the feed of %s cannot be followed: %s", trust_domain, error)
+
+    def _foreign_bundle(self, trust_domain: TrustDomain) -> Callable[[], TrustBundle]:
+        federation = self.federation
+        if federation is None:
+            raise NotReady("this identity knows of no federation")
+        return lambda: federation.bundle(trust_domain)
+
+    def _foreign_contexts(self, trust_domain: TrustDomain) -> Latest:
+        """Contexts that talk to the issuer of a federated trust domain, as nobody."""
+        bundle = self._foreign_bundle(trust_domain)
+        return Latest(_issuer_context, lambda: View(bundle(), None))
 
     def _check_open(self) -> None:
         if self._closing:
@@ -303,8 +406,7 @@ class BaseIdentity:
 def _issuer_context(view: View) -> SpiffeContext:
     from accredit_client.wire import issuer_context  # noqa: PLC0415 (httpx2 is slow to import)
 
-    bundle, identity = view
-    return issuer_context(bundle, identity)
+    return issuer_context(view.bundle, view.identity)
 
 
 def audiences_of(audience: str | Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ threads or in asyncio, and a test may look at it without either.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -17,10 +17,12 @@ from accredit_client import answers
 from accredit_client.answers import Members
 from accredit_client.errors import InvalidAnswer, IssuerRefused
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.errors import InvalidBundle
+from accredit_credentials.bundle_map import MAX_MAP_BYTES, BundleMap
+from accredit_credentials.errors import InvalidBundle, InvalidFederation
+from accredit_credentials.federation import Allowance
 from accredit_credentials.keys import PrivateKey
 from accredit_credentials.revocation_feed import Statement, verify
-from accredit_credentials.spiffe_id import AgentId, TrustDomain
+from accredit_credentials.spiffe_id import AgentId, SpiffeId, TrustDomain
 from accredit_credentials.strict_json import NotStrictJson, parse_object
 
 A = TypeVar("A")
@@ -40,6 +42,7 @@ class Reply:
     status: int
     body: bytes = field(repr=False)
     retry_after: float | None = None
+    tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +50,12 @@ class Call(Generic[A]):
     """One call.
 
     Attributes:
-        method: GET, POST or DELETE.
+        method: GET, POST, PUT or DELETE.
         path: with its query, from the issuer's root.
         read: makes the typed answer out of the body of a good reply.
         body: the JSON object to send.
         limit: the most bytes of an answer that are read.
+        public: whether it is sent without an SVID, so that it works when ours does not any more.
     """
 
     method: str
@@ -59,6 +63,12 @@ class Call(Generic[A]):
     read: Callable[[bytes], A] = field(repr=False)
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     limit: int = DEFAULT_LIMIT
+    public: bool = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What stands in the head of the request."""
+        return {} if self.body is None else {"content-type": "application/json"}
 
     @property
     def content(self) -> bytes | None:
@@ -77,6 +87,35 @@ class Call(Generic[A]):
         if reply.status // 100 != 2:  # noqa: PLR2004 (RFC 9110 §15.3: success)
             raise refusal(reply)
         return self.read(reply.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Generic[A]):
+    """An answer, and the tag of its version where the issuer gave one (RFC 9110 §8.8.3)."""
+
+    value: A
+    tag: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refetch(Call[Fetched[A]], Generic[A]):
+    """A call whose answer may be that nothing has changed: ``known`` itself comes back then."""
+
+    known: Fetched[A] | None = field(default=None, repr=False)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Which version we have."""
+        tag = self.known.tag if self.known is not None else None
+        return {} if tag is None else {"if-none-match": tag}
+
+    def answer(self, reply: Reply) -> Fetched[A]:
+        """Read the reply; raises as ``Call.answer``."""
+        if reply.status == 304 and self.headers and self.known is not None:  # noqa: PLR2004 (RFC 9110 §15.4.5)
+            return self.known
+        # Not super(): a dataclass with slots is another class than the one this name is bound in.
+        fetched = Call.answer(self, reply)
+        return replace(fetched, tag=reply.tag)
 
 
 def refusal(reply: Reply) -> IssuerRefused:
@@ -114,14 +153,38 @@ def certificate_request(key: PrivateKey) -> str:
 
 def bundle(trust_domain: TrustDomain) -> Call[TrustBundle]:
     """The trust bundle."""
+    return Call(method="GET", path="/v1/bundle", read=lambda body: _bundle(trust_domain, body))
 
-    def read(body: bytes) -> TrustBundle:
+
+def newest_bundle(
+    trust_domain: TrustDomain, known: Fetched[TrustBundle] | None
+) -> Refetch[TrustBundle]:
+    """The trust bundle, sent again only where it is another than the one that is known."""
+
+    def read(body: bytes) -> Fetched[TrustBundle]:
+        return Fetched(_bundle(trust_domain, body))
+
+    return Refetch(method="GET", path="/v1/bundle", read=read, known=known, public=True)
+
+
+def bundle_map(known: Fetched[BundleMap] | None) -> Refetch[BundleMap]:
+    """The bundles of federated trust domains, sent again only where they changed."""
+
+    def read(body: bytes) -> Fetched[BundleMap]:
         try:
-            return TrustBundle.parse(trust_domain, body)
-        except InvalidBundle as error:
-            raise InvalidAnswer(f"the issuer's trust bundle: {error}") from error
+            return Fetched(BundleMap.parse(body))
+        except (InvalidBundle, InvalidFederation) as error:
+            raise InvalidAnswer(f"the issuer's bundle map: {error}") from error
 
-    return Call(method="GET", path="/v1/bundle", read=read)
+    path = "/v1/federation/bundles"
+    return Refetch(method="GET", path=path, read=read, known=known, limit=MAX_MAP_BYTES)
+
+
+def _bundle(trust_domain: TrustDomain, body: bytes) -> TrustBundle:
+    try:
+        return TrustBundle.parse(trust_domain, body)
+    except InvalidBundle as error:
+        raise InvalidAnswer(f"the issuer's trust bundle: {error}") from error
 
 
 def unverified_bundle() -> Call[bytes]:
@@ -372,6 +435,61 @@ def remove_subordinate(agent: AgentId) -> Call[answers.SubordinateRecord]:
         path=f"/v1/subordinates/{agent}",
         read=lambda body: answers.SubordinateRecord.of(Members.parse(body)),
     )
+
+
+def federation() -> Call[tuple[answers.RelationshipRecord, ...]]:
+    """Every relationship with another trust domain."""
+    read = answers.RelationshipRecord.of
+    return _get("/v1/federation", lambda members: members.each("relationships", read))
+
+
+def federate(
+    *,
+    trust_domain: TrustDomain,
+    profile: str,
+    endpoint_url: str,
+    endpoint_spiffe_id: SpiffeId | None = None,
+    bundle: TrustBundle | None = None,
+    feed_url: str | None = None,
+    allowances: Sequence[Allowance] = (),
+) -> Call[answers.RelationshipRecord]:
+    """Begin a relationship; ``bundle`` is the first one, for a self-serving https_spiffe."""
+    body: dict[str, Any] = {
+        "trust_domain": str(trust_domain),
+        "profile": profile,
+        "endpoint_url": endpoint_url,
+        "allows": [each.to_object() for each in allowances],
+    }
+    if endpoint_spiffe_id is not None:
+        body["endpoint_spiffe_id"] = str(endpoint_spiffe_id)
+    if bundle is not None:
+        body["bundle"] = json.loads(bundle.to_json())
+    if feed_url is not None:
+        body["feed_url"] = feed_url
+    return _post("/v1/federation", answers.RelationshipRecord.of, body)
+
+
+def allow_federated(
+    trust_domain: TrustDomain, allowances: Sequence[Allowance]
+) -> Call[answers.RelationshipRecord]:
+    """Say anew what agents of another trust domain may ask."""
+    return Call(
+        method="PUT",
+        path=f"/v1/federation/{trust_domain}/allows",
+        read=lambda body: answers.RelationshipRecord.of(Members.parse(body)),
+        body={"allows": [each.to_object() for each in allowances]},
+    )
+
+
+def refresh_federated(trust_domain: TrustDomain) -> Call[answers.RelationshipRecord]:
+    """Have the bundle of another trust domain fetched now."""
+    path = f"/v1/federation/{trust_domain}/refresh"
+    return _post(path, answers.RelationshipRecord.of, {})
+
+
+def end_federation(trust_domain: TrustDomain) -> Call[None]:
+    """End a relationship."""
+    return Call(method="DELETE", path=f"/v1/federation/{trust_domain}", read=lambda _: None)
 
 
 def log_entries(*, start: int, limit: int) -> Call[answers.LogPage]:

@@ -39,7 +39,7 @@ def requires(resource: str, action: str) -> Callable[[Request], Awaitable[TaskTo
         guard = getattr(request.app.state, _GUARD, None)
         if not isinstance(guard, Guard):
             raise NotReady("the application has no guard", hint="call install(app, guard) first")
-        token = guard.decide(request.scope, resource=resource, action=action)
+        token = await guard.admit(request.scope, resource=resource, action=action)
         setattr(request.state, STATE_KEY, token)
         return token
 

@@ -5,23 +5,28 @@ challenge (RFC 6750 §3, RFC 9449 §7.1). ``asgi`` and ``fastapi`` both go throu
 names what was wrong, and never repeats a token, a proof, or the reason of a revocation fact.
 """
 
-from collections.abc import Iterable, MutableMapping
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from accredit_client.errors import ClientError, ProofRefused, ReplayMemoryFull
 from accredit_client.verify import TaskTokenVerifier, TokenRequest
-from accredit_credentials.asgi_peer import peer_certificate
+from accredit_credentials.asgi_peer import peer_certificate, peer_chain
 from accredit_credentials.errors import (
     CredentialError,
     NotGranted,
     Revoked,
     Stale,
+    UnknownAuthority,
 )
 from accredit_credentials.task_token import TaskToken
 
 Scope = MutableMapping[str, Any]
+Refetch = Callable[[], bool | Awaitable[bool]]
+"""``refetch_bundle`` of an identity of either kind."""
 
 STATE_KEY = "task_token"
 PROBLEM_PREFIX = "urn:accredit:problem:"
@@ -77,14 +82,21 @@ class Guard:
         verifier: decides about task tokens.
         public_url: ``https://host[:port]``, where clients reach this server. DPoP proofs are made
             for it; what a request's Host header says is its sender's opinion.
+        refetch: fetches the bundle where a token names a key that it lacks, as
+            ``identity.refetch_bundle``; a key may be younger than our bundle. Without, such a
+            token is refused until the bundle has come by itself.
     """
 
-    def __init__(self, verifier: TaskTokenVerifier, *, public_url: str) -> None:
+    def __init__(
+        self, verifier: TaskTokenVerifier, *, public_url: str, refetch: Refetch | None = None
+    ) -> None:
         parts = urlsplit(public_url)
         if parts.scheme != "https" or not parts.netloc or parts.path not in {"", "/"}:
             raise ValueError(f"public_url {public_url!r} must have the form https://host[:port]")
         self._verifier = verifier
         self._base = f"https://{parts.netloc}"
+        self._refetch = refetch
+        self._flight: asyncio.Future[bool] | None = None
 
     def decide(self, scope: Scope, *, resource: str, action: str) -> TaskToken:
         """Let a request do ``action`` on ``resource``, or refuse it.
@@ -96,7 +108,29 @@ class Guard:
             request = self._read(scope)
             return self._verifier.verify_request(request, resource=resource, action=action)
         except (CredentialError, ProofRefused, ReplayMemoryFull) as error:
-            raise RequestRefused(_problem_of(error, f"{resource}:{action}")) from error
+            raise RequestRefused(problem_of(error, f"{resource}:{action}")) from error
+
+    async def admit(self, scope: Scope, *, resource: str, action: str) -> TaskToken:
+        """Decide as ``decide``, and once more where a newer bundle may say otherwise.
+
+        Raises:
+            RequestRefused: with the answer to send.
+        """
+        try:
+            return self.decide(scope, resource=resource, action=action)
+        except RequestRefused as refused:
+            if self._refetch is None or not isinstance(refused.__cause__, UnknownAuthority):
+                raise
+            await self._refetched(self._refetch)
+        return self.decide(scope, resource=resource, action=action)
+
+    async def _refetched(self, refetch: Refetch) -> None:
+        """Wait for one fetch, which is the same for all who wait; it bounds itself."""
+        loop = asyncio.get_running_loop()
+        flight = self._flight
+        if flight is None or flight.done() or flight.get_loop() is not loop:
+            flight = self._flight = asyncio.ensure_future(_called(refetch))
+        await asyncio.shield(flight)
 
     def _read(self, scope: Scope) -> TokenRequest:
         authorization = _only(scope, b"authorization")
@@ -109,9 +143,17 @@ class Guard:
             token=token.strip(" "),
             proof=_only(scope, b"dpop"),
             certificate=peer_certificate(scope),
+            chain=peer_chain(scope),
             method=scope["method"],
             url=f"{self._base}{raw_path.decode('latin-1')}",
         )
+
+
+async def _called(refetch: Refetch) -> bool:
+    if inspect.iscoroutinefunction(refetch):
+        result: bool = await refetch()
+        return result
+    return bool(await asyncio.to_thread(refetch))
 
 
 def not_covered() -> RequestRefused:
@@ -145,7 +187,8 @@ def _headers(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
     return headers
 
 
-def _problem_of(error: Exception, asked: str) -> Problem:
+def problem_of(error: Exception, asked: str) -> Problem:
+    """The answer to a request that was refused; ``asked`` is the scope it would have needed."""
     detail = str(error)
     match error:
         case Stale() | ReplayMemoryFull():

@@ -117,7 +117,7 @@ class TaskTokenAuth(_Auth):
         if not isinstance(self._identity, AgentIdentity):
             raise TypeError("an AsyncAgentIdentity serves asynchronous clients only")
         with self._lock:
-            current = self._tokens.current(self._clock(), self._identity.x509, refused)
+            current = self._current(refused)
             if current is not None:
                 return current
             try:
@@ -130,7 +130,7 @@ class TaskTokenAuth(_Auth):
         if not isinstance(self._identity, AsyncAgentIdentity):
             return await anyio.to_thread.run_sync(self._fetch, refused)
         async with self._async_lock:
-            current = self._tokens.current(self._clock(), self._identity.x509, refused)
+            current = self._current(refused)
             if current is not None:
                 return current
             try:
@@ -138,6 +138,12 @@ class TaskTokenAuth(_Auth):
             except (IssuerUnreachable, IssuerRefused) as error:
                 return self._fallback(error, refused)
             return self._tokens.hold(answer, self._clock())
+
+    def _current(self, refused: HeldToken | None) -> HeldToken | None:
+        identity = self._identity
+        return self._tokens.current(
+            self._clock(), identity.x509, refused, tainted=identity.bundle.tainted
+        )
 
     def _fallback(
         self, error: IssuerUnreachable | IssuerRefused, refused: HeldToken | None

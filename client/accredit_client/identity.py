@@ -20,21 +20,32 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from accredit_client import calls
 from accredit_client.answers import JwtAnswer, TaskTokenAnswer
-from accredit_client.base_identity import BaseIdentity, audiences_of
+from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audiences_of
 from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import ThreadWaiter, Waiter
 from accredit_client.keeper import Blocking, Conversation, Talk
-from accredit_client.revocations import SILENCE, RevocationFeed
+from accredit_client.revocations import SILENCE, RevocationFeed, once_a_bundle
+from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 
 if TYPE_CHECKING:
     from accredit_client.wire import Issuer
 
 A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """The feed of another trust domain, and what it holds open."""
+
+    url: str
+    feed: RevocationFeed
+    resources: ExitStack
 
 
 class AgentIdentity(BaseIdentity):
@@ -46,7 +57,8 @@ class AgentIdentity(BaseIdentity):
     feed: RevocationFeed | None = None
     """The revocation feed that is followed, if it was asked for."""
 
-    _issuer: "Issuer | None" = None
+    _issuers: "dict[bool, Issuer]"
+    _others: "dict[TrustDomain, _Other]"
     _thread: threading.Thread | None = None
     _resources: ExitStack
 
@@ -67,9 +79,13 @@ class AgentIdentity(BaseIdentity):
         self._process = os.getpid()
         self._waiter = waiter or ThreadWaiter()
         self._changed = threading.Condition()
+        self._issuers = {}
+        self._others = {}
         with ExitStack() as undo:
             undo.callback(self._hang_up)
+            undo.callback(self._leave_others)
             self._begin()
+            self._follow_others()
             if self._revocations:
                 self.feed = undo.enter_context(self._follow(undo))
                 self._facts = self.feed.state
@@ -102,6 +118,20 @@ class AgentIdentity(BaseIdentity):
             self._changed.wait_for(lambda: self._is_after(old), timeout)
         return self._renewed(old, timeout)
 
+    def refetch_bundle(self, timeout: float = REFETCH_TIMEOUT) -> bool:
+        """Fetch the bundle, where a key is missing in it; says whether another one came.
+
+        Of all who ask at once one does it, and at most one in five seconds: whoever names keys at
+        random gets no more than that out of it. For ``Guard(refetch=…)``.
+        """
+        self._check_open()
+        before, looks = self._keeper.trusted(), self._keeper.looks
+        if not self._ask_for_bundle(None):
+            return False
+        with self._changed:
+            self._changed.wait_for(lambda: self._keeper.looks != looks, timeout)
+        return self._keeper.trusted() is not before
+
     def fetch_jwt_svid(self, audience: str | Sequence[str]) -> JwtAnswer:
         """A JWT-SVID, for where mTLS cannot reach.
 
@@ -129,17 +159,23 @@ class AgentIdentity(BaseIdentity):
         self._keeper.held()
         return self._dial().send(call)
 
-    def _dial(self) -> "Issuer":
+    def _ask_for_bundle(self, sequence: int | None) -> bool:
+        asked = self._keeper.ask_for_bundle(sequence)
+        if asked:
+            self._waiter.wake()
+        return asked
+
+    def _dial(self, *, public: bool = False) -> "Issuer":
         from accredit_client.wire import Issuer  # noqa: PLC0415 (httpx2 is slow to import)
 
-        if self._issuer is None:
-            self._issuer = Issuer(self._keeper.issuer_url, self._issuer_contexts)
-        return self._issuer
+        if public not in self._issuers:
+            contexts = self._public_contexts if public else self._issuer_contexts
+            self._issuers[public] = Issuer(self._keeper.issuer_url, contexts)
+        return self._issuers[public]
 
     def _hang_up(self) -> None:
-        issuer, self._issuer = self._issuer, None
-        if issuer is not None:
-            issuer.close()
+        while self._issuers:
+            self._issuers.popitem()[1].close()
 
     def _follow(self, undo: ExitStack) -> RevocationFeed:
         from accredit_client.wire import Issuer, Timeouts  # noqa: PLC0415 (as above)
@@ -147,8 +183,46 @@ class AgentIdentity(BaseIdentity):
         url, timeouts = self._keeper.issuer_url, Timeouts(read=SILENCE)
         issuer = undo.enter_context(Issuer(url, self._public_contexts, timeouts=timeouts))
         return RevocationFeed(
-            issuer, self._keeper.trusted, clock=self._keeper.clock, draw=self._draw
+            issuer,
+            self._keeper.trusted,
+            clock=self._keeper.clock,
+            draw=self._draw,
+            ask=self._ask_for_bundle,
         )
+
+    def _follow_others(self) -> None:
+        """Follow the feeds of federated trust domains, as the bundle map says now."""
+        federation = self.federation
+        if federation is None:
+            return
+        wanted = federation.feeds_wanted()
+        self._leave_others(
+            {name for name, one in self._others.items() if one.url != wanted.get(name)}
+        )
+        for name in wanted.keys() - self._others.keys():
+            with self._logged(name):
+                self._others[name] = self._follow_other(name, wanted[name])
+        federation.followed({name: (one.url, one.feed) for name, one in self._others.items()})
+
+    def _follow_other(self, trust_domain: TrustDomain, url: str) -> "_Other":
+        from accredit_client.wire import Issuer, Timeouts  # noqa: PLC0415 (as above)
+
+        with ExitStack() as undo:
+            contexts, timeouts = self._foreign_contexts(trust_domain), Timeouts(read=SILENCE)
+            issuer = undo.enter_context(Issuer(url, contexts, timeouts=timeouts))
+            feed = RevocationFeed(
+                issuer,
+                self._foreign_bundle(trust_domain),
+                clock=self._keeper.clock,
+                draw=self._draw,
+                ask=once_a_bundle(lambda: self._ask_for_bundle(None)),
+            )
+            undo.enter_context(feed)
+            return _Other(url, feed, undo.pop_all())
+
+    def _leave_others(self, names: "set[TrustDomain] | None" = None) -> None:
+        for name in set(self._others) if names is None else names:
+            self._others.pop(name).resources.close()
 
     def _begin(self) -> None:
         started = self._keeper.clock()
@@ -173,6 +247,7 @@ class AgentIdentity(BaseIdentity):
             before = self._keeper.renewals
             try:
                 self._converse(self._keeper.step(now))
+                self._follow_others()
                 self._tell(before)
             except Exception as error:  # noqa: BLE001 (a dead thread would be noticed too late)
                 self._failed(error)
@@ -183,7 +258,10 @@ class AgentIdentity(BaseIdentity):
         conversation = Conversation(talk)
         while (wanted := conversation.wanted) is not None:
             try:
-                result = wanted.run() if isinstance(wanted, Blocking) else self._dial().send(wanted)
+                if isinstance(wanted, Blocking):
+                    result = wanted.run()
+                else:
+                    result = self._dial(public=wanted.public).send(wanted)
             except Exception as error:  # noqa: BLE001 (the talk decides what it means)
                 conversation.failed(error)
             else:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accredit_attestors.contract import Attestor, CollectContext
 from accredit_client import calls, renewal
 from accredit_client.answers import X509Answer
-from accredit_client.calls import Call
+from accredit_client.calls import Call, Fetched
 from accredit_client.effects import Clock, Draw
 from accredit_client.errors import (
     ClientError,
@@ -30,10 +30,12 @@ from accredit_client.errors import (
     IssuerRefused,
     NotReady,
 )
+from accredit_client.federation import Federation
 from accredit_client.files import FolderContent, read_folder, version_of
 from accredit_client.renewal import Life, State
 from accredit_client.trust import Trust, newer
 from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.bundle_map import BundleMap
 from accredit_credentials.errors import Expired, Untrusted
 from accredit_credentials.keys import PrivateKey, generate_key
 from accredit_credentials.tls import SpiffeContext
@@ -41,6 +43,8 @@ from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
 
 LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while its SVID expires
 FOLDER_POLL = 2.0  # seconds between looks at a folder's link
+NO_MAP = BundleMap()
+UNKNOWN_KEY_PAUSE = 5.0  # seconds between two fetches because somebody named an unknown key
 
 _EXPIRED_HINT = "where a join token proved the agent, put a new join token into the same file"
 
@@ -52,8 +56,13 @@ class Blocking:
     run: Callable[[], Any]
 
 
-View = tuple[TrustBundle, X509Identity | None]
-"""What a TLS context is made from."""
+class View(NamedTuple):
+    """What a TLS context is made from."""
+
+    bundle: TrustBundle
+    identity: X509Identity | None
+    federated: BundleMap = NO_MAP
+
 
 Talk = Generator[Call[Any] | Blocking, Any, None]
 
@@ -116,6 +125,8 @@ class Keeper(ABC):
     """What both kinds of keeper share. Safe to read from any thread; one thread or task talks."""
 
     def __init__(self, *, clock: Clock, draw: Draw) -> None:
+        self.federation: Federation | None = None
+        """What is known of other trust domains, where that was asked for."""
         self.clock = clock
         self._draw = draw
         self._held: Held | None = None
@@ -124,6 +135,16 @@ class Keeper(ABC):
         self._failures = 0
         self._renewals = 0
         self._try_at: datetime | None = None
+        self._fetched: Fetched[TrustBundle] | None = None
+        self._fetched_map: Fetched[BundleMap] | None = None
+        self._map_at: datetime | None = None
+        self._asking = threading.Lock()
+        self._asked = False
+        self._overdue = False
+        self._told = 0
+        self._unknown_key_at: datetime | None = None
+        self.looks = 0
+        """How often the issuer was asked for the bundle, with or without success."""
 
     @property
     @abstractmethod
@@ -133,7 +154,7 @@ class Keeper(ABC):
     def issuer_view(self) -> View:
         """What to meet the issuer with."""
         held = self.held()
-        return (held.bundle, held.identity)
+        return View(held.bundle, held.identity)
 
     def trusted(self) -> TrustBundle:
         """The bundle, as soon as there is one.
@@ -155,11 +176,40 @@ class Keeper(ABC):
     def due(self, now: datetime) -> datetime:
         """When the next step is due, failures aside."""
 
+    def ask_for_bundle(self, sequence: int | None = None) -> bool:
+        """Say that a newer bundle is wanted; from any thread. Says whether one is being fetched.
+
+        However many ask, and however often, one fetch serves them all: once for each sequence
+        number, and once in ``UNKNOWN_KEY_PAUSE`` for keys that nobody may have.
+
+        Args:
+            sequence: that the issuer's bundle has; None where a key is missing in ours.
+        """
+        now = self.clock()
+        with self._asking:
+            if self._refused is not None:
+                return False
+            if self._asked:
+                return True
+            if sequence is not None:
+                if sequence <= max(self._told, self.trusted().sequence or 0):
+                    return False
+                self._told = sequence
+                self._overdue = True
+            elif not _long_ago(self._unknown_key_at, now):
+                return False
+            else:
+                self._unknown_key_at = now
+            if self._try_at is not None and now < self._try_at:
+                return False  # the issuer is away: its return is waited for already
+            self._asked = True
+            return True
+
     def pause(self, now: datetime) -> float:
         """Seconds until the next step; 0 when it is due."""
         if self._refused is not None:
             return LONGEST_WAIT
-        due = self.due(now)
+        due = now if self._asked or self._overdue else self.due(now)
         if self._try_at is not None:
             due = max(due, self._try_at)
         return min(renewal.seconds_until(due, now), LONGEST_WAIT)
@@ -233,6 +283,39 @@ class Keeper(ABC):
         self._try_at = renewal.later(self.clock(), pause)
         return pause
 
+    def _newest_bundle(self) -> Generator[Call[Any], Any, TrustBundle]:
+        """Ask the issuer whether the bundle is another by now."""
+        known = self.trusted()
+        fetched = yield calls.newest_bundle(known.trust_domain, self._fetched)
+        bundle = newer(known, fetched.value)
+        self._fetched = fetched
+        self._overdue = False
+        # The same object where nothing changed: contexts and verified tokens hang on it.
+        return known if bundle == known else bundle
+
+    def _look(self, first: Talk) -> Talk:
+        """Fetch the bundle as ``first`` does, then the bundle map; tell who waits for either."""
+        try:
+            yield from first
+            yield from self._refresh_map()
+        finally:
+            self._asked = False
+            self.looks += 1
+        self._succeeded()
+
+    def _refresh_map(self) -> Talk:
+        if self.federation is None:
+            return
+        fetched = yield calls.bundle_map(self._fetched_map)
+        self.federation.take(fetched.value, own=self.trusted().trust_domain)
+        self._fetched_map = fetched
+        pause = renewal.refresh_after(fetched.value.refresh_hint)
+        self._map_at = renewal.later(self.clock(), pause)
+
+    def _map_due(self, otherwise: datetime) -> datetime:
+        """When the map is due, where it is before ``otherwise``."""
+        return otherwise if self._map_at is None else min(otherwise, self._map_at)
+
     def _hold(self, bundle: TrustBundle, identity: X509Identity, life: Life) -> None:
         self._held = Held(bundle, identity, life)
         self._renewals += 1
@@ -268,6 +351,8 @@ class IssuerKeeper(Keeper):
         self._attestors = attestors
         self._bundle: TrustBundle | None = None
         self._refresh_at: datetime | None = None
+        self._replace_at: datetime | None = None
+        self._replaced = 0
         self._attest_next = False
 
     @property
@@ -280,13 +365,14 @@ class IssuerKeeper(Keeper):
         if self._bundle is None:
             self._took_bundle((yield Blocking(self._establish)))
         yield from self._attest()
+        yield from self._refresh_map()
 
     def due(self, now: datetime) -> datetime:
         """The renewal, the bundle's refresh or the end, whichever comes first."""
         held = self._held
         if held is None or self._refresh_at is None or self._attest_next:
             return now
-        return min(held.life.renew_at, self._refresh_at)
+        return min(self._renew_at(held), self._map_due(self._refresh_at))
 
     def step(self, now: datetime) -> Talk:
         """Attest where nothing is held any more, renew where it is time, or refresh."""
@@ -295,24 +381,28 @@ class IssuerKeeper(Keeper):
             yield from self.begin()
         elif self._attest_next or held.life.expired(now):
             yield from self._again()
-        elif now >= held.life.renew_at:
+        elif now >= self._renew_at(held):
             yield from self._renew(held)
         else:
-            yield from self._refresh()
-            self._succeeded()
+            yield from self._look(self._refresh())
 
     def issuer_view(self) -> View:
         """As before, but for a first connection, or in a last resort, nothing is shown."""
         held = self._held
         if held is None or self._attest_next or held.life.expired(self.clock()):
-            return (self.trusted(), None)
-        return (held.bundle, held.identity)
+            return View(self.trusted(), None)
+        return View(held.bundle, held.identity)
 
     def trusted(self) -> TrustBundle:
         """The bundle, which is there before the first SVID."""
         if self._bundle is None:
             raise NotReady("there is no trust bundle yet", hint="start the identity first")
         return self._bundle
+
+    def _renew_at(self, held: Held) -> datetime:
+        """By its life, or earlier where its authority is tainted."""
+        planned = held.life.renew_at
+        return planned if self._replace_at is None else min(planned, self._replace_at)
 
     def _establish(self) -> TrustBundle:
         return self._trust.establish(self._issuer_url)
@@ -331,7 +421,6 @@ class IssuerKeeper(Keeper):
             calls.attestation(nonce=nonce, csr=csr, evidence=evidence)
         )
         yield from self._accept(answer, key)
-        self._attest_next = False
 
     def _renew(self, held: Held) -> Talk:
         key = generate_key()
@@ -348,8 +437,7 @@ class IssuerKeeper(Keeper):
         yield from self._accept(answer, key)
 
     def _refresh(self) -> Talk:
-        known = self.trusted()
-        self._took_bundle(newer(known, (yield calls.bundle(known.trust_domain))))
+        self._took_bundle((yield from self._newest_bundle()))
 
     def _decisive(self, call: Call[X509Answer]) -> Generator[Call[Any], Any, X509Answer]:
         """A call whose refusal may be the last word."""
@@ -372,6 +460,18 @@ class IssuerKeeper(Keeper):
         svid = identity.svid
         life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=self._draw)
         self._hold(self.trusted(), identity, life)
+        self._attest_next = False
+        tainted = svid.authorities & self.trusted().tainted
+        self._replaced = self._replaced + 1 if tainted else 0
+        self._plan_replacement()
+
+    def _plan_replacement(self) -> None:
+        """Leave a tainted authority at once, and not again and again where there is no other."""
+        held = self._held
+        self._replace_at = None
+        if held is not None and held.identity.svid.authorities & held.bundle.tainted:
+            pause = renewal.replace_after(self._replaced, draw=self._draw)
+            self._replace_at = renewal.later(self.clock(), pause)
 
     def _validate(self, svid: X509Svid) -> None:
         bundle = self.trusted()
@@ -401,8 +501,21 @@ class IssuerKeeper(Keeper):
         self._bundle = bundle
         self._refresh_at = renewal.later(self.clock(), renewal.refresh_after(bundle.refresh_hint))
         held = self._held
-        if held is not None and bundle != held.bundle:
+        if held is not None and bundle is not held.bundle:
             self._held = Held(bundle, held.identity, held.life)
+            self._replaced = 0  # another bundle: perhaps another authority signs by now
+            self._plan_replacement()
+            self._attest_next = self._attest_next or not self._vouched(held.identity.svid)
+
+    def _vouched(self, svid: X509Svid) -> bool:
+        """Whether the bundle still has an authority for the SVID: without, nobody takes it."""
+        try:
+            self._validate(svid)
+        except Untrusted:
+            return False
+        except ClientError:
+            return True  # its time is over, which is another matter
+        return True
 
 
 class FolderKeeper(Keeper):
@@ -426,7 +539,7 @@ class FolderKeeper(Keeper):
         """Read the folder."""
         version = version_of(self._folder)
         content: FolderContent = yield Blocking(lambda: read_folder(self._folder))
-        bundle, svid = content.bundle, content.identity.svid
+        bundle, svid = self._newer_than_held(content.bundle), content.identity.svid
         validate(svid, bundles={bundle.trust_domain: bundle}, now=self.clock())
         self._url = content.issuer_url
         self._version = version
@@ -434,18 +547,38 @@ class FolderKeeper(Keeper):
         # The latest that whoever keeps the folder would renew.
         life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=lambda: 1.0)
         self._hold(bundle, content.identity, life)
+        if self._map_at is None:
+            yield from self._refresh_map()
 
     def due(self, now: datetime) -> datetime:
         """The next look."""
-        return self._look_at or now
+        return now if self._look_at is None else self._map_due(self._look_at)
 
     def step(self, now: datetime) -> Talk:
         """Read the folder again if it has another set."""
         if version_of(self._folder) != self._version or self._version is None:
             yield from self.begin()
+        elif self._asked or self._overdue:
+            # Whoever keeps the folder learns of it later than who follows the feed.
+            yield from self._look(self._fetch())
+        elif self._map_at is not None and now >= self._map_at:
+            yield from self._refresh_map()
+            self._succeeded()
         else:
             self._look_at = renewal.later(now, FOLDER_POLL)
             self._succeeded()
+
+    def _fetch(self) -> Talk:
+        bundle = yield from self._newest_bundle()
+        held = self.last_held()
+        self._held = Held(bundle, held.identity, held.life)
+
+    def _newer_than_held(self, bundle: TrustBundle) -> TrustBundle:
+        held = self._held
+        if held is None or held.bundle.trust_domain != bundle.trust_domain:
+            return bundle
+        bundle = newer(held.bundle, bundle)
+        return held.bundle if bundle == held.bundle else bundle
 
 
 class Latest:
@@ -463,9 +596,14 @@ class Latest:
         with self._lock:
             made = self._made
             # By identity: equal certificates would take longer to compare than to look up.
-            if made is None or made[0][0] is not view[0] or made[0][1] is not view[1]:
+            if made is None or any(old is not new for old, new in zip(made[0], view, strict=True)):
                 made = self._made = (view, self._make(view))
             return made[1]
+
+
+def _long_ago(moment: datetime | None, now: datetime) -> bool:
+    """Whether another fetch for an unknown key may be made; a clock that was set back says yes."""
+    return moment is None or not 0 <= (now - moment).total_seconds() < UNKNOWN_KEY_PAUSE
 
 
 def _check_same(held: X509Svid, answer: X509Answer) -> None:

@@ -4,6 +4,9 @@ Renewal comes at half life, give or take a tenth, so that a fleet started togeth
 back together. After a failure the next try comes after 1 s, then twice as long each time, up to
 60 s, the later half of each pause drawn at random. An SVID that should have been renewed is *late*
 and still good until its end.
+
+The bundle is asked for at least every 30 s, and an SVID whose authority it names as tainted is
+renewed within the 20 s after: tainting reaches everybody who is connected within the minute.
 """
 
 from dataclasses import dataclass
@@ -16,9 +19,11 @@ RENEW_AT = 0.5  # of an SVID's life
 RENEW_JITTER = 0.1  # of an SVID's life, to either side
 FIRST_PAUSE = 1.0  # seconds
 LONGEST_PAUSE = 60.0  # seconds
-DEFAULT_REFRESH = 300.0  # seconds between bundles, where the bundle does not say
+BUNDLE_POLL = 30.0  # seconds: the most between two looks at the bundle, whatever its hint
 SHORTEST_REFRESH = 5.0  # seconds; a hint of 0 must not become a storm
-LONGEST_REFRESH = 3600.0  # seconds; an authority's removal must arrive within the hour
+TAINT_SPREAD = 20.0  # seconds over which the holders of a tainted authority's SVIDs come back
+TAINT_PAUSE = 60.0  # seconds before trying again where the next SVID was of a tainted one too
+LONGEST_TAINT_PAUSE = 960.0  # seconds
 
 _DOUBLINGS = 6  # 2 ** 6 > LONGEST_PAUSE / FIRST_PAUSE: more would only make the number grow
 
@@ -85,10 +90,24 @@ def pause_after(failures: int, *, draw: Draw, asked: float | None = None) -> flo
 
 
 def refresh_after(hint: int | None) -> float:
-    """Seconds until the bundle is fetched again."""
+    """Seconds until the bundle is asked for again: its hint, and 30 s at most."""
     if hint is None:
-        return DEFAULT_REFRESH
-    return min(max(float(hint), SHORTEST_REFRESH), LONGEST_REFRESH)
+        return BUNDLE_POLL
+    return min(max(float(hint), SHORTEST_REFRESH), BUNDLE_POLL)
+
+
+def replace_after(tries: int, *, draw: Draw) -> float:
+    """Seconds until an SVID of a tainted authority is renewed.
+
+    Args:
+        tries: how many renewals in a row brought another such SVID. The first comes at once,
+            spread; each further one later than the last.
+        draw: for the jitter.
+    """
+    if tries == 0:
+        return TAINT_SPREAD * draw()
+    longest = min(LONGEST_TAINT_PAUSE, TAINT_PAUSE * 2.0 ** min(tries - 1, _DOUBLINGS))
+    return longest * (0.5 + draw() / 2)
 
 
 def seconds_until(moment: datetime, now: datetime) -> float:

@@ -2,8 +2,10 @@
 
 Opens the issuer's stream, verifies every statement with the bundle of the moment, and applies it
 to a ``FeedState``. A gap is closed with a new snapshot; a stream that ends or falls silent is
-opened again after a pause. Nothing here decides how old is too old: whoever checks says so, and
-refuses when the feed has been gone for longer (``FeedState.check``).
+opened again after a pause. A statement that speaks of a newer bundle, or that an unknown key
+signed, makes whoever holds the bundle ask for it (``ask``). Nothing here decides how old is too
+old: whoever checks says so, and refuses when the feed has been gone for longer
+(``FeedState.check``).
 """
 
 import asyncio
@@ -27,6 +29,7 @@ from accredit_client.effects import (
 )
 from accredit_client.errors import Closed, IssuerUnreachable, NotReady
 from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.errors import UnknownAuthority
 from accredit_credentials.revocation_feed import FeedState, Gap, verify
 
 if TYPE_CHECKING:
@@ -35,16 +38,40 @@ if TYPE_CHECKING:
 MAX_STALENESS = 30.0  # seconds
 SILENCE = 30.0  # seconds without a heartbeat after which a stream counts as lost
 
+Ask = Callable[[int | None], object]
+"""Told that the issuer's bundle has this sequence number, or None: that a key is missing in ours.
+Returns at once, and bounds how often it does something about it."""
+
+
+def once_a_bundle(ask: Callable[[], object]) -> Ask:
+    """For a feed of another trust domain, whose bundle comes by way of our issuer.
+
+    It may lag behind what their feed speaks of: asked for once for each version, not at each
+    heartbeat.
+    """
+    told = 0
+
+    def tell(sequence: int | None) -> None:
+        nonlocal told
+        if sequence is None or sequence > told:
+            told = max(told, sequence or 0)
+            ask()
+
+    return tell
+
 
 class _Follower:
     """What both feeds share: what to ask for, and what to make of what comes."""
 
-    def __init__(self, bundle: Callable[[], TrustBundle], *, clock: Clock, draw: Draw) -> None:
+    def __init__(
+        self, bundle: Callable[[], TrustBundle], *, clock: Clock, draw: Draw, ask: Ask | None
+    ) -> None:
         self.state = FeedState()
         self.last_error: Exception | None = None
         self._bundle = bundle
         self._clock = clock
         self._draw = draw
+        self._ask = ask
         self._failures = 0
         self._from_start = False
 
@@ -61,11 +88,20 @@ class _Follower:
         """
         if event != "statement":
             return False  # the issuer may say more than we understand, beside the statements
+        bundle = self._bundle()
         try:
-            self.state.apply(verify(data, bundle=self._bundle()), now=self._clock())
+            statement = verify(data, bundle=bundle)
+            self.state.apply(statement, now=self._clock())
         except Gap:
             self._from_start = True
             raise
+        except UnknownAuthority:
+            # The stream is opened again after the pause, with the bundle that has come by then.
+            if self._ask is not None:
+                self._ask(None)
+            raise
+        if self._ask is not None and (statement.bundle or 0) > (bundle.sequence or 0):
+            self._ask(statement.bundle)
         self._from_start = False
         self._failures = 0
         self.last_error = None
@@ -92,6 +128,7 @@ class RevocationFeed:
         clock: the time.
         waiter: how to wait between tries.
         draw: for the jitter.
+        ask: told that a newer bundle is wanted; an identity's feed tells the identity.
     """
 
     def __init__(
@@ -102,9 +139,10 @@ class RevocationFeed:
         clock: Clock = utc_now,
         waiter: Waiter | None = None,
         draw: Draw = system_draw,
+        ask: Ask | None = None,
     ) -> None:
         self._issuer = issuer
-        self._follower = _Follower(bundle, clock=clock, draw=draw)
+        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask)
         self._waiter = waiter or ThreadWaiter()
         self._changed = threading.Condition()
         self._stream: Stream | None = None
@@ -199,9 +237,10 @@ class AsyncRevocationFeed:
         clock: Clock = utc_now,
         waiter: AsyncWaiter | None = None,
         draw: Draw = system_draw,
+        ask: Ask | None = None,
     ) -> None:
         self._issuer = issuer
-        self._follower = _Follower(bundle, clock=clock, draw=draw)
+        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask)
         self._waiter = waiter or TaskWaiter()
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[Any] | None = None

@@ -2,7 +2,9 @@
 
 Each new connection is served with the newest SVID and the newest bundle; no restart, no file. The
 client's verified certificate is in every scope. A connection that is open when the identity is
-renewed keeps the certificates of its handshake: ``keep_alive`` bounds how long an idle one stays.
+renewed keeps the certificates of its handshake: ``keep_alive`` bounds how long an idle one stays,
+and at each request the client's chain is verified again, with the bundle of that moment. Who is not
+believed any more is told so, and the connection ends.
 
 Needs uvicorn, which the light client does not bring (``pip install accredit[issuer]``, or uvicorn
 itself).
@@ -14,9 +16,14 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from accredit_client.asgi import send_problem
 from accredit_client.base_identity import BaseIdentity
+from accredit_client.guard import problem_of
+from accredit_client.peers import Peers
 from accredit_client.tls import Peer
-from accredit_credentials.asgi_peer import App, exposing_peer
+from accredit_client.verify import DEFAULT_CACHE_SIZE
+from accredit_credentials.asgi_peer import App, Scope, exposing_peer, peer_chain
+from accredit_credentials.errors import CredentialError
 
 KEEP_ALIVE = 30  # seconds
 
@@ -49,7 +56,7 @@ def uvicorn_config(
     """
     context = identity.server_context(peer=peer, client_optional=client_optional)
     return uvicorn.Config(
-        app,
+        StillWelcome(app, identity),
         host=host,
         port=port,
         http=exposing_peer(AutoHTTPProtocol),
@@ -60,6 +67,31 @@ def uvicorn_config(
         ssl_context_factory=lambda _config, _default: context,
         **options,
     )
+
+
+class StillWelcome:
+    """Serves nobody whose certificate would not be accepted in a handshake now."""
+
+    def __init__(self, app: App, identity: BaseIdentity) -> None:
+        self._app = app
+        self._identity = identity
+        self._peers = Peers(DEFAULT_CACHE_SIZE)
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Decide about one request; what is no request goes through."""
+        chain = peer_chain(scope) if scope["type"] == "http" else None
+        try:
+            if chain is not None:
+                self._check(chain)
+        except CredentialError as error:
+            await send_problem(problem_of(error, ""), send, also=((b"connection", b"close"),))
+            return
+        await self._app(scope, receive, send)
+
+    def _check(self, chain: tuple[bytes, ...]) -> None:
+        identity = self._identity
+        peer = self._peers.look(chain[0], chain, bundle_of=identity.bundle_of, now=identity.now())
+        identity.check_client(peer.svid)
 
 
 def serve(

@@ -1,12 +1,13 @@
 """One task's token, held for as long as it is good: when to ask for another, and what to ask.
 
 Pure: ``TaskTokens`` remembers and decides, ``http`` fetches. A token is asked for again at half of
-its life, once the certificate that it is bound to was renewed, and once a server has refused it.
+its life, once the certificate that it is bound to was renewed, once the key that signed it is
+tainted (what it signed may be refused any moment), and once a server has refused it.
 The first token begins the task; the later ones are for the same task.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -33,11 +34,19 @@ class TokenBinding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeldToken:
-    """A token and when it was obtained; ``certificate`` is the thumbprint that it is bound to."""
+    """A token and when it was obtained.
+
+    Attributes:
+        answer: with the token.
+        obtained_at: by our clock.
+        certificate: the thumbprint of the certificate that it is bound to.
+        authority: the id of the key that signed it.
+    """
 
     answer: TaskTokenAnswer = field(repr=False)
     obtained_at: datetime
     certificate: str | None
+    authority: str | None = None
 
     def good(self, now: datetime) -> bool:
         """Whether it may be sent."""
@@ -84,11 +93,16 @@ class TaskTokens:
         self._shown: tuple[X509Identity, str] | None = None
 
     def current(
-        self, now: datetime, identity: X509Identity, refused: HeldToken | None = None
+        self,
+        now: datetime,
+        identity: X509Identity,
+        refused: HeldToken | None = None,
+        *,
+        tainted: Collection[str] = (),
     ) -> HeldToken | None:
         """The token to send, or None where another is due."""
         held = self._held
-        if held is None or held is refused or not held.young(now):
+        if held is None or held is refused or not held.young(now) or held.authority in tainted:
             return None
         return held if self._fits(held, identity) else None
 
@@ -118,12 +132,10 @@ class TaskTokens:
 
     def hold(self, answer: TaskTokenAnswer, now: datetime) -> HeldToken:
         """Take in a token."""
-        certificate = (
-            _bound_certificate(answer.access_token)
-            if self._binding is TokenBinding.CERTIFICATE
-            else None
-        )
-        self._held = HeldToken(answer, now, certificate)
+        certificate, authority = _read(answer.access_token)
+        if self._binding is not TokenBinding.CERTIFICATE:
+            certificate = None
+        self._held = HeldToken(answer, now, certificate, authority)
         return self._held
 
     def headers(
@@ -152,11 +164,13 @@ class TaskTokens:
         return held.certificate == self._shown[1]
 
 
-def _bound_certificate(token: str) -> str | None:
-    """The thumbprint in a token's ``cnf``. The server verifies; we only ask when to fetch anew."""
+def _read(token: str) -> tuple[str | None, str | None]:
+    """The thumbprint in a token's ``cnf``, and its key. The server verifies; we ask only when."""
     try:
-        confirmation = jws.parse(token, types=task_token.TYPES).claims.get("cnf")
+        unverified = jws.parse(token, types=task_token.TYPES)
+        authority = unverified.kid
     except InvalidToken:
-        return None
+        return None, None
+    confirmation = unverified.claims.get("cnf")
     bound = confirmation.get("x5t#S256") if isinstance(confirmation, dict) else None
-    return bound if isinstance(bound, str) else None
+    return bound if isinstance(bound, str) else None, authority

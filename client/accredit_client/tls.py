@@ -6,7 +6,8 @@ each new connection to the context that is current then: ``following_context`` f
 front context of ``accredit_credentials.tls`` for servers.
 
 Who the peer may be is always said: an ID, several, ``members_of`` a trust domain, or a predicate.
-Nobody named means ``InvalidPeer``. Whoever it is must be of the bundle's own trust domain.
+Nobody named means ``InvalidPeer``. Whoever it is must be of the bundle's own trust domain, or of a
+federated one where the identity was told of federation.
 
 A connection that exists keeps the certificate it was made with. ``wire`` and ``transports`` leave
 such connections alone once the context has moved on; other pools must be told to (see
@@ -28,12 +29,18 @@ Peer = str | SpiffeId | Iterable[str | SpiffeId] | Predicate
 """Whom to talk to."""
 
 
-def members_of(trust_domain: TrustDomain | str) -> Predicate:
-    """Any holder of an SVID of the trust domain."""
-    domain = (
-        trust_domain if isinstance(trust_domain, TrustDomain) else TrustDomain.parse(trust_domain)
+def members_of(*trust_domains: TrustDomain | str) -> Predicate:
+    """Any holder of an SVID of one of these trust domains.
+
+    Raises:
+        InvalidPeer: none is named.
+    """
+    if not trust_domains:
+        raise InvalidPeer("members_of must name a trust domain")
+    domains = frozenset(
+        each if isinstance(each, TrustDomain) else TrustDomain.parse(each) for each in trust_domains
     )
-    return lambda spiffe_id: spiffe_id.trust_domain == domain
+    return lambda spiffe_id: spiffe_id.trust_domain in domains
 
 
 def predicate_of(peer: Peer) -> Predicate:

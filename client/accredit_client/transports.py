@@ -3,21 +3,30 @@
 Every request asks for the context of the moment. When it is another than the last, a new pool
 begins, and the old one is closed once its last response is: requests under way finish, and no
 later request travels with the old certificate.
+
+A response without end, as of a feed, would keep a connection for ever. When an authority was
+dropped since its handshake, it ends within ``LINGER`` of its next byte, as if the connection broke:
+whoever reads it opens another.
 """
 
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Generic, TypeVar
 
 import httpx2
 
+from accredit_client.errors import ClientError
 from accredit_credentials.tls import SpiffeContext
 
 DEFAULT_LIMITS = httpx2.Limits(
     max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0
 )
 
+LINGER = 60.0  # seconds that a response may go on after an authority of its time was dropped
+
 Contexts = Callable[[], SpiffeContext]
+Monotonic = Callable[[], float]
 T = TypeVar("T")
 
 
@@ -28,14 +37,18 @@ class _Pool(Generic[T]):
         self.context = context
         self.transport = transport
         self.users = 0
+        self.ends_at: float | None = None
 
 
 class _Pools(Generic[T]):
     """The current pool and its predecessors. Decides; closing is the caller's."""
 
-    def __init__(self, contexts: Contexts, make: Callable[[SpiffeContext], T]) -> None:
+    def __init__(
+        self, contexts: Contexts, make: Callable[[SpiffeContext], T], monotonic: Monotonic
+    ) -> None:
         self._contexts = contexts
         self._make = make
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._current: _Pool[T] | None = None
 
@@ -56,6 +69,23 @@ class _Pools(Generic[T]):
             pool.users -= 1
             return pool.transport if pool is not self._current and not pool.users else None
 
+    def check(self, pool: _Pool[T]) -> None:
+        """Decide whether a response of this pool may go on.
+
+        Raises:
+            httpx2.ReadError: an authority that the connection may rest on is not believed any more.
+        """
+        if pool.ends_at is None:
+            try:
+                current = self._contexts()
+            except ClientError:
+                return  # nothing is held now: no more is known than at the handshake
+            if current is pool.context or pool.context.authorities <= current.authorities:
+                return
+            pool.ends_at = self._monotonic() + LINGER
+        elif self._monotonic() >= pool.ends_at:
+            raise httpx2.ReadError("the connection rests on an authority that was dropped")
+
     def close(self) -> T | None:
         """Forget the current pool; returns its transport, to close."""
         with self._lock:
@@ -66,11 +96,18 @@ class _Pools(Generic[T]):
 class RotatingTransport(httpx2.BaseTransport):
     """For ``httpx2.Client(transport=…)``."""
 
-    def __init__(self, contexts: Contexts, *, limits: httpx2.Limits | None = None) -> None:
+    def __init__(
+        self,
+        contexts: Contexts,
+        *,
+        limits: httpx2.Limits | None = None,
+        monotonic: Monotonic = time.monotonic,
+    ) -> None:
         kept = limits or DEFAULT_LIMITS
         self._pools = _Pools(
             contexts,
             lambda context: httpx2.HTTPTransport(verify=context, trust_env=False, limits=kept),
+            monotonic,
         )
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -86,7 +123,9 @@ class RotatingTransport(httpx2.BaseTransport):
         if not isinstance(stream, httpx2.SyncByteStream):  # a type's promise; httpx2 keeps it
             self._leave(pool)
             raise TypeError("httpx2.HTTPTransport must answer with a synchronous stream")
-        response.stream = _Stream(stream, lambda: self._leave(pool))
+        response.stream = _Stream(
+            stream, lambda: self._pools.check(pool), lambda: self._leave(pool)
+        )
         return response
 
     def close(self) -> None:
@@ -100,11 +139,18 @@ class RotatingTransport(httpx2.BaseTransport):
 class AsyncRotatingTransport(httpx2.AsyncBaseTransport):
     """For ``httpx2.AsyncClient(transport=…)``."""
 
-    def __init__(self, contexts: Contexts, *, limits: httpx2.Limits | None = None) -> None:
+    def __init__(
+        self,
+        contexts: Contexts,
+        *,
+        limits: httpx2.Limits | None = None,
+        monotonic: Monotonic = time.monotonic,
+    ) -> None:
         kept = limits or DEFAULT_LIMITS
         self._pools = _Pools(
             contexts,
             lambda context: httpx2.AsyncHTTPTransport(verify=context, trust_env=False, limits=kept),
+            monotonic,
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -137,12 +183,17 @@ class AsyncRotatingTransport(httpx2.AsyncBaseTransport):
 
 
 class _Stream(httpx2.SyncByteStream):
-    def __init__(self, inner: httpx2.SyncByteStream, done: Callable[[], None]) -> None:
+    def __init__(
+        self, inner: httpx2.SyncByteStream, check: Callable[[], None], done: Callable[[], None]
+    ) -> None:
         self._inner = inner
+        self._check = check
         self._done: Callable[[], None] | None = done
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._inner)
+        for chunk in self._inner:
+            self._check()
+            yield chunk
 
     def close(self) -> None:
         done, self._done = self._done, None
@@ -166,6 +217,8 @@ class _AsyncStream(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._inner:
+            if self._pool is not None:
+                self._transport._pools.check(self._pool)  # noqa: SLF001 (one module, one mechanism)
             yield chunk
 
     async def aclose(self) -> None:

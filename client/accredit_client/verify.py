@@ -6,29 +6,31 @@ facts. Whatever can change between two requests is decided for each of them. ``v
 reads the token and its proof out of a request first; which proofs were used is the last thing it
 asks, so that only proofs that would have been accepted take up memory.
 
+Where federation was asked for, an agent of another trust domain is decided about by that domain's
+bundle and facts, and by what its relationship with ours allows on top of its own issuer's grant.
+
 Nothing here does I/O. What it knows of trust and revocation is handed in, and when that is too
 old, the answer is no.
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from accredit_client.effects import Clock, utc_now
 from accredit_client.errors import ProofRefused
+from accredit_client.federation import Federation
+from accredit_client.peers import Bounded, Peers
 from accredit_client.replay import ReplayMemory
 from accredit_client.revocations import MAX_STALENESS
 from accredit_client.thumbprint import certificate_thumbprint
-from accredit_credentials import dpop, task_token
+from accredit_credentials import dpop, task_token, x509_svid
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.errors import CredentialError, InvalidToken, WrongHolder
+from accredit_credentials.bundle_map import FederatedDomain
+from accredit_credentials.errors import CredentialError, InvalidToken, Untrusted, WrongHolder
+from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.task_token import BindingKind, Presented, TaskToken
-from accredit_credentials.x509_svid import parse_der
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 DEFAULT_CACHE_SIZE = 4096  # tokens; about 3 KB each
 
@@ -58,6 +60,9 @@ class TokenRequest:
         token: what stands behind the scheme.
         proof: the ``DPoP`` header, if there is one.
         certificate: the TLS client certificate in DER, if the handshake had one.
+        chain: what the client sent in the handshake, in DER, leaf first. Where it is given, the
+            certificate is verified with the bundle of the moment at each request; without, the
+            handshake's word stands for as long as the connection is open.
         method: the HTTP method.
         url: where the request went, by the server's own knowledge, never by its Host header.
     """
@@ -66,6 +71,7 @@ class TokenRequest:
     token: str = field(repr=False)
     proof: str | None = field(default=None, repr=False)
     certificate: bytes | None = field(default=None, repr=False)
+    chain: tuple[bytes, ...] | None = field(default=None, repr=False)
     method: str
     url: str
 
@@ -77,6 +83,7 @@ class _Verified:
     token: TaskToken
     bundle: TrustBundle
     marks: tuple[str, ...]
+    foreign: bool
 
 
 class TaskTokenVerifier:
@@ -93,6 +100,8 @@ class TaskTokenVerifier:
         clock: the time.
         replays: the memory of DPoP proofs; share one between all verifiers of a server.
         cache_size: how many verified tokens to remember; 0 for none.
+        federation: what is known of other trust domains, as ``identity.federation``; None accepts
+            nobody of them.
     """
 
     def __init__(
@@ -107,6 +116,7 @@ class TaskTokenVerifier:
         clock: Clock = utc_now,
         replays: ReplayMemory | None = None,
         cache_size: int = DEFAULT_CACHE_SIZE,
+        federation: Federation | None = None,
     ) -> None:
         if not audience or not issuer:
             raise ValueError("audience and issuer must be named")
@@ -119,9 +129,10 @@ class TaskTokenVerifier:
         self._max_staleness = max_staleness
         self._bearer = bearer
         self._clock = clock
+        self.federation = federation
         self._replays = replays if replays is not None else ReplayMemory()
-        self._verified: _Bounded[str, _Verified] = _Bounded(cache_size)
-        self._peers: _Bounded[bytes, tuple[str, ...]] = _Bounded(cache_size)
+        self._verified: Bounded[str, _Verified] = Bounded(cache_size)
+        self._peers = Peers(cache_size)
 
     def verify(self, token: str, presented: Presented, *, resource: str, action: str) -> TaskToken:
         """Decide whether the sender of ``token`` may do ``action`` on ``resource`` now.
@@ -148,8 +159,10 @@ class TaskTokenVerifier:
             ReplayMemoryFull: there is no room to remember the proof.
         """
         now = self._clock()
-        self.check_peer(request.certificate)
+        self.check_peer(request.certificate, request.chain)
         verified = self._verify(request.token, now)
+        if verified.foreign:
+            _check_own_certificate(verified.token, request.certificate)
         task_token.check_time(verified.token, now=now)
         proof = self._proof(request, now)
         presented = Presented(
@@ -165,33 +178,77 @@ class TaskTokenVerifier:
             self._replays.remember(proof, now=now)
         return verified.token
 
-    def check_peer(self, certificate: bytes | None) -> None:
+    def check_peer(self, certificate: bytes | None, chain: tuple[bytes, ...] | None = None) -> None:
         """Decide whether the holder of a TLS client certificate may be talked to at all.
+
+        A connection outlives its handshake: whether the SVID is over, taken back, or of an
+        authority that was dropped since, is asked at each request.
 
         Raises:
             InvalidCertificate: it is not an SVID.
+            Untrusted: no authority of the bundle vouches for it any more.
+            Expired: its time is over, or not yet come.
             Revoked, Stale: as ``verify``.
         """
         if certificate is None:
             return
-        marks = self._peers.get(certificate)
-        if marks is None:
-            marks = parse_der(certificate).marks()
-            self._peers.put(certificate, marks)
-        self._facts.check(marks, now=self._clock(), max_age=self._max_staleness)
+        now = self._clock()
+        # Without the chain the handshake's word stands, but it says not whose authority it was.
+        if chain is None and self.federation is not None:
+            raise Untrusted("with federation the client's whole chain has to be known")
+        peer = self._peers.look(
+            certificate,
+            chain,
+            bundle_of=lambda trust_domain: self._bundle_of(self._domain(trust_domain, now)),
+            now=now,
+        )
+        domain = self._domain(peer.svid.spiffe_id.trust_domain, now)
+        self._check_facts(domain, peer.marks, now)
 
     def _verify(self, token: str, now: datetime) -> _Verified:
-        bundle = self._bundle()
         verified = self._verified.get(token)
+        domain = None
+        if verified is None and self.federation is not None:
+            domain = self._domain(task_token.unverified_trust_domain(token), now)
+        elif verified is not None and verified.foreign:
+            domain = self._domain(verified.token.client.trust_domain, now)
+        bundle = self._bundle_of(domain)
         # Another bundle may lack the authority: what it vouched for is asked again.
         if verified is not None and verified.bundle is bundle:
             return verified
-        fresh = task_token.verify(
-            token, bundle=bundle, issuer=self.issuer, audience=self.audience, now=now
-        )
-        verified = _Verified(fresh, bundle, fresh.marks())
+        if domain is None:
+            fresh = task_token.verify(
+                token, bundle=bundle, issuer=self.issuer, audience=self.audience, now=now
+            )
+        else:
+            fresh = task_token.verify_foreign(token, bundle=bundle, audience=self.audience, now=now)
+        verified = _Verified(fresh, bundle, fresh.marks(), domain is not None)
         self._verified.put(token, verified)
         return verified
+
+    def _domain(self, trust_domain: TrustDomain, now: datetime) -> FederatedDomain | None:
+        """The relationship with a trust domain; None for our own.
+
+        Raises:
+            Untrusted, Stale: as ``Federation.domain``.
+        """
+        if trust_domain == self._bundle().trust_domain:
+            return None
+        if self.federation is None:
+            raise Untrusted(f"no authorities known for the trust domain {trust_domain}")
+        return self.federation.domain(trust_domain, now)
+
+    def _bundle_of(self, domain: FederatedDomain | None) -> TrustBundle:
+        return self._bundle() if domain is None else domain.bundle
+
+    def _check_facts(
+        self, domain: FederatedDomain | None, marks: tuple[str, ...], now: datetime
+    ) -> None:
+        """The facts of the domain whose credential it is: names mean something there only."""
+        if domain is None:
+            self._facts.check(marks, now=now, max_age=self._max_staleness)
+        elif self.federation is not None:
+            self.federation.check_facts(domain, marks, now=now, max_age=self._max_staleness)
 
     def _proof(self, request: TokenRequest, now: datetime) -> dpop.DpopProof | None:
         if request.scheme == "bearer":
@@ -225,25 +282,19 @@ class TaskTokenVerifier:
             raise WrongHolder("token is bound to no key, and this server accepts none such")
         task_token.check_holder(token, presented)
         task_token.check_grant(token, resource=resource, action=action)
-        self._facts.check(verified.marks, now=now, max_age=self._max_staleness)
+        domain = self._domain(token.client.trust_domain, now) if verified.foreign else None
+        if domain is not None and self.federation is not None:
+            self.federation.check_grant(domain, token.client, audience=self.audience, action=action)
+        self._check_facts(domain, verified.marks, now)
 
 
-class _Bounded(Generic[K, V]):
-    """A dictionary that forgets its oldest entry when it is full. Reading takes no lock."""
+def _check_own_certificate(token: TaskToken, certificate: bytes | None) -> None:
+    """A token that another domain bound to a certificate is bound to its own agent's.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: dict[K, V] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: K) -> V | None:
-        return self._values.get(key)
-
-    def put(self, key: K, value: V) -> None:
-        if self._size <= 0:
-            return
-        with self._lock:
-            self._values.pop(key, None)
-            while len(self._values) >= self._size:
-                del self._values[next(iter(self._values))]
-            self._values[key] = value
+    Raises:
+        WrongHolder: it names somebody else's, as one of ours.
+    """
+    if token.binding.kind is not BindingKind.CERTIFICATE or certificate is None:
+        return
+    if x509_svid.parse_der(certificate).spiffe_id != token.client:
+        raise WrongHolder("token is bound to a certificate of another agent than its own")

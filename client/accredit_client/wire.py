@@ -35,6 +35,7 @@ A = TypeVar("A")
 Contexts = Callable[[], SpiffeContext]
 
 MAX_PROBLEM_BYTES = 64 * 1024
+MAX_TAG = 256  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,12 +259,11 @@ def _options(url: str, timeouts: Timeouts) -> dict[str, Any]:
 
 
 def _request(call: Call[Any]) -> dict[str, Any]:
-    headers = {} if call.body is None else {"content-type": "application/json"}
     return {
         "method": call.method,
         "url": call.path,
         "content": call.content,
-        "headers": headers,
+        "headers": dict(call.headers),
     }
 
 
@@ -274,7 +274,20 @@ def _take(body: bytearray, chunk: bytes, limit: int) -> None:
 
 
 def _reply(response: httpx2.Response, body: bytes) -> Reply:
-    return Reply(response.status_code, body, retry_after(response.headers.get("retry-after")))
+    headers = response.headers
+    return Reply(
+        response.status_code,
+        body,
+        retry_after(headers.get("retry-after")),
+        _tag(headers.get("etag")),
+    )
+
+
+def _tag(header: str | None) -> str | None:
+    """The tag of a version, where it may be sent back as it came."""
+    if header is None or len(header) > MAX_TAG or not (header.isascii() and header.isprintable()):
+        return None
+    return header
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 uvicorn verifies the client certificate and then keeps it to itself. ``exposing_peer`` makes a
 protocol class whose connections carry it as the ASGI TLS extension (``scope["extensions"]["tls"]
-["client_cert_chain"]``, PEM, leaf first); ``peer_certificate`` reads it back. The leaf is there
-because the handshake verified it: who calls may trust what they get.
+["client_cert_chain"]``, PEM, leaf first); ``peer_certificate`` reads the leaf back, ``peer_chain``
+what the client sent with it. The leaf is there because the handshake verified it: who calls may
+trust what they get, as of that handshake.
 """
 
 import asyncio
@@ -11,11 +12,14 @@ import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
 
+from accredit_credentials.tls import sent_chain
+
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
 P = TypeVar("P", bound=type)
 
 _PEER = "accredit.peer_certificate_der"
+_CHAIN = "accredit.peer_chain_der"
 
 
 def exposing_peer(protocol_class: P) -> P:
@@ -27,9 +31,9 @@ def exposing_peer(protocol_class: P) -> P:
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
             connection = transport.get_extra_info("ssl_object")
-            der = connection.getpeercert(True) if connection is not None else None
-            if der is not None:
-                self.app = _with_peer(self.app, der)
+            chain = sent_chain(connection) if connection is not None else ()
+            if chain:
+                self.app = _with_peer(self.app, chain)
 
     return ExposingPeer  # type: ignore[return-value]
 
@@ -46,8 +50,22 @@ def peer_certificate(scope: Scope) -> bytes | None:
     return ssl.PEM_cert_to_DER_cert(chain[0]) if chain else None
 
 
-def _with_peer(app: App, der: bytes) -> App:
-    tls = {"client_cert_chain": (ssl.DER_cert_to_PEM_cert(der),), _PEER: der}
+def peer_chain(scope: Scope) -> tuple[bytes, ...] | None:
+    """The DER of what the client sent, leaf first; None where nobody tells more than the leaf."""
+    tls = (scope.get("extensions") or {}).get("tls") or {}
+    chain: tuple[bytes, ...] | None = tls.get(_CHAIN)
+    if chain is not None:
+        return chain
+    pem = tls.get("client_cert_chain") or ()
+    return tuple(map(ssl.PEM_cert_to_DER_cert, pem)) if len(pem) > 1 else None
+
+
+def _with_peer(app: App, chain: tuple[bytes, ...]) -> App:
+    tls = {
+        "client_cert_chain": tuple(map(ssl.DER_cert_to_PEM_cert, chain)),
+        _PEER: chain[0],
+        _CHAIN: chain,
+    }
 
     async def with_peer(scope: Scope, receive: Any, send: Any) -> None:
         scope.setdefault("extensions", {})["tls"] = tls

@@ -6,11 +6,13 @@
     ├── InvalidCertificate     not an X.509-SVID, whoever signed it
     ├── InvalidToken           not a token of the expected form
     ├── InvalidBundle          not a trust bundle
+    ├── InvalidFederation      not something that another trust domain can be allowed or asked
     ├── InvalidCheckpoint      not a signed checkpoint of the expected log
     ├── InvalidProof           a Merkle proof that does not prove what was claimed
     ├── InvalidRevocation      not a revocation fact, or not a statement of facts
     └── Refused                well formed, and refused here and now
         ├── Untrusted          no authority of the trust domain vouches for it
+        │   └── UnknownAuthority   it names a key that the bundle has not, or not yet
         ├── Expired            its time is over, or not yet come
         ├── WrongAudience      made for somebody else
         ├── WrongHolder        presented by another key than the one it is bound to
@@ -47,6 +49,10 @@ class InvalidBundle(CredentialError):
     """The document is not a SPIFFE trust bundle."""
 
 
+class InvalidFederation(CredentialError):
+    """Not an allowance, or not the address of another trust domain."""
+
+
 class InvalidCheckpoint(CredentialError):
     """The note is not a checkpoint of the expected log, or nobody trusted signed it."""
 
@@ -65,6 +71,10 @@ class Refused(CredentialError):
 
 class Untrusted(Refused):
     """No authority of the trust domain vouches for it."""
+
+
+class UnknownAuthority(Untrusted):
+    """It names a key that is not in the bundle: a newer bundle may have it."""
 
 
 class Expired(Refused):

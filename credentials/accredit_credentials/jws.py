@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 from jwt.algorithms import get_default_algorithms
 
-from accredit_credentials.errors import Expired, InvalidToken, Untrusted
+from accredit_credentials.errors import Expired, InvalidToken, UnknownAuthority, Untrusted
 from accredit_credentials.keys import (
     PrivateKey,
     PublicKey,
@@ -138,12 +138,13 @@ def verify_with(jws: UnverifiedJws, authorities: Mapping[str, PublicKey]) -> str
     """Check the signature with the authority that the header names; returns its key id.
 
     Raises:
-        Untrusted: no such authority, or the signature is wrong.
+        UnknownAuthority: no such authority.
+        Untrusted: the signature is wrong.
     """
     kid = jws.kid
     key = authorities.get(kid)
     if key is None:
-        raise Untrusted("token names a key that is not in the trust bundle")
+        raise UnknownAuthority("token names a key that is not in the trust bundle")
     verify(jws, key)
     return kid
 

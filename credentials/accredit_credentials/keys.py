@@ -49,15 +49,15 @@ def check_public_key(key: object) -> PublicKey:
     Raises:
         InvalidKey: anything but RSA 2048 to 4096 with exponent 65537, P-256 or P-384.
     """
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if key.curve.name not in _CURVES:
+            raise InvalidKey(f"curve {key.curve.name} is not accepted, expected {_ACCEPTED}")
+        return key
     if isinstance(key, rsa.RSAPublicKey):
         if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
             raise InvalidKey(f"RSA key has {key.key_size} bits, expected {_ACCEPTED}")
         if key.public_numbers().e != 65537:  # noqa: PLR2004 (F4, the exponent everyone uses)
             raise InvalidKey("RSA key must have the public exponent 65537")
-        return key
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        if key.curve.name not in _CURVES:
-            raise InvalidKey(f"curve {key.curve.name} is not accepted, expected {_ACCEPTED}")
         return key
     raise InvalidKey(f"key of kind {type(key).__name__} is not accepted, expected {_ACCEPTED}")
 

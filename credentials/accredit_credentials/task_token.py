@@ -7,8 +7,8 @@ holder by ``cnf`` (RFC 8705 §3.1 or RFC 9449 §6.1). A resource server decides 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from hmac import compare_digest
@@ -26,13 +26,14 @@ from accredit_credentials.errors import (
 )
 from accredit_credentials.jwt_svid import CLOCK_LEEWAY, AgentBlock
 from accredit_credentials.keys import PrivateKey
-from accredit_credentials.spiffe_id import SpiffeId
+from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.x509_svid import identity_marks
 
 TYPES: frozenset[str | None] = frozenset({"at+jwt"})
 DETAIL_TYPE = "accredit:resource"
 MAX_DEPTH = 8
 MAX_GRANTS = 32
+MAX_FOREIGN_LIFE = timedelta(minutes=5)  # of a token that another trust domain made
 
 
 class BindingKind(StrEnum):
@@ -201,17 +202,78 @@ def verify(
         WrongAudience: made for somebody else.
         Expired: ``now`` is outside its validity.
     """
-    unverified = jws.parse(token, types=TYPES)
-    authority = jws.verify_with(unverified, bundle.jwt_authorities)
-    verified = _of_claims(unverified.claims, authority)
+    verified = _signed_by(bundle, jws.parse(token, types=TYPES))
     if verified.issuer != issuer:
         raise Untrusted(f"token must be of the issuer {issuer}")
+    _check_made_for(verified, audience, now, leeway)
+    return verified
+
+
+def unverified_trust_domain(token: str) -> TrustDomain:
+    """The trust domain that a token's agent says it is of: whose bundle has to decide.
+
+    Raises:
+        InvalidToken: not of the form of a task token.
+    """
+    claims = jws.parse(token, types=TYPES).claims
+    return _client_id(claims).trust_domain
+
+
+def verify_foreign(
+    token: str,
+    *,
+    bundle: TrustBundle,
+    audience: str,
+    now: datetime,
+    leeway: float = CLOCK_LEEWAY,
+) -> TaskToken:
+    """Decide whether another trust domain made this token for us, and its time is now.
+
+    Its ``iss`` is that domain's own matter: the keys of its bundle say who signed, and they speak
+    for SPIFFE IDs of that domain only, the agent and everyone in ``act`` (RFC 8693 §4.1). A token
+    ends ``MAX_FOREIGN_LIFE`` after it was made, however long its issuer lets it live: nobody there
+    is bound by our rules.
+
+    Raises:
+        InvalidToken, Untrusted, WrongAudience, Expired: as ``verify``.
+    """
+    unverified = jws.parse(token, types=TYPES)
+    verified = _signed_by(bundle, unverified)
+    _check_actors(unverified.claims.get("act"), bundle.trust_domain)
+    latest = verified.issued_at + MAX_FOREIGN_LIFE
+    verified = replace(verified, expires_at=min(verified.expires_at, latest))
+    _check_made_for(verified, audience, now, leeway)
+    return verified
+
+
+def _signed_by(bundle: TrustBundle, unverified: jws.UnverifiedJws) -> TaskToken:
+    authority = jws.verify_with(unverified, bundle.jwt_authorities)
+    verified = _of_claims(unverified.claims, authority)
     if verified.client.trust_domain != bundle.trust_domain:
         raise Untrusted(f"token's agent must be of the trust domain {bundle.trust_domain}")
-    if verified.audience != audience:
-        raise WrongAudience(f"token was made for another audience, expected {audience}")
-    check_time(verified, now=now, leeway=leeway)
     return verified
+
+
+def _check_made_for(token: TaskToken, audience: str, now: datetime, leeway: float) -> None:
+    if token.audience != audience:
+        raise WrongAudience(f"token was made for another audience, expected {audience}")
+    check_time(token, now=now, leeway=leeway)
+
+
+def _check_actors(value: object, trust_domain: TrustDomain) -> None:
+    """Everyone who acts, down to the first, is of the domain whose keys say so."""
+    depth = 0
+    while value is not None:
+        depth += 1
+        if not isinstance(value, dict) or depth > MAX_DEPTH:
+            raise InvalidToken(f"token's act must be at most {MAX_DEPTH} objects in each other")
+        try:
+            actor = _client_of(jws.text_claim(value, "sub"))
+        except InvalidSpiffeId as error:
+            raise InvalidToken(f"token's act: {error}") from None
+        if actor.trust_domain != trust_domain:
+            raise Untrusted(f"everyone in the token's act must be of {trust_domain}")
+        value = value.get("act")
 
 
 def check_time(token: TaskToken, *, now: datetime, leeway: float = CLOCK_LEEWAY) -> None:
@@ -258,10 +320,7 @@ def _of_claims(claims: Mapping[str, Any], authority: str) -> TaskToken:
     audience = jws.audience_claim(claims)
     if len(audience) != 1:
         raise InvalidToken(f"task token must have one audience, not {len(audience)}")
-    try:
-        client = _client_of(jws.text_claim(claims, "client_id"))
-    except InvalidSpiffeId as error:
-        raise InvalidToken(f"token's client_id: {error}") from None
+    client = _client_id(claims)
     return TaskToken(
         issuer=jws.text_claim(claims, "iss"),
         principal=jws.text_claim(claims, "sub"),
@@ -279,6 +338,13 @@ def _of_claims(claims: Mapping[str, Any], authority: str) -> TaskToken:
 
 
 _client_of = lru_cache(maxsize=1024)(SpiffeId.parse)  # a server sees the same agents all day
+
+
+def _client_id(claims: Mapping[str, Any]) -> SpiffeId:
+    try:
+        return _client_of(jws.text_claim(claims, "client_id"))
+    except InvalidSpiffeId as error:
+        raise InvalidToken(f"token's client_id: {error}") from None
 
 
 def _grants_of(value: object) -> tuple[Grant, ...]:

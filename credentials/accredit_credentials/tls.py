@@ -7,6 +7,10 @@ changed once made: renewal, a new bundle or a dropped authority means a new cont
 must not restart hand out a *front* context (``front_context``) that picks the newest at each
 handshake.
 
+A context may know other trust domains too (``Federated``). OpenSSL has one store for all
+authorities: it lets in who any of them vouches for, and then the chain is validated once more, with
+the bundle of the leaf's own trust domain and nothing else.
+
 TLS 1.3 only, no session tickets given and no resumed session taken: it would skip every check and
 come back as who its holder once was.
 
@@ -14,22 +18,27 @@ The one place in this package that touches the operating system: Python's OpenSS
 key from a file only, so an anonymous memory file holds it for the length of one call.
 """
 
+import _ssl
 import os
 import ssl
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
+from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.errors import CredentialError, Untrusted
 from accredit_credentials.reach import check_reach
 from accredit_credentials.spiffe_id import issuer_id
-from accredit_credentials.x509_svid import X509Identity, X509Svid, parse_der
+from accredit_credentials.x509_svid import X509Identity, X509Svid, parse_der, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from accredit_credentials.bundle import TrustBundle
     from accredit_credentials.spiffe_id import TrustDomain
@@ -38,10 +47,25 @@ PeerCheck = Callable[[X509Svid], None]
 """Raises ``CredentialError`` where the peer is not one that we talk to."""
 
 
+@dataclass(frozen=True, slots=True)
+class Federated:
+    """Other trust domains that peers may be of.
+
+    Attributes:
+        bundles: by trust domain; never our own.
+        clock: the time, by which a chain is validated.
+    """
+
+    bundles: "Mapping[TrustDomain, TrustBundle]"
+    clock: "Callable[[], datetime]"
+
+
 class SpiffeContext(ssl.SSLContext):
     """A context that decides about the peer's SVID at the end of the handshake."""
 
     trust_domain: "TrustDomain | None" = None
+    authorities: "frozenset[x509.Certificate]" = frozenset()
+    federated: Federated | None = None
     peer_check: PeerCheck | None = None
     peer_optional: bool = False
     any_reach: bool = False
@@ -63,10 +87,36 @@ class SpiffeContext(ssl.SSLContext):
             elif self.peer_check is not None:
                 svid = parse_der(der)
                 self._check_svid(svid, self.peer_check)
-                if not self.any_reach and svid.spiffe_id != issuer_id(svid.spiffe_id.trust_domain):
+                if not self._takes_any_reach(svid):
                     check_reach(svid.spiffe_id, [_certificate(each) for each in authorities])
         except CredentialError as error:
             raise ssl.SSLCertVerificationError(f"peer refused: {error}") from error
+
+    def verify_chain(self, chain: tuple[bytes, ...]) -> None:
+        """Decide about a peer that may be of another trust domain, by what it sent.
+
+        Raises:
+            ssl.SSLCertVerificationError: the peer is refused; the message says why.
+        """
+        if not chain or self.federated is None:
+            self.verify_peer(None)
+            return
+        try:
+            svid = parse_der(chain[0], chain[1:])
+            validate(
+                svid,
+                bundles=self.federated.bundles,
+                now=self.federated.clock(),
+                any_reach=self._takes_any_reach(svid),
+            )
+            if self.peer_check is not None:
+                self.peer_check(svid)
+        except CredentialError as error:
+            raise ssl.SSLCertVerificationError(f"peer refused: {error}") from error
+
+    def _takes_any_reach(self, svid: X509Svid) -> bool:
+        # An issuer below another has an issuer's SPIFFE ID, below a CA of its namespaces.
+        return self.any_reach or svid.spiffe_id == issuer_id(svid.spiffe_id.trust_domain)
 
     def _check_svid(self, svid: X509Svid, peer_check: PeerCheck) -> None:
         # The authorities of one trust domain never speak for another (SPIFFE Federation §4.2).
@@ -127,13 +177,19 @@ SpiffeContext.sslobject_class = _Object
 
 
 def client_context(
-    *, bundle: "TrustBundle", peer_check: PeerCheck, identity: X509Identity | None = None
+    *,
+    bundle: "TrustBundle",
+    peer_check: PeerCheck,
+    identity: X509Identity | None = None,
+    federated: Federated | None = None,
 ) -> SpiffeContext:
-    """A context for connecting to holders of SVIDs of ``bundle``'s trust domain.
+    """A context for connecting to holders of SVIDs of ``bundle``'s trust domain, or federated ones.
 
     Host names are not compared: the peer's SPIFFE ID is, by ``peer_check``.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT, bundle, peer_check)
+    if federated is not None and federated.bundles:
+        _federate(context, bundle, federated, identity)
     if identity is not None:
         load_identity(context, identity)
     return context
@@ -145,11 +201,14 @@ def server_context(
     peer_check: PeerCheck,
     identity: X509Identity,
     client_optional: bool = False,
+    federated: Federated | None = None,
     any_reach: bool = False,
 ) -> SpiffeContext:
     """A context for serving with an SVID; clients show theirs, or may where optional."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, bundle, peer_check)
     context.any_reach = any_reach
+    if federated is not None and federated.bundles:
+        _federate(context, bundle, federated, identity)
     context.peer_optional = client_optional
     if client_optional:
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -176,6 +235,25 @@ def front_context(
     return front
 
 
+def sent_chain(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, ...]:
+    """The certificates that the peer sent, in DER, leaf first; empty where it has none.
+
+    Of a resumed session the leaf alone is known.
+
+    Python makes this public with 3.13; below it has been there, unlisted, since 3.10.
+    """
+    leaf = connection.getpeercert(binary_form=True)
+    if leaf is None:
+        return ()
+    owner: Any = connection
+    if not hasattr(owner, "get_unverified_chain"):
+        owner = owner._sslobj  # noqa: SLF001
+    chain = owner.get_unverified_chain() or (leaf,)
+    return tuple(
+        each if isinstance(each, bytes) else each.public_bytes(_ssl.ENCODING_DER) for each in chain
+    )
+
+
 def load_identity(context: ssl.SSLContext, identity: X509Identity) -> None:
     """Give a context its own certificate chain and key, without a file on any disk."""
     with _memory_file(identity.svid.pem.encode() + identity.key_pem) as path:
@@ -191,8 +269,48 @@ def _context(protocol: int, bundle: "TrustBundle", peer_check: PeerCheck) -> Spi
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=bundle.x509_pem)
     context.trust_domain = bundle.trust_domain
+    context.authorities = frozenset(bundle.x509_authorities)
     context.peer_check = peer_check
     return context
+
+
+def _federate(
+    context: SpiffeContext,
+    bundle: "TrustBundle",
+    federated: Federated,
+    identity: X509Identity | None,
+) -> None:
+    """Let OpenSSL's store know the authorities of other domains; who is whose is decided after.
+
+    OpenSSL looks an issuer up by name and key identifier and tries no second one: an authority of
+    another domain that takes the names of ours would shut our own agents out. It stays outside.
+    """
+    ours = (*bundle.x509_authorities, *(identity.svid.intermediates if identity else ()))
+    taken = set(map(_name_and_key, ours))
+    names = {name for name, _ in taken}
+    kept: list[x509.Certificate] = []
+    for trust_domain in sorted(federated.bundles, key=str):
+        for certificate in federated.bundles[trust_domain].x509_authorities:
+            name, key = _name_and_key(certificate)
+            if (name, key) in taken or (key is None and name in names):
+                continue
+            taken.add((name, key))
+            names.add(name)
+            kept.append(certificate)
+    if kept:
+        pem = (each.public_bytes(serialization.Encoding.PEM).decode() for each in kept)
+        context.load_verify_locations(cadata="".join(pem))
+    context.authorities |= frozenset(kept)
+    own = {bundle.trust_domain: bundle}
+    context.federated = Federated({**federated.bundles, **own}, federated.clock)
+
+
+def _name_and_key(certificate: "x509.Certificate") -> "tuple[x509.Name, bytes | None]":
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except (x509.ExtensionNotFound, *UNREADABLE):
+        return certificate.subject, None
+    return certificate.subject, extension.value.digest
 
 
 def _harden(context: ssl.SSLContext) -> None:
@@ -211,13 +329,22 @@ def _verify(connection: ssl.SSLSocket | ssl.SSLObject) -> None:
         raise ssl.SSLCertVerificationError("connection left the contexts that check SPIFFE IDs")
     if connection.session_reused:
         raise ssl.SSLCertVerificationError("peer refused: a resumed session proves nothing now")
-    context.verify_peer(connection.getpeercert(binary_form=True), _authorities_of(connection))
+    if context.federated is not None:
+        context.verify_chain(sent_chain(connection))
+    else:
+        context.verify_peer(connection.getpeercert(binary_form=True), _authorities_of(connection))
 
 
 def _authorities_of(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, ...]:
-    """The CAs of the path that OpenSSL found, DER; it is public from Python 3.13 on."""
-    chain = connection._sslobj.get_verified_chain() or ()  # type: ignore[union-attr]  # noqa: SLF001
-    return tuple(ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in chain[1:])
+    """The CAs of the path that OpenSSL found, DER; public as ``sent_chain`` is."""
+    owner: Any = connection
+    if not hasattr(owner, "get_verified_chain"):
+        owner = owner._sslobj  # noqa: SLF001
+    chain = owner.get_verified_chain() or ()
+    return tuple(
+        each if isinstance(each, bytes) else each.public_bytes(_ssl.ENCODING_DER)
+        for each in chain[1:]
+    )
 
 
 @lru_cache(maxsize=64)  # many peers, few CAs

@@ -61,6 +61,7 @@ class X509Svid:
         intermediates: those between the leaf and an authority.
         instance: the instance that holds it, where Accredit issued it.
         manifest: the digest of the manifest it was issued for, where Accredit issued it.
+        serial: the serial number in lower-case hexadecimal.
     """
 
     spiffe_id: SpiffeId
@@ -68,17 +69,15 @@ class X509Svid:
     intermediates: tuple[x509.Certificate, ...] = field(repr=False)
     instance: str | None = field(init=False, repr=False, compare=False)
     manifest: str | None = field(init=False, repr=False, compare=False)
+    serial: str = field(init=False, repr=False, compare=False)
+    _marks: list[str] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
         # Read once: they are asked for at each request of a connection.
         subject = self.leaf.subject
+        object.__setattr__(self, "serial", format(self.leaf.serial_number, "x"))
         object.__setattr__(self, "instance", _only(subject, NameOID.SERIAL_NUMBER))
         object.__setattr__(self, "manifest", _only(subject, NameOID.DN_QUALIFIER))
-
-    @property
-    def serial(self) -> str:
-        """The serial number in lower-case hexadecimal."""
-        return format(self.leaf.serial_number, "x")
 
     @property
     def not_before(self) -> datetime:
@@ -107,8 +106,19 @@ class X509Svid:
         """Leaf first, then the intermediates."""
         return (self.leaf, *self.intermediates)
 
+    @property
+    def authorities(self) -> frozenset[str]:
+        """The key ids of all that signed in its chain, the root's among them."""
+        ids = map(authority_key_id, self.certificates)
+        return frozenset(each for each in ids if each is not None)
+
     def marks(self) -> tuple[str, ...]:
         """What a revocation fact can match: ``kind:value`` texts, see ``revocation``."""
+        if not self._marks:
+            self._marks[:] = self._read_marks()
+        return tuple(self._marks)
+
+    def _read_marks(self) -> tuple[str, ...]:
         marks = [f"serial:{self.serial}"]
         if authority := authority_key_id(self.leaf):
             marks.append(f"authority:{authority}")
@@ -248,11 +258,7 @@ def validate(
     bundle = bundles.get(svid.spiffe_id.trust_domain)
     if bundle is None or not bundle.x509_authorities:
         raise Untrusted(f"no X.509 authorities known for {svid.spiffe_id.trust_domain}")
-    if not svid.not_before <= now <= svid.not_after:
-        raise Expired(
-            f"SVID of {svid.spiffe_id} is valid from {svid.not_before:%Y-%m-%dT%H:%M:%SZ} "
-            f"to {svid.not_after:%Y-%m-%dT%H:%M:%SZ}"
-        )
+    check_time(svid, now=now)
     for certificate in svid.intermediates:
         _check_signing_id(certificate, svid.spiffe_id.trust_domain)
     verifier = (
@@ -280,6 +286,19 @@ def validate(
     if not any_reach:
         check_reach(svid.spiffe_id, path[1:])
     return svid
+
+
+def check_time(svid: X509Svid, *, now: datetime) -> None:
+    """Decide whether ``now`` is inside the SVID's validity.
+
+    Raises:
+        Expired: it is over, or has not begun.
+    """
+    if not svid.not_before <= now <= svid.not_after:
+        raise Expired(
+            f"SVID of {svid.spiffe_id} is valid from {svid.not_before:%Y-%m-%dT%H:%M:%SZ} "
+            f"to {svid.not_after:%Y-%m-%dT%H:%M:%SZ}"
+        )
 
 
 def identity_marks(spiffe_id: SpiffeId) -> tuple[str, ...]:

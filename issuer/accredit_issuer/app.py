@@ -10,6 +10,7 @@ from accredit_issuer.api import (
     discovery,
     documentation,
     examples,
+    federation,
     history,
     operations,
     problems,
@@ -53,6 +54,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         authorities.routes(issuer, callers, metrics),
         subordinates.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
+        federation.routes(issuer, callers),
         operations.routes(issuer, metrics),
         documentation.routes(app),
     ):

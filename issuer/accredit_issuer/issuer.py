@@ -24,6 +24,8 @@ from accredit_issuer.authority.upstream import Upstream
 from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.federation.polling import Polling
+from accredit_issuer.federation.relationships import Relationships
 from accredit_issuer.issuance.issuance import Issuance, Parts
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.keys.opening import create_keys, open_keys
@@ -89,6 +91,13 @@ class Issuer:
         )
         self.administration = Administration(config, self.writer, self.registry, self.revocation)
         self.subordinates = Subordinates(self.writer, database)
+        self.relationships = Relationships(config.trust_domain, database, self.writer)
+        self.polling = Polling(
+            self.relationships,
+            own_bundle=lambda: self.bundle,
+            clock=clock,
+            ca_file=config.federation_ca_file,
+        )
         self.issuance = Issuance(
             Parts(
                 config=config,
@@ -159,6 +168,7 @@ class Issuer:
 
     def close(self) -> None:
         """Finish what is waiting and close everything."""
+        self.polling.close()
         self.feed.close()
         self.writer.close()
         self.keys.close()

@@ -104,5 +104,16 @@ class Metrics:
             ("accredit_feed_listeners", "Streams of the feed", issuer.feed.listeners),
             ("accredit_log_size", "Records in the log", issuer.log.frontier.size),
             ("accredit_writes_waiting", "Writes that wait", issuer.writer.waiting),
+            # Without names: whoever reads this need not know whom we federate with.
+            (
+                "accredit_federation_overdue",
+                "Federated trust domains that were not heard for too long",
+                issuer.polling.overdue(now),
+            ),
+            (
+                "accredit_federation_silent_seconds",
+                "Seconds since the federated trust domain that is silent longest was heard",
+                issuer.polling.oldest(now),
+            ),
         ):
             yield GaugeMetricFamily(name, text, value=value)

@@ -5,12 +5,13 @@ unknown key is refused. ``load`` turns it into ``Config``, frozen and checked as
 nest (leaf < issuing CA < root), addresses are addresses, and paths are absolute.
 """
 
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_issuer.errors import InvalidSettings
+
+# Seconds; no setting allows a credential that lives longer.
+LONGEST_X509_SVID = 86400
+LONGEST_JWT_SVID = 3600
+LONGEST_TASK_TOKEN = 300
 
 
 class _Section(BaseModel):
@@ -70,13 +76,13 @@ class LifetimeSettings(_Section):
     """Issuing CA certificate; the next one is prepared at half of it."""
     jwt_key: int = Field(default=86400, ge=60)
     """JWT signing key; the next one is prepared at half of it."""
-    x509_svid: int = Field(default=3600, ge=5, le=86400)
+    x509_svid: int = Field(default=3600, ge=5, le=LONGEST_X509_SVID)
     """X.509-SVID of an agent; a manifest may ask for less."""
-    jwt_svid: int = Field(default=300, ge=5, le=3600)
+    jwt_svid: int = Field(default=300, ge=5, le=LONGEST_JWT_SVID)
     """JWT-SVID; a manifest may ask for less."""
-    task_token: int = Field(default=300, ge=5, le=300)
+    task_token: int = Field(default=300, ge=5, le=LONGEST_TASK_TOKEN)
     """Task token; a manifest may ask for less."""
-    admin_svid: int = Field(default=8 * 3600, ge=60, le=86400)
+    admin_svid: int = Field(default=8 * 3600, ge=60, le=LONGEST_X509_SVID)
     """X.509-SVID of an admin."""
     join_token: int = Field(default=600, ge=10, le=3600)
     """Join token; whoever enrols an agent may ask for less."""
@@ -139,6 +145,14 @@ class UpstreamSettings(_Section):
     """Folder with an SVID of the parent and its bundle, as ``accredit run`` keeps it."""
 
 
+class FederationSettings(_Section):
+    """How other trust domains are asked for their bundles."""
+
+    ca_file: Path | None = None
+    """Certificates (PEM) that endpoints of the profile https_web are verified with, in place of the
+    system's."""
+
+
 class Settings(_Section):
     """The whole of ``issuer.toml``."""
 
@@ -152,6 +166,7 @@ class Settings(_Section):
     revocation: RevocationSettings = RevocationSettings()
     bundle: BundleSettings = BundleSettings()
     upstream: UpstreamSettings = UpstreamSettings()
+    federation: FederationSettings = FederationSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +265,7 @@ class Config:
     refresh_hint: int
     https_web: HttpsWeb | None
     upstream: CaInFiles | ParentAt | None
+    federation_ca_file: Path | None = None
 
     @property
     def database(self) -> Path:
@@ -276,10 +292,40 @@ def load(file: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"{file} is not TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidSettings(f"{file}: {name}: {first['msg'].lower()}") from error
+        raise InvalidSettings(f"{file}: {_said_of(error)}") from error
     return check(settings, folder=file.parent)
+
+
+def _said_of(error: ValidationError) -> str:
+    """The first thing that is wrong, by the full name of its key."""
+    # Found by what it is: where two keys are wrong, a misspelt one explains the missing one.
+    errors = error.errors(include_input=False, include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    place = [str(part) for part in first["loc"]]
+    name = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        meant = difflib.get_close_matches(place[-1], _keys_of(place[:-1]), n=1)
+        hint = f"; did you mean {meant[0]}?" if meant else ""
+        return f"unknown key {_quoted(name)}{hint}"
+    if first["type"] == "missing":
+        return f"{name} is missing"
+    return f"{name}: {first['msg'].lower()}"
+
+
+def _keys_of(section: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for name in section:
+        kinds = [model.model_fields[name].annotation]
+        kinds += get_args(kinds[0])  # a section that may be left out is a union with None
+        model = next(
+            kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
+    return list(model.model_fields)
+
+
+def _quoted(name: str) -> str:
+    """A key as it was written, on one line; TOML allows any text in quotes."""
+    return name if name.isprintable() else repr(name)
 
 
 def check(settings: Settings, *, folder: Path) -> Config:
@@ -295,6 +341,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
     data = (folder / settings.data).resolve()
     url = _origin("server.url", settings.server.url)
     token_issuer = settings.server.token_issuer
+    ca_file = settings.federation.ca_file
     return Config(
         trust_domain=trust_domain,
         data=data,
@@ -318,6 +365,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         refresh_hint=settings.bundle.refresh_hint,
         https_web=_https_web(settings.bundle.https_web, folder),
         upstream=_upstream(settings.upstream, folder),
+        federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
     )
 
 

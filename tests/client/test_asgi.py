@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
+from support.authority import Authority
 from support.fake_issuer import AUDIENCE
 from support.world import World
 
@@ -17,6 +18,7 @@ from accredit_client.asgi import Open, Rule, TaskTokenMiddleware
 from accredit_client.fastapi import install, requires
 from accredit_client.guard import Guard
 from accredit_client.replay import ReplayMemory
+from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.task_token import TaskToken
 
 RULES = (
@@ -393,3 +395,75 @@ def test_another_trust_domains_token_is_refused(world: World) -> None:
     world.bundle = replace(world.bundle, jwt_authorities={})
     scope = scope_of(headers=bearer(world.token()), certificate=world.certificate)
     assert send(protected(world), scope).status == 401
+
+
+class Fetches:
+    """A bundle that can be fetched, and how often it was."""
+
+    def __init__(self, world: World, newer: TrustBundle) -> None:
+        self.world = world
+        self.newer = newer
+        self.count = 0
+
+    def __call__(self) -> bool:
+        """Fetch it."""
+        self.count += 1
+        self.world.bundle = self.newer
+        return True
+
+    async def later(self) -> bool:
+        """Fetch it, in asyncio."""
+        await asyncio.sleep(0)
+        return self()
+
+
+def _before_the_key(world: World) -> Fetches:
+    newer = world.bundle
+    world.bundle = replace(newer, jwt_authorities={})
+    return Fetches(world, newer)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_token_of_a_key_that_is_new_is_accepted(world: World, asynchronous: bool) -> None:
+    """A key younger than our bundle fails no request: the bundle is fetched, and once."""
+    fetches = _before_the_key(world)
+    refetch = fetches.later if asynchronous else fetches
+    guard = Guard(world.verifier(), public_url=AUDIENCE, refetch=refetch)
+    app = TaskTokenMiddleware(application, guard, rules=RULES)
+    for _ in range(2):
+        scope = scope_of(headers=bearer(world.token()), certificate=world.certificate)
+        assert send(app, scope).status == 200
+    assert fetches.count == 1
+
+
+def test_a_token_of_a_key_that_nobody_has_is_refused(world: World) -> None:
+    """When the newer bundle does not have the key either, the answer is no; nothing else asks."""
+    fetches = _before_the_key(world)
+    fetches.newer = world.bundle
+    guard = Guard(world.verifier(), public_url=AUDIENCE, refetch=fetches)
+    app = TaskTokenMiddleware(application, guard, rules=RULES)
+    scope = scope_of(headers=bearer(world.token()), certificate=world.certificate)
+    assert send(app, scope).status == 401
+    assert fetches.count == 1
+    forged = World(Authority(now=world.now), world.now).token()
+    world.bundle = world.authority.bundle
+    assert send(app, scope_of(headers=bearer(forged))).status == 401
+    assert fetches.count == 1
+
+
+def test_requests_that_wait_for_a_bundle_wait_for_the_same(world: World) -> None:
+    """However many requests name an unknown key at once, one fetch is under way."""
+    fetches = _before_the_key(world)
+    guard = Guard(world.verifier(), public_url=AUDIENCE, refetch=fetches.later)
+
+    async def ask() -> list[TaskToken]:
+        scopes = [
+            scope_of(headers=bearer(world.token()), certificate=world.certificate)
+            for _ in range(20)
+        ]
+        return await asyncio.gather(
+            *(guard.admit(scope, resource="tickets", action="read") for scope in scopes)
+        )
+
+    assert len(asyncio.run(ask())) == 20
+    assert fetches.count == 1

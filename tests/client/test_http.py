@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import httpx2
 import pytest
+from support.authority import Authority
 from support.fake_issuer import AUDIENCE, ISSUER, FakeIssuer
 from support.manual_time import ManualTime, TaskTime
 from support.resource_server import resource_server
@@ -229,6 +230,28 @@ def test_a_token_is_renewed_at_half_of_its_life(
     asked = issuer.calls_of("/v1/task-tokens")
     assert [one.body["task"]["id"] for one in asked] == [None, first.text]
     assert second.text == first.text
+
+
+def test_a_token_of_a_tainted_key_is_replaced(
+    identity: AgentIdentity,
+    tickets: Tickets,
+    issuer: FakeIssuer,
+    authority: Authority,
+    time: ManualTime,
+) -> None:
+    """What a tainted key signed is not sent on, even where nobody refuses it yet."""
+    auth = auth_of(identity, time)
+    with httpx2.Client(transport=identity.transport(peer=PEER), auth=auth) as client:
+        assert client.get(tickets.url).status_code == 200
+        for tainted, asked in (("another", 1), (authority.kid, 2)):
+            issuer.bundle = replace(
+                authority.bundle, sequence=asked + 1, tainted=frozenset({tainted})
+            )
+            time.advance(seconds=31)
+            time.settle()
+            tickets.server.hear()
+            assert client.get(tickets.url).status_code == 200
+            assert len(issuer.calls_of("/v1/task-tokens")) == asked
 
 
 def test_an_older_token_serves_while_the_issuer_is_away(

@@ -62,7 +62,7 @@ def test_the_issuer_may_ask_for_more_time(asked: float | None, pause: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("hint", "seconds"), [(None, 300), (0, 5), (60, 60), (86400, renewal.LONGEST_REFRESH)]
+    ("hint", "seconds"), [(None, 30), (0, 5), (20, 20), (300, renewal.BUNDLE_POLL)]
 )
 def test_refresh_hints_are_bounded(hint: int | None, seconds: float) -> None:
     """A bundle cannot ask for a storm, nor for being believed for a day."""

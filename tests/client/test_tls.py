@@ -137,6 +137,12 @@ def test_members_of_a_trust_domain(authority: Authority, other_authority: Author
     assert accepts(authority.id())
     assert not accepts(other_authority.id())
     assert not accepts(Authority("sub.example.org", now=authority.now).id())
+    either = members_of("example.org", other_authority.trust_domain)
+    assert either(authority.id())
+    assert either(other_authority.id())
+    assert not either(Authority("c.example", now=authority.now).id())
+    with pytest.raises(InvalidPeer):
+        members_of()
 
 
 def _bundle(

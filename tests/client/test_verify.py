@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from support.authority import Authority
 from support.fake_issuer import AUDIENCE, ISSUER
 from support.world import URL, World
 
@@ -124,7 +125,7 @@ def test_the_memory_of_tokens_is_bounded(world: World) -> None:
     verifier = world.verifier(cache_size=2)
     for _ in range(5):
         verifier.verify(world.token(), world.presented, **GRANT)
-    assert len(verifier._verified._values) == 2
+    assert len(verifier._verified) == 2
 
 
 def test_no_revocation_has_to_be_said(world: World) -> None:
@@ -234,6 +235,60 @@ def test_a_revoked_peer_is_refused_with_any_token(world: World) -> None:
     world.hear(f"serial:{world.identity.svid.serial}")
     with pytest.raises(Revoked):
         verifier.verify_request(request, **GRANT)
+
+
+def _connected(world: World, **changes: Any) -> TokenRequest:
+    """A request over a connection whose chain is known."""
+    values: dict[str, Any] = {
+        "scheme": "bearer",
+        "token": world.token(),
+        "certificate": world.certificate,
+        "chain": world.identity.svid.der,
+        "method": "GET",
+        "url": URL,
+        **changes,
+    }
+    return TokenRequest(**values)
+
+
+def _root_is_dropped(world: World) -> None:
+    other = Authority(now=world.authority.now)
+    world.bundle = replace(world.bundle, x509_authorities=other.bundle.x509_authorities)
+
+
+def _svid_is_over(world: World) -> None:
+    world.now = world.identity.svid.not_after + timedelta(seconds=1)
+    world.hear()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"), [(_root_is_dropped, Untrusted), (_svid_is_over, Expired)]
+)
+def test_a_connection_outlives_its_handshake_not_its_authority(
+    world: World, change: Change, error: type[Exception]
+) -> None:
+    """A client's certificate is asked about at each request, with the bundle and time of it."""
+    verifier = world.verifier()
+    verifier.verify_request(_connected(world), **GRANT)
+    change(world)
+    with pytest.raises(error, match="SVID of"):
+        verifier.verify_request(_connected(world), **GRANT)
+
+
+def test_a_dropped_root_ends_nobody_elses_connection(world: World) -> None:
+    """A client of a root that stays is served on, before and after another root is dropped."""
+    verifier, other = world.verifier(), Authority(now=world.authority.now)
+    both = (*world.bundle.x509_authorities, other.root.certificate)
+    for roots in (world.bundle.x509_authorities, both, world.bundle.x509_authorities):
+        world.bundle = replace(world.bundle, x509_authorities=roots)
+        verifier.verify_request(_connected(world), **GRANT)
+
+
+def test_a_chain_that_is_not_the_certificates_is_refused(world: World) -> None:
+    """A certificate with intermediates that lead nowhere is nobody's."""
+    leaf_only = (world.certificate,)
+    with pytest.raises(Untrusted, match="no path"):
+        world.verifier().verify_request(_connected(world, chain=leaf_only), **GRANT)
 
 
 def test_nothing_secret_shows(world: World) -> None:

@@ -110,8 +110,8 @@ def test_revoked_agent_goes_on_where_that_was_asked_for(agent: Agent) -> None:
 def test_command_that_does_not_exist_spends_no_join_token(agent: Agent) -> None:
     """A typing mistake is found before the one-time token is used."""
     result = accredit("run", *agent.arguments, "--", "no-such-command", "--flag")
-    assert result.code == 1
-    assert "no-such-command was not found" in result.err
+    assert result.code == 127
+    assert result.err == ("error: command no-such-command was not found, or may not be executed\n")
     out = agent.folder.parent / "after-mistake"
     succeed("svid", "fetch", *agent.arguments, "--out", out)
 
@@ -130,11 +130,18 @@ def test_folder_of_others_spends_no_join_token(agent: Agent, tmp_path: Path) -> 
 
 
 def test_attestation_that_is_refused_says_why(agent: Agent, tmp_path: Path) -> None:
-    """Code that is not what was signed gets no credentials and an error of one line."""
+    """Code that is not what was signed gets no credentials and an error of one line.
+
+    No folder is left behind that looks as if something was in it; one that was there stays.
+    """
     (agent.folder / "main.py").write_text("print('changed')\n")
-    result = accredit("svid", "fetch", *agent.arguments, "--out", tmp_path / "out")
+    result = accredit("svid", "fetch", *agent.arguments, "--out", tmp_path / "new" / "out")
     assert (result.code, result.out) == (1, "")
     assert "attestation-refused" in result.err
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir(mode=0o700)
+    assert accredit("svid", "fetch", *agent.arguments, "--out", tmp_path / "old").code == 1
+    assert (tmp_path / "old").is_dir()
     assert agent.join_token_file.read_text().strip() not in result.err
 
 

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from accredit_credentials.asgi_peer import Scope, exposing_peer, peer_certificate
+from accredit_credentials.asgi_peer import Scope, exposing_peer, peer_certificate, peer_chain
 from accredit_credentials.tls import client_context, server_context
 from accredit_credentials.x509_svid import X509Identity
 
@@ -101,6 +101,8 @@ def test_each_request_carries_its_own_clients_certificate(
     scopes = runner.run(_serve(protocol, identities, tls=True))
     expected = [i and i.svid.der[0] for i in identities for _ in range(2)]
     assert [peer_certificate(scope) for scope in scopes] == expected
+    chains = [i and i.svid.der for i in identities for _ in range(2)]
+    assert [peer_chain(scope) for scope in scopes] == chains
 
 
 def test_other_servers_and_middlewares_find_it_by_the_standard(
@@ -108,8 +110,8 @@ def test_other_servers_and_middlewares_find_it_by_the_standard(
 ) -> None:
     """The chain stands where the ASGI TLS extension says, PEM, leaf first."""
     scope = runner.run(_serve(protocol, [CLIENT], tls=True))[0]
-    (leaf,) = scope["extensions"]["tls"]["client_cert_chain"]
-    assert ssl.PEM_cert_to_DER_cert(leaf) == CLIENT.svid.der[0]
+    chain = scope["extensions"]["tls"]["client_cert_chain"]
+    assert tuple(map(ssl.PEM_cert_to_DER_cert, chain)) == CLIENT.svid.der
 
 
 def test_without_tls_there_is_nobody(

@@ -139,6 +139,21 @@ TABLE = {
     "DELETE /v1/subordinates/{namespace}/{name}": Route(
         frozenset({"admin"}), path="/v1/subordinates/support/nobody"
     ),
+    "GET /v1/federation/bundles": Route(KNOWN),
+    "GET /v1/federation": Route(READERS),
+    "POST /v1/federation": Route(
+        frozenset({"admin"}),
+        {"trust_domain": "b.example", "profile": "https_web", "endpoint_url": "http://b.example"},
+    ),
+    "PUT /v1/federation/{trust_domain}/allows": Route(
+        frozenset({"admin"}), {"allows": []}, "/v1/federation/b.example/allows"
+    ),
+    "POST /v1/federation/{trust_domain}/refresh": Route(
+        frozenset({"admin"}), {}, "/v1/federation/b.example/refresh"
+    ),
+    "DELETE /v1/federation/{trust_domain}": Route(
+        frozenset({"admin"}), None, "/v1/federation/b.example"
+    ),
     "GET /v1/log/entries": Route(READERS),
     "GET /v1/log/explain/{identifier}": Route(READERS, path=f"/v1/log/explain/{UUID}"),
 }

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.authority import Authority
 from support.issuer import attest, join_token_file, log_in, register, running_issuer, write_agent
 
 from accredit_attestors.manifest import generate_signer_key
@@ -67,6 +68,7 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             ("GET", "/v1/log/explain/{identifier}"): _ask(
                 who, "GET", f"/v1/log/explain/{token['jti']}"
             ),
+            **_federation(who),
             ("GET", "/health/live"): _ask(who, "GET", "/health/live"),
             ("GET", "/health/ready"): _ask(who, "GET", "/health/ready"),
         }
@@ -89,6 +91,32 @@ def _authority_answers(who: Issuer) -> dict[tuple[str, str], Any]:
         ("POST", f"{calls}/activate"): activated,
         ("POST", f"{calls}/taint"): tainted,
         ("POST", f"{calls}/revoke"): revoked,
+    }
+
+
+def _federation(who: Issuer) -> dict[tuple[str, str], Any]:
+    other = Authority("b.example").bundle
+    allows = [{"agents": "spiffe://b.example/*", "resource": "https://a", "actions": ["read"]}]
+    asked = {
+        "trust_domain": "b.example",
+        "profile": "https_spiffe",
+        "endpoint_url": "https://127.0.0.1:1/",
+        "endpoint_spiffe_id": "spiffe://b.example/accredit/issuer",
+        "bundle": json.loads(other.to_json()),
+        "feed_url": "https://127.0.0.1:1",
+        "allows": allows,
+    }
+    root, one = "/v1/federation", "/v1/federation/{trust_domain}"
+    path = f"{root}/b.example"
+    created = _ask(who, "POST", root, asked)
+    bundles = _ask(who, "GET", f"{root}/bundles")
+    bundles["trust_domains"]["b.example"]["keys"] = []
+    return {
+        ("POST", root): created,
+        ("GET", root): _ask(who, "GET", root),
+        ("GET", f"{root}/bundles"): bundles,
+        ("PUT", f"{one}/allows"): _ask(who, "PUT", f"{path}/allows", {"allows": allows}),
+        ("POST", f"{one}/refresh"): _ask(who, "POST", f"{path}/refresh", {}),
     }
 
 

@@ -1,6 +1,7 @@
 """The writer as the event loop uses it: groups stay together, and cancelling is understood."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,75 @@ def test_who_stops_waiting_before_its_turn_writes_nothing(
     asyncio.run(main())
     with database.read() as connection:
         assert [row.name for row in connection.execute(singletons.select())] == ["stays"]
+
+
+def test_who_stops_waiting_while_others_are_written_holds_up_nobody(writer: Writer) -> None:
+    """Cancelled between hand-over and its turn, or alone in its group: what follows is written."""
+    loop_writer = LoopWriter(writer)
+    held, go = threading.Event(), threading.Event()
+
+    def hold(_transaction: Transaction) -> None:
+        held.set()
+        assert go.wait(20)
+
+    async def main() -> str:
+        future = asyncio.wrap_future(writer.run(hold, alone=True))
+        await asyncio.to_thread(held.wait, 20)
+        gone = asyncio.ensure_future(loop_writer.run(lambda t: _add(t, "gone")))
+        await asyncio.sleep(0)  # asked
+        await asyncio.sleep(0)  # handed over
+        gone.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        await future
+        return await asyncio.wait_for(loop_writer.run(lambda _: "written"), 20)
+
+    assert asyncio.run(main()) == "written"
+
+
+def test_what_comes_during_a_commit_shares_the_next(database: Database, writer: Writer) -> None:
+    """Whatever is asked for while a commit is under way goes into one more commit, together."""
+    commits = 0
+
+    def count(_connection: object) -> None:
+        nonlocal commits
+        commits += 1
+
+    event.listen(database.writing, "commit", count)
+    loop_writer = LoopWriter(writer)
+    held, go = threading.Event(), threading.Event()
+
+    def hold(_transaction: Transaction) -> None:
+        held.set()
+        assert go.wait(20)
+
+    async def main() -> None:
+        first = asyncio.ensure_future(loop_writer.run(hold))
+        await asyncio.to_thread(held.wait, 20)
+        others = []
+        for number in range(20):
+            others.append(
+                asyncio.ensure_future(loop_writer.run(lambda t, n=number: _add(t, f"{n}")))
+            )
+            await asyncio.sleep(0)  # each in a turn of its own
+        go.set()
+        await asyncio.gather(first, *others)
+
+    asyncio.run(main())
+    assert commits == 2
+
+
+def test_several_loops_are_served(writer: Writer) -> None:
+    """One loop after another is answered, also where the first one left work behind."""
+    loop_writer = LoopWriter(writer)
+
+    async def leave() -> None:
+        abandoned = asyncio.ensure_future(loop_writer.run(lambda t: _add(t, "left")))
+        await asyncio.sleep(0)
+        abandoned.cancel()
+
+    asyncio.run(leave())
+    assert asyncio.run(loop_writer.run(lambda _: "second")) == "second"
 
 
 def test_a_closed_writer_says_so(writer: Writer) -> None:

@@ -58,6 +58,30 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, text: str, named: str) ->
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "trust_domain = 'a'\n[keys]\npassphras_file = 'x'",
+            "unknown key keys.passphras_file; did you mean passphrase_file?",
+        ),
+        ("trustdomain = 'a'", "unknown key trustdomain; did you mean trust_domain?"),
+        (
+            "trust_domain = 'a'\n[bundle.https_web]\nkeyfile = 'x'",
+            "unknown key bundle.https_web.keyfile; did you mean key_file?",
+        ),
+        ("trust_domain = 'a'\n[keys]\nzzz = 1", "unknown key keys.zzz"),
+        ('trust_domain = "a"\n"x\\u001b[2J" = 1', "unknown key 'x\\x1b[2J'"),
+        ("", "trust_domain is missing"),
+    ],
+)
+def test_a_misspelt_key_is_told_what_was_meant(tmp_path: Path, text: str, said: str) -> None:
+    """An unknown key is called so, with the nearest that there is; none is invented."""
+    with pytest.raises(InvalidSettings) as caught:
+        read(tmp_path, text)
+    assert str(caught.value) == f"{tmp_path / 'issuer.toml'}: {said}"
+
+
 def make(**settings: Any) -> Any:
     """Check settings."""
     raw = {"trust_domain": "example.org", **settings}

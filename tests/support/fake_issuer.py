@@ -14,10 +14,11 @@ import socket
 import ssl
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
@@ -28,6 +29,7 @@ from support.authority import INSTANCE, MANIFEST, Authority
 from accredit_client.thumbprint import certificate_thumbprint
 from accredit_credentials import jwt_svid, revocation_feed, task_token
 from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.bundle_map import BundleMap
 from accredit_credentials.jwt_svid import AgentBlock, JwtSvid
 from accredit_credentials.keys import check_public_key
 from accredit_credentials.revocation import FactKind, RevocationFact, Target
@@ -64,6 +66,8 @@ class Asked:
     body: Any
     serial: str | None
     """The serial number of the certificate that was shown."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The request's head, names in lower case."""
 
 
 @dataclass
@@ -75,6 +79,7 @@ class FakeIssuer:
     away: bool = False
     agent: SpiffeId | None = None
     bundle: TrustBundle | None = None
+    federation: BundleMap = field(default_factory=BundleMap)
     join_tokens: set[str] = field(default_factory=set)
     asked: list[Asked] = field(default_factory=list)
     issued: list[str] = field(default_factory=list)
@@ -137,6 +142,7 @@ class FakeIssuer:
             through=len(self.facts),
             as_of=self.clock(),
             facts=tuple(self.facts[after:]),
+            bundle=self.current_bundle.sequence,
         )
         return revocation_feed.sign(value, self.authority.jwt_key, self.authority.kid)
 
@@ -162,6 +168,11 @@ class FakeIssuer:
     # What a client asks
 
     @property
+    def current_bundle(self) -> TrustBundle:
+        """The bundle that it serves and speaks of in its statements."""
+        return self.bundle or self.authority.bundle
+
+    @property
     def spiffe_id(self) -> SpiffeId:
         """The one agent."""
         return self.agent or self.authority.id()
@@ -176,6 +187,7 @@ class FakeIssuer:
             return self._answers[path]
         known = {
             "/v1/bundle": self._bundle,
+            "/v1/federation/bundles": self._map,
             "/v1/attestations/nonce": self._nonce,
             "/v1/attestations": self._attest,
             "/v1/svids/x509": self._renew,
@@ -189,8 +201,13 @@ class FakeIssuer:
             return _problem(401, "unauthenticated", "no SVID")
         return known[path](asked, peer)
 
-    def _bundle(self, _asked: Asked, _peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
-        return 200, (self.bundle or self.authority.bundle).to_json().encode(), {}
+    def _bundle(self, asked: Asked, _peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
+        return _tagged(self.current_bundle.to_json(), asked)
+
+    def _map(self, asked: Asked, peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
+        if peer is None:
+            return _problem(401, "unauthenticated", "no SVID")
+        return _tagged(self.federation.to_json(), asked)
 
     def _nonce(self, _asked: Asked, _peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
         nonce = str(uuid4())
@@ -404,7 +421,8 @@ def _handler(fake: FakeIssuer) -> type[BaseHTTPRequestHandler]:
             assert isinstance(connection, ssl.SSLSocket)
             peer = connection.getpeercert(binary_form=True)
             serial = parse_der(peer).serial if peer else None
-            asked = Asked(self.command, self.path, body, serial)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked = Asked(self.command, self.path, body, serial, headers)
             status, content, headers = fake.handle(asked, peer)
             self.send_response(status)
             self.send_header("content-length", str(len(content)))
@@ -424,6 +442,14 @@ def _handler(fake: FakeIssuer) -> type[BaseHTTPRequestHandler]:
                     self.wfile.write(f"event: statement\ndata: {text}\n\n".encode())
 
     return Handler
+
+
+def _tagged(document: str, asked: Asked) -> tuple[int, bytes, dict[str, str]]:
+    body = document.encode()
+    tag = f'"{sha256(body).hexdigest()[:32]}"'
+    if asked.headers.get("if-none-match") == tag:
+        return 304, b"", {"etag": tag}
+    return 200, body, {"etag": tag}
 
 
 def _json(value: Any) -> tuple[int, bytes, dict[str, str]]:

@@ -4,6 +4,8 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from accredit_attestors.files import read_small_file
@@ -94,6 +96,25 @@ def make_private_folder(path: Path) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise Failed(f"folder {path} is open to others", hint=f"chmod 700 {path}")
+
+
+@contextmanager
+def private_folder(path: Path) -> Iterator[None]:
+    """Make a private folder; where nothing comes of it, what was made is taken away again.
+
+    Raises:
+        Failed: it is open to others.
+        OSError: it cannot be made.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        make_private_folder(path)
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):  # not empty: something came of it
+                each.rmdir()
+        raise
 
 
 def _read_stdin(what: str, limit: int) -> bytes:

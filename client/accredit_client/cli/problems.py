@@ -1,7 +1,8 @@
 """Every error, as one line on stderr and an exit code. Decided here and nowhere else.
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 issuer unreachable, 4 not logged in,
-130 interrupted. With ``ACCREDIT_DEBUG=1`` the traceback follows.
+127 the command to run was not found, 130 interrupted. With ``ACCREDIT_DEBUG=1`` the traceback
+follows.
 """
 
 import os
@@ -22,6 +23,7 @@ FAILED = 1
 USAGE = 2
 UNREACHABLE = 3
 NOT_LOGGED_IN = 4
+NO_COMMAND = 127  # as a shell says it
 
 _HINTS = {
     "unauthenticated": "log in again: accredit login",
@@ -40,12 +42,17 @@ class Failed(ClientError):
     """The command itself says no."""
 
 
+class NoCommand(ClientError):
+    """The command that was to be run is not there."""
+
+
 class WrongUsage(ClientError):
     """Arguments that do not go together."""
 
 
 _CODES: dict[type[Exception], int] = {
     NotLoggedIn: NOT_LOGGED_IN,
+    NoCommand: NO_COMMAND,
     WrongUsage: USAGE,
     IssuerUnreachable: UNREACHABLE,
 }

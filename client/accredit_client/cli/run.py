@@ -17,8 +17,8 @@ import typer
 from accredit_client.cli import options, output
 from accredit_client.cli.child import Child
 from accredit_client.cli.framework import example, top_level
-from accredit_client.cli.local_files import make_private_folder
-from accredit_client.cli.problems import FAILED, Failed
+from accredit_client.cli.local_files import private_folder
+from accredit_client.cli.problems import FAILED, NoCommand
 from accredit_client.cli.trust_option import trust_of
 from accredit_client.effects import utc_now
 from accredit_client.errors import ClientError, IdentityRefused
@@ -67,9 +67,7 @@ def run(
     """
     # Before the join token is spent: whatever can fail without it should.
     if shutil.which(command[0]) is None:
-        raise Failed(f"command {command[0]} was not found, or may not be executed")
-    if folder is not None:
-        make_private_folder(folder)
+        raise NoCommand(f"command {command[0]} was not found, or may not be executed")
     identity = AgentIdentity(
         issuer_url=url,
         trust=trust_of(trust),
@@ -79,6 +77,8 @@ def run(
         revocations=True,
     )
     with ExitStack() as open_things:
+        if folder is not None:
+            open_things.enter_context(private_folder(folder))
         open_things.enter_context(identity)
         place = folder or open_things.enter_context(_temporary_folder())
         kept = _KeptFolder(place.absolute(), url, identity)

@@ -7,7 +7,7 @@ import typer
 
 from accredit_client.cli import options, output
 from accredit_client.cli.framework import example, group
-from accredit_client.cli.local_files import make_private_folder, read_text
+from accredit_client.cli.local_files import private_folder, read_text
 from accredit_client.cli.trust_option import trust_of
 from accredit_client.effects import utc_now
 from accredit_client.files import FolderContent, write_folder
@@ -41,15 +41,17 @@ def fetch(
 
     Nothing renews them afterwards: accredit run does.
     """
-    make_private_folder(out)  # before the join token is spent
-    with AgentIdentity(
-        issuer_url=url,
-        trust=trust_of(trust),
-        manifest_file=manifest,
-        code_root=code_root,
-        join_token_file=join_token_file,
-        patience=0.0,
-    ) as identity:
+    with (
+        private_folder(out),  # before the join token is spent
+        AgentIdentity(
+            issuer_url=url,
+            trust=trust_of(trust),
+            manifest_file=manifest,
+            code_root=code_root,
+            join_token_file=join_token_file,
+            patience=0.0,
+        ) as identity,
+    ):
         held = identity.x509
         write_folder(out, FolderContent(url, identity.bundle, held))
     if as_json:

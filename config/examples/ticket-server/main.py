@@ -55,7 +55,11 @@ def main(issuer_url: str, port: int) -> None:
         )
         guarded = TaskTokenMiddleware(
             app,
-            Guard(verifier, public_url=f"https://localhost:{port}"),
+            Guard(
+                verifier,
+                public_url=f"https://localhost:{port}",
+                refetch=identity.refetch_bundle,
+            ),
             rules=[Rule("GET", "/tickets", resource="tickets", action="read")],
         )
         peers = members_of(identity.bundle.trust_domain)

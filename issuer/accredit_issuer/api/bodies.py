@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from accredit_credentials.federation import MAX_ALLOWANCES, MAX_URL_LENGTH
 from accredit_credentials.revocation import MAX_REASON_LENGTH
+from accredit_issuer.federation.rules import Profile
 from accredit_issuer.registry.roles import Role
 
 MAX_BATCH = 100
@@ -180,3 +182,45 @@ class RevocationBody(Body):
         str,
         Field(min_length=1, max_length=MAX_REASON_LENGTH, examples=["prompt injection, INC-4711"]),
     ]
+
+
+Allows = Annotated[
+    list[dict[str, Any]],
+    Field(
+        max_length=MAX_ALLOWANCES,
+        description="what agents of the other trust domain may ask; empty is nothing",
+        examples=[
+            [
+                {
+                    "agents": "spiffe://b.example/ns/pay/*",
+                    "resource": "https://ledger.example.org",
+                    "actions": ["read"],
+                }
+            ]
+        ],
+    ),
+]
+Url = Annotated[str, Field(max_length=MAX_URL_LENGTH)]
+
+
+class FederationBody(Body):
+    """A relationship with another trust domain."""
+
+    trust_domain: Annotated[str, Field(max_length=255, examples=["b.example"])]
+    profile: Profile
+    endpoint_url: Annotated[Url, Field(examples=["https://issuer.b.example:8443/v1/bundle"])]
+    endpoint_spiffe_id: Annotated[
+        str | None, Field(max_length=2048, examples=["spiffe://b.example/accredit/issuer"])
+    ] = None
+    bundle: Annotated[
+        dict[str, Any] | None,
+        Field(description="its current bundle, for https_spiffe", examples=[{"keys": []}]),
+    ] = None
+    feed_url: Annotated[Url | None, Field(examples=["https://issuer.b.example:8443"])] = None
+    allows: Allows = []
+
+
+class AllowsBody(Body):
+    """What agents of another trust domain may ask from now on."""
+
+    allows: Allows

@@ -104,6 +104,34 @@ _SUBORDINATE = {
         }
     ],
 }
+_RELATIONSHIP = {
+    "trust_domain": "b.example",
+    "profile": "https_spiffe",
+    "endpoint_url": "https://issuer.b.example:8443/v1/bundle",
+    "endpoint_spiffe_id": "spiffe://b.example/accredit/issuer",
+    "feed_url": "https://issuer.b.example:8443",
+    "allows": [
+        {
+            "agents": "spiffe://b.example/ns/pay/*",
+            "resource": "https://ledger.example.org",
+            "actions": ["read"],
+        }
+    ],
+    "created_at": _MOMENT,
+    "created_by": "spiffe://example.org/admin/first",
+    "state": "current",
+    "bundle": {
+        "digest": "3f" * 32,
+        "sequence": 4,
+        "x509_authorities": 1,
+        "jwt_authorities": 2,
+    },
+    "fetched_at": _MOMENT,
+    "age_seconds": 42,
+    "interval_seconds": 300,
+    "attempted_at": _MOMENT,
+    "failure": None,
+}
 _ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
 
 ANSWERS: Mapping[Call, Any] = {
@@ -238,8 +266,26 @@ ANSWERS: Mapping[Call, Any] = {
         "checkpoint": "example.org/accredit-log\n50\n…",
         "entries": [{**_ENTRY, "proof": ["b64…"]}],
     },
+    ("GET", "/v1/federation"): {"relationships": [_RELATIONSHIP]},
+    ("POST", "/v1/federation"): _RELATIONSHIP,
+    ("GET", "/v1/federation/bundles"): {
+        "trust_domains": {
+            "b.example": {
+                "keys": [],
+                "spiffe_sequence": 4,
+                "accredit": {
+                    "allows": _RELATIONSHIP["allows"],
+                    "feed_url": _RELATIONSHIP["feed_url"],
+                    "fetched_at": _MOMENT,
+                },
+            }
+        },
+        "spiffe_refresh_hint": 30,
+    },
+    ("PUT", "/v1/federation/{trust_domain}/allows"): _RELATIONSHIP,
+    ("POST", "/v1/federation/{trust_domain}/refresh"): _RELATIONSHIP,
     ("GET", "/health/live"): {"live": True},
-    ("GET", "/health/ready"): {"ready": True},
+    ("GET", "/health/ready"): {"ready": True, "federation_overdue": 0},
 }
 
 

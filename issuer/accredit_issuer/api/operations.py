@@ -27,9 +27,16 @@ def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
             issuer.writer.run(lambda _: None).result(timeout=2)
         except (IssuerError, TimeoutError) as error:
             return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
-        # It signs on with what it has; whoever watches should know before that ends.
+        # Neither is a reason to be unready: what is there, or known of others, goes on being used.
+        overdue = issuer.polling.overdue(issuer.clock())
         trouble = issuer.authorities.trouble
-        return JSONResponse({"ready": True, **({"upstream": trouble} if trouble else {})})
+        return JSONResponse(
+            {
+                "ready": True,
+                "federation_overdue": overdue,
+                **({"upstream": trouble} if trouble else {}),
+            }
+        )
 
     @router.get("/metrics", summary="Prometheus metrics")
     def prometheus() -> Response:

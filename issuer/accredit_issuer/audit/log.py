@@ -14,8 +14,7 @@ from datetime import datetime
 from itertools import count
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, bindparam, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, bindparam, func, select
 
 from accredit_credentials import checkpoint as signed_note
 from accredit_credentials.checkpoint import Checkpoint, LogKey
@@ -39,7 +38,7 @@ LOOKED_AT = 256  # records, for the newest moment
 _CHECKPOINT = "log.checkpoint"
 
 _INSERT_LEAF = BulkInsert(log_leaves)
-_INSERT_TILE_ROOT = insert(log_tile_roots)
+_INSERT_TILE_ROOT = BulkInsert(log_tile_roots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +135,10 @@ class LogGrowth:
         hashes = [leaf_hash(leaf) for leaf in self._leaves]
         frontier, nodes = self._log.frontier.extend(hashes)
         checkpoint = self._log.sign(frontier)
-        _INSERT_LEAF.write(connection, zip(count(start), self._leaves, hashes, strict=False))
-        tiles = [
-            {"level": node.level // TILE_HEIGHT, "index": node.index, "hash": node.hash}
-            for node in _tile_roots(nodes)
-        ]
-        if tiles:
-            connection.execute(_INSERT_TILE_ROOT, tiles)
-        connection.execute(_SET_CHECKPOINT, {"value": checkpoint})
+        _INSERT_LEAF.write(connection, list(zip(count(start), self._leaves, hashes, strict=False)))
+        tiles = [(node.level // TILE_HEIGHT, node.index, node.hash) for node in _tile_roots(nodes)]
+        _INSERT_TILE_ROOT.write(connection, tiles)
+        connection.exec_driver_sql(_SET_CHECKPOINT, (_CHECKPOINT, checkpoint))
 
         def publish() -> None:
             self._log.head = Head(frontier, checkpoint)
@@ -275,7 +270,6 @@ _ENTRIES = (
 _NEWEST = select(log_leaves.c.leaf).order_by(log_leaves.c.index.desc()).limit(LOOKED_AT)
 _TILES = select(log_tile_roots)
 _SET_CHECKPOINT = (
-    upsert(singletons)
-    .values(name=_CHECKPOINT, value=bindparam("value"))
-    .on_conflict_do_update(index_elements=["name"], set_={"value": bindparam("value")})
+    "INSERT INTO singleton (name, value) VALUES (?, ?) "
+    "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )

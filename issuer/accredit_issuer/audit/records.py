@@ -35,6 +35,10 @@ class RecordKind(StrEnum):
     SUBORDINATE_REMOVED = "subordinate.removed"
     REQUEST_REFUSED = "request.refused"
     FACT_STATED = "fact.stated"
+    FEDERATION_ADDED = "federation.added"
+    FEDERATION_CHANGED = "federation.changed"
+    FEDERATION_REMOVED = "federation.removed"
+    FEDERATION_BUNDLE_CHANGED = "federation.bundle_changed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,7 @@ class Record:
         value = {
             "v": VERSION,
             "kind": self.kind.value,
-            "at": f"{self.at.isoformat(timespec='milliseconds')[:23]}Z",
+            "at": written_moment(self.at),
             "actor": self.actor,
             "subject": self.subject,
             "details": self.details,
@@ -73,6 +77,11 @@ def read_leaf(leaf: bytes) -> tuple[RecordKind | None, datetime]:
     value = json.loads(leaf)
     known = value["kind"] in set(RecordKind)
     return RecordKind(value["kind"]) if known else None, datetime.fromisoformat(value["at"])
+
+
+def written_moment(at: datetime) -> str:
+    """A moment as a record says it: UTC, milliseconds."""
+    return f"{at.isoformat(timespec='milliseconds')[:23]}Z"
 
 
 _canonical = json.JSONEncoder(

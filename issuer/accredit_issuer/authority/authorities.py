@@ -325,13 +325,15 @@ class Authorities:
         """
         return self._root()
 
-    def sign_subordinate(self, template: CaTemplate, root: RootCa) -> x509.Certificate:
+    def sign_subordinate(
+        self, template: CaTemplate, root: RootCa, now: datetime
+    ) -> x509.Certificate:
         """Certify the issuing CA of another issuer, as it was decided.
 
         Raises:
             Unavailable: the root's key is not held.
         """
-        return self._upstream.sign(template, root)
+        return self._upstream.sign(template, root, now)
 
     def x509_key(self, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:
         """The private key of an issuing CA.
@@ -466,7 +468,7 @@ class Authorities:
             write(transaction, changes, sequence=sequence, now=now, actor=actor)
 
         writer.run(work, alone=True).result()
-        changed = [each.authority for each in taken]
+        changed = list({each.authority.id: each.authority for each in taken}.values())
         ids = {authority.id for authority in changed}
         kept = [a for a in snapshot.authorities if a.id not in ids]
         kept += [a for a in changed if a.state is not State.REMOVED]
@@ -568,7 +570,7 @@ class Authorities:
             return [*retired, _Taken(Step.ACTIVATE, self._moved(root.id, Step.ACTIVATE, now))]
         new = self._of_parent(certified.root, certified.anchor, now)
         active = replace(new, standing=after(new.standing, Step.ACTIVATE, now))
-        return [*retired, _Taken(Step.PREPARE, active, {"activated": True})]
+        return [*retired, _Taken(Step.PREPARE, new), _Taken(Step.ACTIVATE, active)]
 
     @property
     def _given(self) -> str | None:

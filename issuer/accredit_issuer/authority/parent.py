@@ -26,7 +26,7 @@ from accredit_credentials.spiffe_id import issuer_id
 from accredit_credentials.strict_json import NotStrictJson, parse_object
 from accredit_credentials.tls import client_context
 from accredit_credentials.x509_svid import X509Svid
-from accredit_credentials.x509_template import subject_key_id
+from accredit_credentials.x509_template import CaTemplate, subject_key_id
 from accredit_issuer.authority.given_ca import Needs, check_given, is_signed_by
 from accredit_issuer.authority.lifecycle import Origin
 from accredit_issuer.authority.upstream import CertifiedCa, IssuingCaRequest, RootCa, Upstream
@@ -135,13 +135,13 @@ class ParentIssuer(Upstream):
         self._answered = answer.roots
         return certified
 
-    def sign(self, template: Any, root: RootCa) -> x509.Certificate:
+    def sign(self, template: CaTemplate, root: RootCa, now: datetime) -> x509.Certificate:
         """No: what the parent certifies has no room below it (pathLen 0).
 
         Raises:
             Unavailable: always.
         """
-        del template, root
+        del template, root, now
         raise Unavailable("this issuer is a subordinate itself: ask its parent")
 
     def describe(self, now: datetime) -> tuple[str, bool]:

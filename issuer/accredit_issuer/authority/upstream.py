@@ -13,15 +13,15 @@ as any next root does.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.keys import PrivateKey, PublicKey, check_public_key
-from accredit_credentials.x509_template import CaTemplate, ca_builder
+from accredit_credentials.x509_template import CaTemplate
+from accredit_issuer.authority.ca_profile import CaProfile, sign_ca
 from accredit_issuer.authority.given_ca import GivenCa, Needs, check_given
 from accredit_issuer.authority.lifecycle import Origin
 from accredit_issuer.authority.profile import new_serial
@@ -147,18 +147,23 @@ class Upstream(ABC):
             expires_at=min(request.expires_at, root.expires_at),
             root=root,
         )
-        return CertifiedCa(certificate=self.sign(template, root), chain=root.between, root=root.id)
+        return CertifiedCa(
+            certificate=self.sign(template, root, request.now), chain=root.between, root=root.id
+        )
 
-    def sign(self, template: CaTemplate, root: RootCa) -> x509.Certificate:
-        """Sign a CA's certificate in the name of the active root.
+    def sign(self, template: CaTemplate, root: RootCa, now: datetime) -> x509.Certificate:
+        """Sign the certificate of an issuing CA in the name of the active root.
 
         Raises:
             Unavailable: its key is not held.
+            ProfileViolation: it is not one that may be signed.
         """
         key = self._key_of(root)
         if key is None:
             raise Unavailable(f"the key of the root {root.id[:16]} is not held")
-        return sign_ca(template, key)
+        lifetimes = self._config.lifetimes
+        profile = _profile(self._config, lifetimes.issuing_ca, path_length=0)
+        return sign_ca(profile.check(template, check_public_key(key.public_key()), now), key)
 
     def _key_of(self, root: RootCa) -> PrivateKey | None:
         return root.key
@@ -180,7 +185,9 @@ class OwnRoot(Upstream):
             now=now,
             expires_at=expires_at,
         )
-        return RootCa(id=made.id, certificate=sign_ca(template, made.private), key=made.private)
+        profile = _profile(self._config, self._config.lifetimes.root, path_length=None)
+        checked = profile.check(template, template.public_key, now)
+        return RootCa(id=made.id, certificate=sign_ca(checked, made.private), key=made.private)
 
 
 class RootFromFiles(Upstream):
@@ -277,7 +284,11 @@ def ca_template(
     )
 
 
-def sign_ca(template: CaTemplate, key: PrivateKey) -> x509.Certificate:
-    """Sign a CA's certificate with the digest that goes with the key."""
-    large = isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP384R1)
-    return ca_builder(template).sign(key, hashes.SHA384() if large else hashes.SHA256())
+def _profile(config: Config, lifetime: timedelta, *, path_length: int | None) -> CaProfile:
+    return CaProfile(
+        trust_domain=config.trust_domain,
+        max_lifetime=lifetime,
+        backdate=config.lifetimes.backdate,
+        replica=config.replica,
+        path_length=path_length,
+    )

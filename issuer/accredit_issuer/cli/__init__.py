@@ -1,7 +1,7 @@
 """``accredit-issuer``: for whoever runs the issuer.
 
 ``init`` makes one, ``run`` serves it, ``invite`` is the way back in, ``doctor`` says what is wrong,
-``authority`` shows the keys that sign.
+``audit`` examines everything that was ever released, ``authority`` shows the keys that sign.
 """
 
 import sys

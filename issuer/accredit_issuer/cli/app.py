@@ -1,4 +1,4 @@
-"""The commands ``init``, ``run``, ``invite`` and ``doctor``; ``authority`` is a group of its own.
+"""The commands ``init``, ``run``, ``invite``, ``doctor`` and ``audit``; ``authority`` is a group.
 
 Errors are one line on standard error, with a hint where there is one; exit status 1 for a no, 2
 for wrong usage.
@@ -178,7 +178,10 @@ def invite(
 
 @app.command(epilog="Example: accredit-issuer doctor --config issuer.toml --json")
 def doctor(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> None:
-    """Examine settings, keys, database and log, and say what is wrong. Changes nothing."""
+    """Examine settings, keys, database and log, and say what is wrong. Changes nothing.
+
+    Quick. What was released is examined by 'audit'.
+    """
     findings = examine(config, system_clock())
     if as_json:
         _print_json({"ok": all(f.ok for f in findings), "findings": [f.view() for f in findings]})
@@ -188,6 +191,31 @@ def doctor(config: ConfigFile = DEFAULT_CONFIG, *, as_json: AsJson = False) -> N
             if finding.hint:
                 _print(f"      {finding.hint}")
     if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: accredit-issuer audit --checkpoint kept.txt --json")
+def audit(
+    config: ConfigFile = DEFAULT_CONFIG,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint of this log that was kept elsewhere.", metavar="FILE"),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Examine everything ever released against authorities, facts and the log. Changes nothing.
+
+    Takes a moment for each few thousand credentials, and may run beside the issuer.
+    """
+    from accredit_issuer.cli.audit import audit_issuer, lines, view  # noqa: PLC0415 (slow to import)
+
+    report = audit_issuer(config, system_clock(), checkpoint)
+    if as_json:
+        _print_json(view(report))
+    else:
+        _print(*lines(report))
+    if not report.ok:
         raise typer.Exit(1)
 
 

@@ -206,7 +206,12 @@ def _unfinished(_config: Config, database: Database, now: datetime) -> Iterator[
             .select_from(credentials.outerjoin(releases, releases.c.number == credentials.c.number))
             .where(releases.c.number.is_(None), credentials.c.expires_at > now)
         )
-    yield Finding("unreleased intents", True, f"{number or 0} still unexpired")
+    yield Finding(
+        "unreleased intents",
+        True,
+        f"{number or 0} still unexpired",
+        "what was released is examined by 'accredit-issuer audit'",
+    )
 
 
 def _https_web(config: Config, _database: Database, now: datetime) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -26,6 +27,7 @@ from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.profile import Profile
 from accredit_issuer.authority.subordinates import Subordinates
+from accredit_issuer.authority.token_profile import TokenProfile
 from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.attestation import (
@@ -48,6 +50,7 @@ from accredit_issuer.issuance.decision import (
 from accredit_issuer.issuance.issuing_cas import IssuingCas, SignedCa
 from accredit_issuer.issuance.nonces import Nonces
 from accredit_issuer.issuance.tasks import TaskChoice, choose_task
+from accredit_issuer.issuance.together import Together
 from accredit_issuer.issuance.x509_signing import Beside, X509Grant, X509Signing, end_of
 from accredit_issuer.registry.one_time import EnrolmentToken
 from accredit_issuer.registry.registry import Registry
@@ -127,6 +130,7 @@ class Issuance:
         self._issuing_cas = IssuingCas(
             parts.config, parts.authorities, parts.subordinates, parts.revocation, self._cycle
         )
+        self._public_key_of = Together(public_key_of)
         self._config = parts.config
         lifetimes = parts.config.lifetimes
         self._agents = Profile(
@@ -150,6 +154,13 @@ class Issuance:
             dns_names=frozenset(parts.config.names),
             needs_manifest=False,
         )
+        tokens = partial(
+            TokenProfile,
+            trust_domain=parts.config.trust_domain,
+            issuer=parts.config.token_issuer,
+        )
+        self._jwt_svids = tokens(max_lifetime=lifetimes.jwt_svid)
+        self._task_tokens = tokens(max_lifetime=lifetimes.task_token)
         self.nonces = Nonces(lifetimes.nonce)
 
     async def attest(self, request: AttestationRequest) -> SignedLeaf:
@@ -178,7 +189,7 @@ class Issuance:
     async def _attest(
         self, request: AttestationRequest, evidence: Mapping[str, Evidence], now: datetime
     ) -> SignedLeaf:
-        public_key = public_key_of(request.csr)
+        public_key = await self._public_key_of(request.csr)
         registry = self._parts.registry
         attestation = attest(
             evidence,
@@ -242,7 +253,7 @@ class Issuance:
         """
         now = self._parts.clock()
         claimant = self.claimant(svid)
-        public_key = public_key_of(csr)
+        public_key = await self._public_key_of(csr)
         self._attest_again(claimant, svid, evidence, now)
         return await self._x509.issue(self._agent_grants(claimant, now)(public_key))
 
@@ -319,7 +330,10 @@ class Issuance:
             reasons=granted.reasons,
             details={"audience": list(audience)},
         )
-        token = await self._cycle.issue(intent, lambda: _signed(jwt_svid.sign(content, key, kid)))
+        checked = self._jwt_svids.check(content, kid, now)
+        token = await self._cycle.issue(
+            intent, lambda: _signed(jwt_svid.sign(checked.content, key, checked.authority))
+        )
         return IssuedJwt(svid=content, token=token)
 
     async def task_token(self, svid: X509Svid, request: TaskTokenRequest) -> IssuedTaskToken:
@@ -381,9 +395,10 @@ class Issuance:
                 "parent": choice.task.parent,
             },
         )
+        checked = self._task_tokens.check(content, kid, now)
         token = await self._cycle.issue(
             intent,
-            lambda: _signed(task_token.sign(content, key, kid)),
+            lambda: _signed(task_token.sign(checked.content, key, checked.authority)),
             beside=lambda t: choice.record(t, claimant.instance, now),
         )
         return IssuedTaskToken(content=content, token=token)
@@ -397,7 +412,7 @@ class Issuance:
         """
         now = self._parts.clock()
         token = EnrolmentToken.parse(token_text)
-        public_key = public_key_of(csr)
+        public_key = await self._public_key_of(csr)
         with self._parts.database.read() as connection:
             row = connection.execute(
                 select(enrolment_tokens).where(enrolment_tokens.c.id == token.id)
@@ -430,7 +445,7 @@ class Issuance:
         return await self._issue_admin_svid(
             admin,
             svid.instance or str(uuid.uuid4()),
-            public_key_of(csr),
+            await self._public_key_of(csr),
             self._parts.clock(),
             shown=svid.marks(),
         )

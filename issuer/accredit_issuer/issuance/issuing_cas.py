@@ -106,7 +106,7 @@ class IssuingCas:
             )
 
         def sign() -> Signed[x509.Certificate]:
-            certificate = self._authorities.sign_subordinate(template, root)
+            certificate = self._authorities.sign_subordinate(template, root, now)
             der = certificate.public_bytes(serialization.Encoding.DER)
             return Signed(certificate, der, der)
 

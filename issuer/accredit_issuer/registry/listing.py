@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -211,6 +212,7 @@ def fact_view(row: Row[Any]) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1024)  # whole seconds: everything of one second has them in common
 def text_of(moment: datetime) -> str:
     """A moment as RFC 3339 in UTC."""
     return f"{moment.isoformat()[:19]}Z"

@@ -29,6 +29,7 @@ class Operation(StrEnum):
     MANAGE_ADMINS = "manage admins"
     MANAGE_AUTHORITIES = "manage authorities"
     MANAGE_SUBORDINATES = "manage subordinates"
+    FEDERATE = "federate"
 
 
 class Reach(Enum):

@@ -32,7 +32,7 @@ from accredit_credentials.revocation import (
     Target,
     TargetKind,
 )
-from accredit_issuer.audit.records import Record, RecordKind
+from accredit_issuer.audit.records import Record, RecordKind, written_moment
 from accredit_issuer.authority.authorities import Authorities, Authority
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Kind, Refusal
@@ -359,6 +359,7 @@ def _write_fact(transaction: Transaction, fact: RevocationFact, actor: str) -> N
                 "sequence": fact.sequence,
                 "fact": fact.kind.value,
                 "reason": fact.reason,
+                "expires_at": written_moment(fact.expires_at),
             },
         )
     )

@@ -1,12 +1,13 @@
-"""Inserting many rows of one table at once, by the driver's own prepared statement.
+"""Inserting many rows of one table at once, by the driver's own prepared statements.
 
 What is written for each credential takes this way: SQLAlchemy would cost more here than SQLite.
 Values are converted as the columns' types would, so that SQLAlchemy reads them back.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import JSON, Connection, Table
@@ -15,15 +16,20 @@ from accredit_issuer.store.models import Moment
 
 Row = tuple[Any, ...]
 
+# Rows of one statement. Between two statements the interpreter's lock changes hands, and the event
+# loop takes its time to give it back.
+AT_ONCE = (64, 16, 4, 1)
+
 
 class BulkInsert:
     """The insert of whole rows into one table; a column that is not given is NULL."""
 
     def __init__(self, table: Table) -> None:
         names = [column.name for column in table.columns]
-        places = ", ".join("?" * len(names))
         columns = ", ".join(f'"{name}"' for name in names)
-        self._sql = f'INSERT INTO "{table.name}" ({columns}) VALUES ({places})'  # noqa: S608 (names of ours)
+        places = f"({', '.join('?' * len(names))})"
+        insert = f'INSERT INTO "{table.name}" ({columns}) VALUES '  # noqa: S608 (names of ours)
+        self._statements = [(size, insert + ", ".join([places] * size)) for size in AT_ONCE]
         self._columns: list[tuple[str, Callable[[Any], Any] | None]] = [
             (column.name, _conversion(column.type)) for column in table.columns
         ]
@@ -45,10 +51,15 @@ class BulkInsert:
             ]
         )
 
-    def write(self, connection: Connection, rows: Sequence[Row] | Iterable[Row]) -> None:
+    def write(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Insert the rows as part of the connection's transaction."""
         driver: Any = connection.connection.driver_connection
-        driver.executemany(self._sql, rows)
+        written = 0
+        for size, statement in self._statements:
+            while len(rows) - written >= size:
+                values = chain.from_iterable(rows[written : written + size])
+                driver.execute(statement, list(values))
+                written += size
 
 
 def stored_moment(moment: datetime) -> str:

@@ -240,7 +240,7 @@ class FederationRow(Model, table=True):
     created_at: datetime = Field(sa_type=Moment)
     created_by: str
     log_index: int
-    bundle: str | None = None  # the newest good document, as it was received
+    bundle: str | None = None  # the newest good one, as we understood it
     fetched_at: datetime | None = Field(default=None, sa_type=Moment)
     attempted_at: datetime | None = Field(default=None, sa_type=Moment)
     failure: str | None = None  # of the newest attempt; None after a success

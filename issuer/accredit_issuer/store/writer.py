@@ -198,9 +198,13 @@ class Writer:
         self._thread.join()
 
     def _serve(self) -> None:
-        while (group := self._next_group()) or not self._closed:
-            if group:
-                self._commit(group)
+        # One connection for all groups: to fetch one for each costs as much as what is written.
+        with self._engine.connect() as self._connection:
+            while (group := self._next_group()) or not self._closed:
+                if group:
+                    self._commit(group)
+                for call in self._after_group:
+                    call()
 
     def _next_group(self) -> list[Asked]:
         """What waits, in order, up to the first work that wants to be alone; empty at the end."""
@@ -227,8 +231,6 @@ class Writer:
             _tell(outcomes)
             for waiter, result, refusal, _ in outcomes:
                 waiter.settle(result, refusal)
-        for call in self._after_group:
-            call()
 
     def _attempt(self, group: list[Asked]) -> list[_Outcome]:
         """Do all work of a group in one transaction, and make it durable."""
@@ -266,11 +268,23 @@ class Writer:
     def _transaction(self) -> Iterator[tuple[Connection, Rows, LogGrowth]]:
         growth = self._log.grow()
         rows: Rows = {}
-        with self._engine.begin() as connection:
+        connection = self._connection
+        with _undone_on_failure(connection), connection.begin():
             yield connection, rows, growth
             _flush(connection, rows)
             growth.write(connection)
         growth.publish()
+
+
+@contextmanager
+def _undone_on_failure(connection: Connection) -> Iterator[None]:
+    """A commit that fails may leave its transaction open, and the connection is used again."""
+    try:
+        yield
+    except BaseException:
+        driver: Any = connection.connection.driver_connection
+        driver.rollback()
+        raise
 
 
 def _tell(outcomes: Sequence[_Outcome]) -> None:

@@ -1,0 +1,245 @@
+"""``accredit federation``: other trust domains, their bundles, and what their agents may ask."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from accredit_client import calls
+from accredit_client.answers import RelationshipRecord
+from accredit_client.cli import options, output, session
+from accredit_client.cli.framework import example, group
+from accredit_client.cli.local_files import read_text
+from accredit_client.cli.problems import Failed, WrongUsage
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.federation import Agents, Allowance
+from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
+
+app = group("Other trust domains, and what their agents may ask.")
+
+
+class EndpointProfile(StrEnum):
+    """How a bundle endpoint shows who it is."""
+
+    WEB = "https_web"
+    SPIFFE = "https_spiffe"
+
+
+Name = Annotated[str, typer.Argument(metavar="DOMAIN", help="The other trust domain.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="'AGENTS RESOURCE ACTIONS'",
+        help="A SPIFFE ID or prefix/*, a resource of ours, actions with commas; repeatable.",
+    ),
+]
+
+
+@app.command(
+    epilog=example(
+        "accredit federation add b.example --url https://b.example/bundle.json \\",
+        "    --endpoint-profile https_web",
+        "accredit federation add b.example --url https://issuer.b.example:8443/v1/bundle \\",
+        "    --endpoint-profile https_spiffe --bundle b.example.json \\",
+        "    --endpoint-id spiffe://b.example/accredit/issuer \\",
+        "    --allow 'spiffe://b.example/ns/pay/* https://ledger.example.org read,list'",
+    )
+)
+def add(
+    domain: Name,
+    *,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Its bundle endpoint.")],
+    endpoint_profile: Annotated[
+        EndpointProfile, typer.Option("--endpoint-profile", help="How the endpoint is known.")
+    ],
+    endpoint_id: Annotated[
+        str | None,
+        typer.Option("--endpoint-id", metavar="ID", help="Who serves it, for https_spiffe."),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            metavar="FILE",
+            help="Its bundle as it is now, for https_spiffe; - is stdin.",
+        ),
+    ] = None,
+    feed: Annotated[
+        str | None,
+        typer.Option("--feed", metavar="URL", help="Its issuer, for the facts that it states."),
+    ] = None,
+    allow: Allow = None,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Trust another trust domain for its own SPIFFE IDs, and fetch its bundle.
+
+    Its agents may ask for nothing but what --allow says.
+    """
+    name = TrustDomain.parse(domain)
+    first = None if bundle is None else TrustBundle.parse(name, read_text(bundle, "trust bundle"))
+    call = calls.federate(
+        trust_domain=name,
+        profile=endpoint_profile.value,
+        endpoint_url=url,
+        endpoint_spiffe_id=None if endpoint_id is None else SpiffeId.parse(endpoint_id),
+        bundle=first,
+        feed_url=feed,
+        allowances=_allowances(allow),
+    )
+    with session.open_issuer(profile) as issuer:
+        issuer.send(call)
+        output.note(f"relationship with {name} made; asking its endpoint for the bundle")
+        standing = issuer.send(calls.refresh_federated(name))
+    _print_one(standing, as_json=as_json)
+
+
+@app.command("list", epilog=example("accredit federation list"))
+def list_relationships(
+    profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
+) -> None:
+    """List the federated trust domains, and how old their bundles are."""
+    with session.open_issuer(profile) as issuer:
+        found = issuer.send(calls.federation())
+    if as_json:
+        output.document(list(map(_document, found)))
+        return
+    output.table(
+        ("DOMAIN", "STATE", "BUNDLE", "AGE", "ALLOWED", "FAILURE"),
+        [
+            (
+                each.trust_domain,
+                each.state,
+                each.bundle and each.bundle.sequence,
+                f"{each.age_seconds} s",
+                len(each.allowances),
+                each.failure,
+            )
+            for each in found
+        ],
+        empty="no federated trust domains",
+    )
+
+
+@app.command(epilog=example("accredit federation show b.example"))
+def show(
+    domain: Name,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Show one relationship: its terms, its bundle, what went wrong."""
+    name = TrustDomain.parse(domain)
+    with session.open_issuer(profile) as issuer:
+        found = issuer.send(calls.federation())
+    for each in found:
+        if each.trust_domain == str(name):
+            _print_one(each, as_json=as_json)
+            return
+    raise Failed(f"there is no relationship with {name}", hint="accredit federation list shows all")
+
+
+@app.command(
+    epilog=example(
+        "accredit federation allow b.example \\",
+        "    --allow 'spiffe://b.example/ns/pay/agent/payer https://ledger.example.org read'",
+        "accredit federation allow b.example --nothing",
+    )
+)
+def allow(
+    domain: Name,
+    allow: Allow = None,
+    nothing: Annotated[bool, typer.Option("--nothing", help="Allow nothing any more.")] = False,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Say what its agents may ask from now on, in place of what was said before."""
+    if bool(allow) == nothing:
+        raise WrongUsage("say what is allowed with --allow, or --nothing")
+    name, allowances = TrustDomain.parse(domain), _allowances(allow)
+    with session.open_issuer(profile) as issuer:
+        standing = issuer.send(calls.allow_federated(name, allowances))
+    _print_one(standing, as_json=as_json)
+
+
+@app.command(epilog=example("accredit federation remove b.example"))
+def remove(domain: Name, profile: options.Profile = options.DEFAULT_PROFILE) -> None:
+    """End a relationship: verifiers accept nothing of it within half a minute."""
+    name = TrustDomain.parse(domain)
+    with session.open_issuer(profile) as issuer:
+        issuer.send(calls.end_federation(name))
+    output.line(f"relationship with {name} ended")
+    output.note("verifiers ask for the bundle map every 30 s or sooner")
+
+
+@app.command(epilog=example("accredit federation refresh b.example"))
+def refresh(
+    domain: Name,
+    profile: options.Profile = options.DEFAULT_PROFILE,
+    as_json: options.Json = False,
+) -> None:
+    """Fetch its bundle now. Exit code 1 where that fails; the last good one stays in use."""
+    name = TrustDomain.parse(domain)
+    with session.open_issuer(profile) as issuer:
+        standing = issuer.send(calls.refresh_federated(name))
+    _print_one(standing, as_json=as_json)
+    if standing.failure is not None:
+        raise Failed(f"the bundle of {name} was not fetched: {standing.failure}")
+
+
+def _allowances(texts: Sequence[str] | None) -> tuple[Allowance, ...]:
+    return tuple(map(_allowance, texts or ()))
+
+
+def _allowance(text: str) -> Allowance:
+    match text.split():
+        case (agents, resource, actions):
+            return Allowance(Agents.parse(agents), resource, tuple(actions.split(",")))
+    raise WrongUsage(
+        "--allow must be 'AGENTS RESOURCE ACTIONS'",
+        hint="such as --allow 'spiffe://b.example/ns/pay/* https://ledger.example.org read,list'",
+    )
+
+
+def _document(standing: RelationshipRecord) -> dict[str, object]:
+    members = {name: getattr(standing, name) for name in standing.__slots__}
+    allowances = members.pop("allowances")
+    return {**members, "allows": [each.to_object() for each in allowances]}
+
+
+def _print_one(standing: RelationshipRecord, *, as_json: bool) -> None:
+    if as_json:
+        output.document(_document(standing))
+        return
+    bundle = standing.bundle
+    output.pairs(
+        {
+            "trust_domain": standing.trust_domain,
+            "state": standing.state,
+            "profile": standing.profile,
+            "endpoint": standing.endpoint_url,
+            "endpoint_id": standing.endpoint_spiffe_id,
+            "feed": standing.feed_url,
+            "allows": [
+                f"{each.agents} {each.resource} {','.join(each.actions)}"
+                for each in standing.allowances
+            ],
+            "bundle": bundle
+            and f"sequence {bundle.sequence}, {bundle.x509_authorities} X.509 authorities, "
+            f"{bundle.jwt_authorities} JWT keys",
+            "digest": bundle and bundle.digest,
+            "fetched": standing.fetched_at,
+            "age": f"{standing.age_seconds} s",
+            "asked_every": f"{standing.interval_seconds} s",
+        }
+    )
+    if standing.failure is not None:
+        output.note(f"last attempt failed: {standing.failure}")
+        output.note(
+            f"the last good bundle stays in use; asked again every {standing.interval_seconds} s"
+            if bundle
+            else f"asked again every {standing.interval_seconds} s; accredit federation refresh "
+            f"{standing.trust_domain} asks at once"
+        )

@@ -1,0 +1,160 @@
+"""Authorities and their CRLs, looked at again: pure, over the rows and the records as they stand.
+
+An authority's id is a digest of its key, and the log says when an id was prepared, activated,
+retired and removed: a row with another key, another state or other moments is found.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import Row
+
+from accredit_credentials.bundle import UNREADABLE
+from accredit_credentials.errors import CredentialError
+from accredit_credentials.leaf_der import IssuingCa
+from accredit_credentials.x509_template import subject_key_id
+from accredit_issuer.audit.examination import Signer
+from accredit_issuer.audit.recorded import Recorded
+from accredit_issuer.audit.records import written_moment
+from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.keys.key_manager import key_id_of
+
+PREFIX = "authority."
+OWN = "own"  # origin of what this issuer certified itself
+
+# What each record leaves the row with: its state, and the column of its moment.
+_STATES = {
+    "authority.prepared": "prepared",
+    "authority.activated": "active",
+    "authority.retired": "retired",
+    "authority.tainted": "tainted",
+    "authority.removed": "removed",
+    "authority.revoked": "removed",
+}
+_MOMENTS = {
+    "authority.prepared": "prepared_at",
+    "authority.activated": "activated_at",
+    "authority.retired": "retired_at",
+    "authority.tainted": "tainted_at",
+    "authority.removed": "removed_at",
+    "authority.revoked": "removed_at",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAuthority:
+    """An authority's row, read: what it says, and what is wrong with it."""
+
+    row: Row[Any]
+    certificate: x509.Certificate | None = field(repr=False)
+    signer: Signer
+    problems: tuple[str, ...]
+
+
+def read_authority(row: Row[Any], history: Sequence[Recorded]) -> ReadAuthority:
+    """An authority against its id and its records, oldest first."""
+    problems = list(_history(row, history))
+    certificate, signer = None, Signer(None)
+    try:
+        if row.kind == AuthorityKind.JWT:
+            key = serialization.load_pem_public_key(row.public.encode())
+        else:
+            certificate = x509.load_pem_x509_certificate(row.public.encode())
+            key = certificate.public_key()
+            signer = Signer(IssuingCa(certificate))
+            # What is above a CA that was given may end before it.
+            if _given(row):
+                ends = [c.not_valid_after_utc for c in (certificate, *_above(row))]
+            else:
+                ends = [certificate.not_valid_after_utc]
+            if min(ends) != row.expires_at:
+                problems.append("its certificate ends at another time than its row says")
+        if certificate is not None and _given(row):
+            if subject_key_id(certificate) != row.id:
+                problems.append("its key identifier is not its id")
+        elif not isinstance(key, ec.EllipticCurvePublicKey) or key_id_of(key) != row.id:
+            problems.append("its key is not the one that its id says")
+    except (*UNREADABLE, CredentialError):
+        problems.append("its public part cannot be read")
+    return ReadAuthority(row, certificate, signer, tuple(problems))
+
+
+def check_chain(authority: ReadAuthority, roots: Sequence[x509.Certificate]) -> list[str]:
+    """Whether one of our roots signed what we say that we certified ourselves."""
+    certificate = authority.certificate
+    if certificate is None or authority.row.origin != OWN:
+        return []
+    by_name = [root for root in roots if root.subject == certificate.issuer]
+    if any(_signed_by(certificate, root) for root in by_name):
+        return []
+    return ["no root of ours signed its certificate"]
+
+
+def _given(row: Row[Any]) -> bool:
+    """Whether it is a root that was made by somebody else, of any key and any key identifier."""
+    return bool(row.kind == AuthorityKind.ROOT and row.origin != OWN)
+
+
+def _above(row: Row[Any]) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(row.chain.encode()) if row.chain else []
+
+
+def _signed_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(root)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def _history(row: Row[Any], history: Sequence[Recorded]) -> Iterator[str]:
+    known = [record for record in history if record.kind in _STATES]
+    if not known or known[0].kind != "authority.prepared":
+        yield "the log does not say that it was prepared"
+        return
+    if known[0].details.get("kind") != row.kind:
+        yield f"the log says that it is of another kind than {row.kind}"
+    # A kind of record that we do not know may have changed the state too.
+    if len(known) == len(history) and _STATES[known[-1].kind] != row.state:
+        yield f"the log says that it is {_STATES[known[-1].kind]}, and its row {row.state}"
+    said = {_MOMENTS[record.kind]: record.at for record in known if record.kind in _MOMENTS}
+    if row.removed_at is None:
+        said.pop("removed_at", None)  # earlier versions did not write it down
+    for column in dict.fromkeys(_MOMENTS.values()):
+        moment = getattr(row, column)
+        if (None if moment is None else written_moment(moment)) != said.get(column):
+            yield f"the log says another {column}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCrl:
+    """A CRL: the serial numbers on it, and what is wrong with it."""
+
+    serials: frozenset[int] = field(repr=False)
+    problems: tuple[str, ...]
+
+
+def read_crl(row: Row[Any], authority: ReadAuthority | None) -> ReadCrl:
+    """A stored CRL against its row and the authority that signed it."""
+    if authority is None or authority.certificate is None:
+        return ReadCrl(frozenset(), ("its authority is not known",))
+    try:
+        crl = x509.load_der_x509_crl(row.der)
+        serials = frozenset(entry.serial_number for entry in crl)
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        holds: Mapping[str, bool] = {
+            "number": number == row.number,
+            "this update": crl.last_update_utc == row.this_update.replace(microsecond=0),
+            "issuer": crl.issuer == authority.certificate.subject,
+        }
+        problems = [f"another {name} than its row says" for name, same in holds.items() if not same]
+        if authority.signer.key is None or not crl.is_signature_valid(authority.signer.key):
+            problems.append("its authority did not sign it")
+    except (*UNREADABLE, x509.ExtensionNotFound):
+        return ReadCrl(frozenset(), ("it cannot be read",))
+    return ReadCrl(serials, tuple(problems))

@@ -1,0 +1,80 @@
+"""What the log tells of facts, authorities, admins and federation: little, and kept in memory."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from accredit_credentials.errors import CredentialError
+from accredit_credentials.revocation import FactKind, FactSet, RevocationFact, Target
+from accredit_issuer.audit.authority_rows import PREFIX
+from accredit_issuer.audit.recorded import InvalidRecord, Recorded
+from accredit_issuer.audit.records import RecordKind
+from accredit_issuer.revocation.revocation import LASTING
+
+_FEDERATION_CHANGES = (RecordKind.FEDERATION_CHANGED, RecordKind.FEDERATION_BUNDLE_CHANGED)
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Told:
+    """What the records said so far; they are noted in the order of the log.
+
+    Attributes:
+        facts: those in force.
+        histories: the records of each authority.
+        invited: the newest invitation of each admin.
+        enrolment: whom each one-time token was for.
+        federations: what holds of each relationship, by the other trust domain's ID.
+        subordinates: what each subordinate issuer was granted, by its agent.
+    """
+
+    facts: FactSet = field(default_factory=FactSet)
+    histories: defaultdict[str, list[Recorded]] = field(default_factory=lambda: defaultdict(list))
+    invited: dict[str, Recorded] = field(default_factory=dict)
+    enrolment: dict[str, str] = field(default_factory=dict)
+    federations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    subordinates: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def note(self, record: Recorded, now: datetime) -> None:
+        """Take in one record.
+
+        Raises:
+            InvalidRecord: it is a fact's, and says none.
+        """
+        if record.kind == RecordKind.FACT_STATED:
+            fact = _fact_of(record)
+            if fact.expires_at > now or fact.target.kind in LASTING:
+                self.facts.apply(fact)
+        elif record.kind == RecordKind.ADMIN_INVITED:
+            self.invited[record.subject] = record
+            self.enrolment[str(record.details.get("enrolment_token"))] = record.subject
+        elif record.kind.startswith(PREFIX):
+            self.histories[record.subject].append(record)
+        elif record.kind == RecordKind.SUBORDINATE_ADDED:
+            self.subordinates[record.subject] = dict(record.details)
+        elif record.kind == RecordKind.SUBORDINATE_REMOVED:
+            self.subordinates.pop(record.subject, None)
+        elif record.kind == RecordKind.FEDERATION_ADDED:
+            self.federations[record.subject] = dict(record.details)
+        elif record.kind == RecordKind.FEDERATION_REMOVED:
+            self.federations.pop(record.subject, None)
+        elif record.kind in _FEDERATION_CHANGES:
+            self.federations.setdefault(record.subject, {}).update(record.details)
+
+
+def _fact_of(record: Recorded) -> RevocationFact:
+    try:
+        return RevocationFact(
+            sequence=int(record.details["sequence"]),
+            target=Target.parse(record.subject),
+            kind=FactKind(record.details["fact"]),
+            at=datetime.fromisoformat(record.at),
+            # Earlier records do not say it: nothing that such a fact matches can be forgotten.
+            expires_at=datetime.fromisoformat(record.details["expires_at"])
+            if "expires_at" in record.details
+            else NEVER,
+            reason=str(record.details["reason"]),
+        )
+    except (CredentialError, ValueError, TypeError, KeyError):
+        raise InvalidRecord("it is not a revocation fact") from None

@@ -1,0 +1,159 @@
+"""Fetching a bundle: one GET over HTTPS, in either profile, with a bound on everything.
+
+``https_web``: a certificate of the Web PKI that names the host (RFC 6125), as a browser would
+accept it. ``https_spiffe``: an X.509-SVID of exactly the SPIFFE ID that was configured, under the
+bundle of the endpoint's own trust domain. Neither shows a client certificate, sends a credential,
+keeps a cookie or uses a proxy of the environment. At most ``MAX_BUNDLE_BYTES`` of a body are read,
+whatever it says of itself. A redirect is followed by hand, each hop by the same rules, and
+forgotten: the next fetch begins at the configured address (SPIFFE Federation §5.2.1.4, §5.2.2.4).
+
+What an error says is ours: nothing of what the endpoint sent is in it.
+"""
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+
+from accredit_credentials.bundle import MAX_BUNDLE_BYTES, TrustBundle
+from accredit_credentials.errors import CredentialError, Untrusted
+from accredit_credentials.federation import check_https_url
+from accredit_credentials.spiffe_id import SpiffeId
+from accredit_credentials.tls import client_context
+from accredit_credentials.x509_svid import X509Svid
+from accredit_issuer.federation.rules import MAX_REDIRECTS, redirect_target
+
+FETCH_SECONDS = 8.0  # of everything together: name, connection, redirects, body
+
+_OK = 200
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})  # RFC 9110 §15.4
+
+
+class FetchFailed(Exception):
+    """The endpoint was not reached, is not the one that is meant, or serves no bundle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebEndpoint:
+    """An endpoint of the profile ``https_web``.
+
+    Attributes:
+        url: where.
+        ca_file: the certificates that are trusted in place of the system's.
+    """
+
+    url: str
+    ca_file: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """What decides about the server."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = True
+        context.verify_mode = ssl.CERT_REQUIRED
+        if self.ca_file is None:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        else:
+            context.load_verify_locations(self.ca_file)
+        return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpiffeEndpoint:
+    """An endpoint of the profile ``https_spiffe``.
+
+    Attributes:
+        url: where.
+        spiffe_id: who serves there.
+        bundle: of the trust domain of ``spiffe_id``, the newest that is known.
+    """
+
+    url: str
+    spiffe_id: SpiffeId
+    bundle: TrustBundle
+
+    def context(self) -> ssl.SSLContext:
+        """What decides about the server.
+
+        Raises:
+            Untrusted: the bundle has no X.509 authority.
+        """
+
+        def check(svid: X509Svid) -> None:
+            if svid.spiffe_id != self.spiffe_id:
+                raise Untrusted(f"the endpoint must be {self.spiffe_id}, not {svid.spiffe_id}")
+
+        return client_context(bundle=self.bundle, peer_check=check)
+
+
+Endpoint = WebEndpoint | SpiffeEndpoint
+
+
+async def fetch(endpoint: Endpoint, *, seconds: float = FETCH_SECONDS) -> bytes:
+    """The document that an endpoint serves now; nothing is decided about it yet.
+
+    Raises:
+        FetchFailed: as it says.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await _follow(endpoint)
+    except TimeoutError:
+        raise FetchFailed(f"the endpoint took longer than {seconds:.0f} s") from None
+    except CredentialError as error:
+        raise FetchFailed(str(error)) from None
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+        raise FetchFailed(_reason(error)) from None
+
+
+async def _follow(endpoint: Endpoint) -> bytes:
+    url = check_https_url(endpoint.url, "endpoint_url")
+    context = endpoint.context()
+    for _ in range(1 + MAX_REDIRECTS):
+        answer = await _get(url, context)
+        if isinstance(answer, bytes):
+            return answer
+        url = redirect_target(url, answer)
+    raise FetchFailed(f"the endpoint redirects more than {MAX_REDIRECTS} times")
+
+
+async def _get(url: str, context: ssl.SSLContext) -> bytes | str:
+    """The body, or where a redirect leads."""
+    # A client for each hop: no cookie, no connection and no header passes from one to the next.
+    async with (
+        httpx2.AsyncClient(
+            transport=httpx2.AsyncHTTPTransport(verify=context, trust_env=False),
+            follow_redirects=False,
+            trust_env=False,
+            timeout=None,  # ``fetch`` bounds everything together
+            # Read as it comes: an encoded body could grow beyond its bound while it is decoded.
+            headers={"accept": "application/json", "accept-encoding": "identity"},
+        ) as client,
+        client.stream("GET", url) as response,
+    ):
+        if response.status_code in _REDIRECTS:
+            location = response.headers.get("location")
+            if not location:
+                raise FetchFailed("the endpoint redirects to nowhere")
+            return str(location)
+        if response.status_code != _OK:
+            raise FetchFailed(f"the endpoint answered with the status {response.status_code}")
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            if len(body) + len(chunk) > MAX_BUNDLE_BYTES:
+                raise FetchFailed(f"the endpoint's answer is larger than {MAX_BUNDLE_BYTES} bytes")
+            body += chunk
+        return bytes(body)
+
+
+def _reason(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = getattr(cause, "verify_message", "") or str(cause)
+            return f"the endpoint is not the one that is trusted: {why}"
+        cause = cause.__cause__ or cause.__context__
+    # The kind only: a parser's text may quote what came.
+    return f"the endpoint did not answer ({type(error).__name__})"
