@@ -42,6 +42,7 @@ from accredit_credentials.spiffe_id import AgentId, SpiffeId
 from accredit_credentials.tls import client_context, server_context
 from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
 from accredit_credentials.x509_template import LeafTemplate, leaf_builder
+from accredit_issuer.api.operations import WAITING
 from accredit_issuer.audit.inspection import inspect
 from accredit_issuer.audit.log import Log
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
@@ -364,7 +365,7 @@ def test_a_parent_that_says_no_and_yes_again(family: Family) -> None:
         family.refresh()
         issuer.keep_up()
         assert "was not named a subordinate issuer" in str(issuer.authorities.trouble)
-        assert "says no" in child.connect().send(READY)["upstream"]
+        assert child.connect().send(READY)["upstream"] == WAITING
         assert issuer.authorities.now_in_force.active(X509).id == first
         family.name_child("support")
         issuer.keep_up()
