@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from sqlalchemy import update
 from support.clock import SettableClock
 from support.issuer import (
     AGENT_TOML,
@@ -41,10 +42,15 @@ from accredit_credentials.spiffe_id import AgentId, SpiffeId
 from accredit_credentials.tls import client_context, server_context
 from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
 from accredit_credentials.x509_template import LeafTemplate, leaf_builder
+from accredit_issuer.api.operations import WAITING
+from accredit_issuer.audit.inspection import inspect
+from accredit_issuer.audit.log import Log
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
 from accredit_issuer.clock import system_clock
 from accredit_issuer.errors import InvalidSettings, Refusal, Unavailable
 from accredit_issuer.issuer import Issuer, initialise, open_issuer
+from accredit_issuer.store.models import subordinates
+from accredit_issuer.store.writer import Transaction
 
 ROOT, X509 = AuthorityKind.ROOT, AuthorityKind.X509
 CHILD = AgentId.parse("infra/child")
@@ -166,6 +172,8 @@ def test_a_child_issues_for_its_namespaces(family: Family, tmp_path: Path) -> No
         assert listed.issuing_cas == (child.issuer.authorities.now_in_force.active(X509).id,)
         origins = {a["kind"]: a["origin"] for a in child.issuer.rollover.overview()}
         assert origins == {"root": "parent", "x509": "parent", "jwt": "own"}
+        for issuer in (child.issuer, family.parent.issuer):
+            assert findings(issuer, family.clock) == []
     files = {
         "root": [family.parent.bundle.x509_authorities[0]],
         "ca": [ca],
@@ -185,6 +193,51 @@ def test_a_child_issues_for_its_namespaces(family: Family, tmp_path: Path) -> No
         *("--load-ca-certificate", tmp_path / "root.pem"),
     )
     assert "Verified. The certificate is trusted." in said.text, said.text
+
+
+def findings(issuer: Issuer, clock: SettableClock) -> list[str]:
+    """What the audit says of an issuer."""
+    log = Log(issuer.config.log_origin, issuer.keys.load_log_key())
+    with issuer.database.read() as connection:
+        report = inspect(connection, issuer.config, log, clock())
+    return [str(each) for each in report.findings]
+
+
+def test_a_subordinate_that_nobody_named(family: Family) -> None:
+    """A row that somebody wrote into the database is found: the log does not tell of it."""
+    family.name_child("support")
+    issuer = family.parent.issuer
+    assert findings(issuer, family.clock) == []
+
+    def widen(transaction: Transaction) -> None:
+        transaction.execute(update(subordinates).values(namespaces=["support", "payments"]))
+
+    issuer.writer.run(widen).result()
+    (found,) = findings(issuer, family.clock)
+    assert "subordinate infra/child" in found
+    assert "namespaces" in found
+
+
+def test_go_verifies_what_a_child_issued(family: Family, tmp_path: Path) -> None:
+    """crypto/x509 takes the chain with its name constraints, for an agent and for the server."""
+    judge = tmp_path / "judge"
+    source = Path(__file__).parents[1] / "interop" / "go"
+    made = ask(program("go"), "-C", source, "build", "-o", judge, ".", timeout=120)
+    assert made.accepted, made.text
+    family.name_child("support")
+    with family.child() as child:
+        svid = signed_by(child.issuer, "/ns/support/agent/triage", family.clock)
+    files = [
+        ("root", family.parent.bundle.x509_authorities[0]),
+        ("leaf", svid.leaf),
+        ("ca", svid.intermediates[0]),
+    ]
+    for name, certificate in files:
+        encoded = certificate.public_bytes(serialization.Encoding.PEM)
+        (tmp_path / f"{name}.pem").write_bytes(encoded)
+    verdict = ask(judge, "chain", *(tmp_path / f"{name}.pem" for name, _ in files))
+    assert verdict.accepted, verdict.text
+    assert json.loads(verdict.text) == {"uris": [str(svid.spiffe_id)]}
 
 
 @pytest.mark.parametrize(
@@ -312,7 +365,7 @@ def test_a_parent_that_says_no_and_yes_again(family: Family) -> None:
         family.refresh()
         issuer.keep_up()
         assert "was not named a subordinate issuer" in str(issuer.authorities.trouble)
-        assert "says no" in child.connect().send(READY)["upstream"]
+        assert child.connect().send(READY)["upstream"] == WAITING
         assert issuer.authorities.now_in_force.active(X509).id == first
         family.name_child("support")
         issuer.keep_up()

@@ -20,6 +20,8 @@ from support.offline import Offline, offline_issuer
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import Untrusted
 from accredit_credentials.x509_svid import X509Svid, validate
+from accredit_issuer.audit.inspection import inspect
+from accredit_issuer.audit.log import Log
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
 from accredit_issuer.cli.doctor import Root, root_certificates
 from accredit_issuer.cli.timeline import draw
@@ -75,6 +77,9 @@ def test_an_agent_below_a_given_ca(tmp_path: Path, make_key: Any, depth: int) ->
         svid = offline.agent()
         assert offline.issuer.bundle.x509_authorities == (given.root,)
         assert svid.intermediates[1:] == given.certificates[:-1]
+        log = Log(offline.config.log_origin, offline.issuer.keys.load_log_key())
+        with offline.issuer.database.read() as connection:
+            assert not inspect(connection, offline.config, log, offline.clock()).findings
         check_valid(offline, svid)
         other = replace(offline.issuer.bundle, x509_authorities=(given_chain({}).root,))
         with pytest.raises(Untrusted):

@@ -9,6 +9,9 @@ from accredit_issuer.errors import IssuerError
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
 
+# Anybody may ask: what the parent says, and where our files are, stands in the log only.
+WAITING = "the parent is not to be had, the log says why"
+
 
 def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
     """The calls of this page."""
@@ -34,7 +37,7 @@ def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
             {
                 "ready": True,
                 "federation_overdue": overdue,
-                **({"upstream": trouble} if trouble else {}),
+                **({"upstream": WAITING} if trouble else {}),
             }
         )
 

@@ -390,7 +390,8 @@ class Authorities:
 
     def _note(self, trouble: ParentUnavailable | None) -> None:
         if trouble is not None:
-            _log.warning("the parent is not to be had", reason=str(trouble))
+            if str(trouble) != self.trouble:  # it is asked again and again: said once
+                _log.warning("the parent is not to be had", reason=str(trouble))
         elif self.trouble is not None:
             _log.info("the parent is back")
         self.trouble = None if trouble is None else str(trouble)

@@ -65,7 +65,6 @@ class ParentIssuer(Upstream):
         self._parent = parent
         self._bundle: TrustBundle | None = None
         self._answered: tuple[x509.Certificate, ...] = ()
-        self._answered_sequence: int | None = None
 
     def probe(self) -> None:
         """Ask the parent who we are.
