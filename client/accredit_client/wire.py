@@ -308,6 +308,12 @@ def _failure(url: str, error: Exception) -> ClientError:
                 hint="check the address, and that the trust bundle or pin is this issuer's",
             )
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx2.RemoteProtocolError):
+        return IssuerUnreachable(
+            f"{url} closed the connection without an answer",
+            hint="a certificate that the issuer does not trust any more ends so: log in again, "
+            "or attest again",
+        )
     return IssuerUnreachable(
         f"{url} did not answer: {str(error) or type(error).__name__}",
         hint="check the address, and that the issuer is running",

@@ -147,3 +147,15 @@ def test_what_was_seen_of_the_log_outlives_a_new_login(world: World, other: str)
     assert world.log_in(again, "--profile", other).code == 0
     assert seen is not None
     assert Profile.named(other).seen_checkpoint() == seen
+
+
+def test_the_bundle_is_asked_for_again_in_time(world: World, other: str) -> None:
+    """A command more than half a minute after the last one fetches the bundle, one before not."""
+    profile = Profile.named(other)
+    assert accredit("whoami", "--profile", other).code == 0
+    before = profile.asked_at()
+    assert accredit("whoami", "--profile", other).code == 0
+    assert profile.asked_at() == before
+    profile.asked(before - timedelta(seconds=31))
+    assert accredit("whoami", "--profile", other).code == 0
+    assert profile.asked_at() >= before

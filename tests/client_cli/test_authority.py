@@ -1,9 +1,14 @@
 """``accredit authority``: a forced rotation as a security team types it."""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from client_cli.workplace import World, accredit, succeed
+from support.issuer import running_issuer
+
+from accredit_client.cli.profile import Profile
 
 
 def test_a_forced_rotation(world: World) -> None:
@@ -24,6 +29,59 @@ def test_a_forced_rotation(world: World) -> None:
     assert "removed" in succeed("authority", "revoke", old["id"], "--reason", "all renewed").out
     assert old["id"][:12] not in succeed("authority", "show").out
     assert old["id"][:12] in succeed("authority", "show", "--all").out
+
+
+@pytest.fixture
+def alone(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """An issuer and a login that no other test uses: its roots go."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with running_issuer(tmp_path / "issuer") as running:
+        made = World(running, tmp_path)
+        assert made.log_in(running.first_token).code == 0
+        yield made
+
+
+def active(kind: str) -> str:
+    """The id of the key that signs."""
+    (found,) = [each for each in succeed("authority", "show", "--json").document
+                if (each["kind"], each["state"]) == (kind, "active")]  # fmt: skip
+    return str(found["id"])
+
+
+def test_whoever_rotates_everything_is_not_cut_off(alone: World) -> None:
+    """Root, issuing CA and JWT key, one command after the other: the login goes along."""
+    for kind in ("root", "x509", "jwt"):
+        old = active(kind)
+        prepared = succeed("authority", "prepare", kind, "--json").document
+        succeed("authority", "activate", prepared[0]["id"], "--early")
+        assert active(kind) == prepared[0]["id"]
+        succeed("authority", "taint", old, "--reason", "rotation")
+        succeed("whoami")
+        succeed("authority", "revoke", old, "--reason", "all renewed")
+        succeed("whoami")
+    svid = Profile.named("default").read().identity.svid
+    assert svid.authorities == {active("x509"), active("root")}
+
+
+def test_nobody_saws_off_the_branch_they_sit_on(alone: World) -> None:
+    """A key that the login rests on is not revoked by it, and the way to do it is named."""
+    old = active("x509")
+    prepared = succeed("authority", "prepare", "x509", "--json").document
+    succeed("authority", "activate", prepared[0]["id"])
+    refused = accredit("authority", "revoke", old[:12], "--reason", "gone")
+    assert refused.code == 1
+    assert f"accredit authority taint {old[:12]}" in refused.err
+    succeed("authority", "taint", old[:12], "--reason", "gone")
+    succeed("authority", "revoke", old[:12], "--reason", "gone")
+    succeed("whoami")
+
+
+def test_the_emergency_takes_the_ids_that_are_shown(alone: World) -> None:
+    """``revoke authority`` knows a key by its beginning, as the other commands do."""
+    old = active("jwt")
+    assert f"authority:{old}" in succeed("revoke", "authority", old[:12], "--reason", "leak").out
+    unknown = accredit("revoke", "authority", "00" * 6, "--reason", "leak")
+    assert "no authorities begin with" in unknown.err
 
 
 def test_planned_moments_are_marked(world: World) -> None:

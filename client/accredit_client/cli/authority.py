@@ -21,6 +21,7 @@ from accredit_client.wire import Issuer
 
 app = group("The keys that sign for the trust domain.")
 
+KEY_ID_LENGTH = 40  # hexadecimal digits
 SHOWN_ID = 12  # characters of a key id
 SHORTEST_PREFIX = 6  # characters that name a key, where no other begins with them
 
@@ -62,8 +63,9 @@ def prepare(
     as_json: options.Json = False,
 ) -> None:
     """Make the next key and publish it. An issuing CA may sign at once, others once known."""
-    with session.open_issuer(profile) as issuer:
-        changed = issuer.send(calls.prepare_authority(kind.value))
+    with session.open_session(profile) as opened:
+        changed = opened.issuer.send(calls.prepare_authority(kind.value))
+        opened.profile.ask_again()
     _print(changed, as_json=as_json)
     for each in changed:
         if not as_json and each.activates_from is not None:
@@ -86,8 +88,10 @@ def activate(
     as_json: options.Json = False,
 ) -> None:
     """Let a prepared key sign in place of the one that does."""
-    with session.open_issuer(profile) as issuer:
-        changed = issuer.send(calls.activate_authority(_whole_id(issuer, which), early=early))
+    with session.open_session(profile) as opened:
+        whole = whole_id(opened.issuer, which)
+        changed = opened.issuer.send(calls.activate_authority(whole, early=early))
+        opened.profile.ask_again()
     _print(changed, as_json=as_json)
 
 
@@ -109,8 +113,22 @@ def revoke(
     profile: options.Profile = options.DEFAULT_PROFILE,
     as_json: options.Json = False,
 ) -> None:
-    """Remove a key that signs no more, and refuse what it signed. Nothing takes this back."""
-    _step(which, lambda whole: calls.revoke_authority(whole, reason=reason), profile, as_json)
+    """Remove a key that signs no more, and refuse what it signed. Nothing takes this back.
+
+    Raises:
+        Failed: this login itself rests on it.
+    """
+    with session.open_session(profile) as opened:
+        whole = whole_id(opened.issuer, which)
+        if whole in opened.content.identity.svid.authorities:
+            raise Failed(
+                f"this login rests on {whole[:SHOWN_ID]}: whoever revokes it is cut off",
+                hint=f"have everybody renew first: accredit authority taint {whole[:SHOWN_ID]}; "
+                "then wait a minute",
+            )
+        changed = opened.issuer.send(calls.revoke_authority(whole, reason=reason))
+        opened.profile.ask_again()
+    _print(changed, as_json=as_json)
 
 
 def _step(
@@ -119,12 +137,13 @@ def _step(
     profile: str,
     as_json: bool,
 ) -> None:
-    with session.open_issuer(profile) as issuer:
-        changed = issuer.send(call(_whole_id(issuer, which)))
+    with session.open_session(profile) as opened:
+        changed = opened.issuer.send(call(whole_id(opened.issuer, which)))
+        opened.profile.ask_again()
     _print(changed, as_json=as_json)
 
 
-def _whole_id(issuer: Issuer, which: str) -> str:
+def whole_id(issuer: Issuer, which: str) -> str:
     """The id that begins like this.
 
     Raises:

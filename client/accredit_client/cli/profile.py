@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from accredit_client.cli import local_files
@@ -94,6 +95,24 @@ class Profile:
         finally:
             os.close(descriptor)
 
+    def asked_at(self) -> datetime:
+        """When the bundle was asked for last; long ago where that is not known."""
+        try:
+            seconds = (self.folder / _ASKED).stat().st_mtime
+        except FileNotFoundError:
+            seconds = 0.0
+        return datetime.fromtimestamp(seconds, UTC)
+
+    def asked(self, now: datetime) -> None:
+        """Remember that the bundle was asked for."""
+        file = self.folder / _ASKED
+        file.touch(mode=local_files.PRIVATE)
+        os.utime(file, (now.timestamp(), now.timestamp()))
+
+    def ask_again(self) -> None:
+        """Have the next command ask for the bundle: it has changed."""
+        (self.folder / _ASKED).unlink(missing_ok=True)
+
     def pin_log_key(self, key: LogKey) -> bool:
         """Trust this key of the log from now on; says whether it takes another key's place.
 
@@ -152,5 +171,6 @@ def verified_checkpoint(text: str, key: LogKey) -> Checkpoint:
     return signed_note.verify(text, origin=key.name, keys=[key])
 
 
+_ASKED = "bundle_asked"
 _LOG_KEY = "log_key"
 _CHECKPOINT = "log_checkpoint"

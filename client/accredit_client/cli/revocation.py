@@ -10,8 +10,9 @@ import typer
 from accredit_client import calls
 from accredit_client.answers import FactRecord
 from accredit_client.cli import options, output, session
+from accredit_client.cli.authority import KEY_ID_LENGTH, whole_id
 from accredit_client.cli.framework import example, top_level
-from accredit_credentials.revocation import FactKind, Target
+from accredit_credentials.revocation import FactKind, Target, TargetKind
 
 app = top_level()
 
@@ -101,8 +102,11 @@ def facts(
 def _state(
     kind: FactKind, what: Kind, target: str, reason: str, *, profile: str, as_json: bool
 ) -> None:
-    named = str(Target.parse(f"{what.value}:{target}"))
+    Target.parse(f"{what.value}:{target}")  # before anybody is asked
     with session.open_issuer(profile) as issuer:
+        if what.value == TargetKind.AUTHORITY.value and len(target) < KEY_ID_LENGTH:
+            target = whole_id(issuer, target)  # tables show its beginning
+        named = str(Target.parse(f"{what.value}:{target}"))
         started = perf_counter()
         stated = issuer.send(calls.revoke(target=named, kind=kind.value, reason=reason))
         milliseconds = (perf_counter() - started) * 1000

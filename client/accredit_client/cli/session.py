@@ -1,7 +1,9 @@
 """The issuer, as an admin who has logged in.
 
-An admin's SVID past its half life is renewed before the command goes on; one that is over means
-logging in again. Whatever the issuer answers is verified before it is kept.
+An admin's SVID past its half life, or of an authority that is tainted, is renewed before the
+command goes on; one that is over means logging in again. The bundle is asked for again once it is
+older than its hint: an admin who rotates the root must be among the first to know the next one.
+Whatever the issuer answers is verified before it is kept.
 """
 
 from collections.abc import Iterator
@@ -13,14 +15,16 @@ from accredit_client import calls
 from accredit_client.cli.problems import NotLoggedIn
 from accredit_client.cli.profile import Profile
 from accredit_client.effects import utc_now
-from accredit_client.errors import InvalidAnswer, IssuerRefused
+from accredit_client.errors import InvalidAnswer, IssuerRefused, IssuerUnreachable
 from accredit_client.files import FolderContent
 from accredit_client.trust import Trust, newer
 from accredit_client.wire import Issuer
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.checkpoint import LogKey
 from accredit_credentials.keys import PrivateKey, generate_key
-from accredit_credentials.x509_svid import X509Identity, X509Svid, parse_pem, validate
+from accredit_credentials.x509_svid import X509Identity, parse_pem, validate
+
+LONGEST_HINT = 30  # seconds that a bundle is used without asking for it again
 
 _EXPIRED_HINT = "another admin makes a new token with: accredit admin invite NAME --role ROLE"
 
@@ -75,17 +79,40 @@ def enrol(*, url: str, trust: Trust, token: str) -> tuple[FolderContent, LogKey]
 
 def _fresh(profile: Profile, now: datetime) -> FolderContent:
     content = profile.read()
-    if not _is_due(content.identity.svid, now):
-        return content
-    with profile.locked():
-        content = profile.read()  # another command may have renewed it meanwhile
-        if _is_due(content.identity.svid, now):
-            content = _renewed(profile, content, now)
+    if _is_due(content, now) or _is_old(profile, content, now):
+        with profile.locked():
+            content = profile.read()  # another command may have been here meanwhile
+            if _is_old(profile, content, now):
+                content = _with_newest_bundle(profile, content, now)
+            if _is_due(content, now):
+                content = _renewed(profile, content, now)
     return content
 
 
-def _is_due(svid: X509Svid, now: datetime) -> bool:
-    return now >= svid.not_before + (svid.not_after - svid.not_before) / 2
+def _is_due(content: FolderContent, now: datetime) -> bool:
+    svid = content.identity.svid
+    half = svid.not_before + (svid.not_after - svid.not_before) / 2
+    return now >= half or not content.bundle.tainted.isdisjoint(svid.authorities)
+
+
+def _is_old(profile: Profile, content: FolderContent, now: datetime) -> bool:
+    hint = min(content.bundle.refresh_hint or LONGEST_HINT, LONGEST_HINT)
+    # A clock that was set back is no reason to wait.
+    return not 0 <= (now - profile.asked_at()).total_seconds() < hint
+
+
+def _with_newest_bundle(profile: Profile, content: FolderContent, now: datetime) -> FolderContent:
+    # Without the SVID: it may be over, and the bundle is for everybody.
+    with Issuer.at(content.issuer_url, bundle=content.bundle) as issuer:
+        try:
+            fetched = issuer.send(calls.bundle(content.bundle.trust_domain))
+        except IssuerUnreachable:
+            return content  # the command itself says so
+    profile.asked(now)
+    if newer(content.bundle, fetched) != content.bundle:
+        content = replace(content, bundle=fetched)
+        profile.write(content)
+    return content
 
 
 def _renewed(profile: Profile, content: FolderContent, now: datetime) -> FolderContent:
