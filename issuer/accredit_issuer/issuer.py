@@ -184,7 +184,7 @@ class Lock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._descriptor)
-            raise InvalidSettings(f"another issuer is running on {folder}") from None
+            raise InvalidSettings(f"an issuer is running on {folder}: stop it first") from None
 
     def release(self) -> None:
         """Let another one run."""

@@ -8,10 +8,12 @@ from pathlib import Path
 from support.issuer import RunningIssuer, log_in, make_config, serving
 
 from accredit_client import calls
+from accredit_client.trust import pin_of
 from accredit_issuer.clock import system_clock
 from accredit_issuer.issuer import Lock, initialise
 
-COMMAND = [str(Path(sys.executable).parent / "accredit-issuer"), "invite", "first"]
+PROGRAM = str(Path(sys.executable).parent / "accredit-issuer")
+COMMAND = [PROGRAM, "invite", "first"]
 
 
 def test_a_stopped_issuer_invites_an_admin(tmp_path: Path) -> None:
@@ -21,8 +23,13 @@ def test_a_stopped_issuer_invites_an_admin(tmp_path: Path) -> None:
     done = _invite(config_file, token)
     assert done.returncode == 0, done.stderr
     assert token.stat().st_mode & 0o777 == 0o600
+    pin = subprocess.run(
+        [PROGRAM, "pin", "--config", str(config_file)], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert f"--trust {pin}" in done.stdout
     config = make_config(tmp_path)
     with serving(config) as (issuer, url):
+        assert pin == pin_of(issuer.bundle.x509_authorities[0])
         running = RunningIssuer(issuer, url, "")
         with running.clients:
             admin = log_in(running, token.read_text().strip())
@@ -40,7 +47,7 @@ def test_a_running_issuer_is_left_alone(tmp_path: Path) -> None:
     finally:
         lock.release()
     assert done.returncode == 1
-    assert "another issuer is running" in done.stderr
+    assert "an issuer is running" in done.stderr
     assert not (tmp_path / "first.token").exists()
 
 

@@ -249,7 +249,7 @@ def test_one_issuer_a_folder(process: IssuerProcess) -> None:
         process.command, capture_output=True, text=True, timeout=30, check=False
     )
     assert second.returncode == 1
-    assert second.stderr.splitlines()[-1].startswith("error: another issuer is running")
+    assert second.stderr.splitlines()[-1].startswith("error: an issuer is running")
     assert process.caller().ask("GET", "/health/ready").json["ready"] is True
 
 

@@ -1,4 +1,4 @@
-"""The commands ``init``, ``run``, ``invite``, ``doctor`` and ``audit``; ``authority`` is a group.
+"""The commands ``init``, ``run``, ``invite``, ``pin``, ``doctor``, ``audit``; the group ``authority``.
 
 Errors are one line on standard error, with a hint where there is one; exit status 1 for a no, 2
 for wrong usage.
@@ -173,7 +173,14 @@ def invite(
         issuer.close()
         lock.release()
     _write_token(out, invitation.text)
-    _print(f"one-time token of {name} written to {out}")
+    _print(
+        f"one-time token of {name} written to {out}",
+        "",
+        "next, once the issuer runs again:",
+        f"  accredit login --url {settings.url} \\",
+        f"    --trust {root_pin(settings)} \\",
+        f"    --token-file {out}",
+    )
 
 
 @app.command(epilog="Example: accredit-issuer doctor --config issuer.toml --json")
@@ -229,6 +236,12 @@ def _note_on_keys(config: Config) -> str:
     if file.exists():
         return ""
     return f"made {file}, which opens the keys: keep it apart from the backups of {config.data}"
+
+
+@app.command(epilog="Example: accredit login --trust $(accredit-issuer pin) …")
+def pin(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Print the pin of the root in force: what a first login or a first agent trusts."""
+    _print(root_pin(load(config)))
 
 
 def root_pin(config: Config) -> str:
