@@ -1,4 +1,4 @@
-"""The commands ``init``, ``run``, ``invite``, ``pin``, ``doctor``, ``audit``; the group ``authority``.
+"""The commands ``init``, ``run``, ``invite``, ``pin``, ``doctor``, ``audit``; and ``authority``.
 
 Errors are one line on standard error, with a hint where there is one; exit status 1 for a no, 2
 for wrong usage.
