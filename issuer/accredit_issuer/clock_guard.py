@@ -102,6 +102,14 @@ class ClockGuard:
         if not begin <= now < end:
             self._look(now)
 
+    def at_least(self) -> datetime:
+        """Now, or the newest moment that is known to have been, where the clock says less.
+
+        For what must go on by a wrong clock: what was over once stays over.
+        """
+        now = self._clock()
+        return now if self._newest is None else max(now, self._newest)
+
     def why_wrong(self, now: datetime) -> str | None:
         """Why this reading cannot be believed; None where it can."""
         return judge(now, self._newest, self._expected())

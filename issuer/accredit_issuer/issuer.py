@@ -30,6 +30,7 @@ from accredit_issuer.issuance.issuance import Issuance, Parts
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.keys.opening import create_keys, open_keys
 from accredit_issuer.registry.administration import Administration, Invitation
+from accredit_issuer.registry.changes import Changes, Local
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.feed import Feed
@@ -39,7 +40,7 @@ from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Writer
 
 FIRST_ADMIN = "first"
-SELF = "issuer"
+SELF = Local("issuer")
 
 
 class Issuer:
@@ -80,18 +81,19 @@ class Issuer:
         with database.read() as connection:
             self.revocation.load(connection, clock())
             self.authorities.load(connection)
+        self.changes = Changes(self.writer, lambda: self.revocation.facts)
         self.rollover = Rollover(
             authorities=self.authorities,
             revocation=self.revocation,
-            writer=self.writer,
+            changes=self.changes,
             database=database,
             rules=rules_of(config),
             clock=clock,
             guarded_clock=self.guarded_clock,
         )
-        self.administration = Administration(config, self.writer, self.registry, self.revocation)
-        self.subordinates = Subordinates(self.writer, database)
-        self.relationships = Relationships(config.trust_domain, database, self.writer)
+        self.administration = Administration(config, self.changes, self.registry, self.revocation)
+        self.subordinates = Subordinates(self.changes, database)
+        self.relationships = Relationships(config.trust_domain, database, self.changes)
         self.polling = Polling(
             self.relationships,
             own_bundle=lambda: self.bundle,
@@ -124,7 +126,7 @@ class Issuer:
             Refusal: an unknown target, nothing to restore, or revoked already.
             Unavailable: it could not be recorded.
         """
-        stated = self.revocation.state(request, self.writer, self.clock())
+        stated = self.revocation.state(request, self.changes, self.clock())
         if request.target.kind is TargetKind.AUTHORITY:
             # Whatever the clock says the fact stands, and by a wrong one nothing is signed.
             with contextlib.suppress(ClockWrong):
@@ -138,7 +140,7 @@ class Issuer:
             Unavailable: it could not be recorded, or the clock cannot be believed.
         """
         now = self.guarded_clock()
-        self.authorities.advance(self.writer, now, SELF)
+        self.authorities.advance(self.changes, now, SELF)
         self.revocation.publish_crls(self.writer, now)
         self.revocation.forget_expired(self.writer, now)
 
@@ -218,7 +220,7 @@ def initialise(config: Config, clock: Clock) -> Invitation:
                 Record(
                     kind=RecordKind.ISSUER_INITIALISED,
                     at=now,
-                    actor=SELF,
+                    actor=SELF.name,
                     subject=str(config.trust_domain.id),
                     details={"log": config.log_origin},
                 )

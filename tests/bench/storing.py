@@ -15,6 +15,7 @@ from accredit_client import calls
 from accredit_credentials.revocation import FactKind, Target
 from accredit_issuer.clock import system_clock
 from accredit_issuer.issuer import Issuer, open_issuer
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation.revocation import FactRequest
 from accredit_issuer.settings import load
 
@@ -131,8 +132,8 @@ def _state(issuer: Issuer, serial: str) -> float:
         target=Target.parse(f"serial:{serial}"),
         kind=FactKind.REVOKED,
         reason="bench",
-        actor="bench",
+        actor=Local("bench"),
     )
     started = time.perf_counter()
-    issuer.revocation.state(wanted, issuer.writer, issuer.clock())
+    issuer.revocation.state(wanted, issuer.changes, issuer.clock())
     return time.perf_counter() - started

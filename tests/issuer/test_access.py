@@ -32,8 +32,10 @@ from accredit_client.calls import certificate_request
 from accredit_credentials.keys import generate_key
 from accredit_credentials.spiffe_id import SpiffeId, issuer_id
 from accredit_credentials.x509_svid import X509Identity
+from accredit_issuer.api.hot import HotRoute
 from accredit_issuer.app import make_app
 from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.registry.changes import Local
 
 ROLES = ("viewer", "registrar", "security", "owner", "admin")
 STRANGERS = ("nobody", "expired", "revoked agent", "revoked admin")
@@ -170,7 +172,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("access")
     with ExitStack() as stack:
         running = stack.enter_context(running_issuer(folder / "issuer", clock=clock))
-        running.issuer.rollover.prepare(AuthorityKind.JWT, by="test")
+        running.issuer.rollover.prepare(AuthorityKind.JWT, by=Local("test"))
         first = log_in(running, running.first_token)
         clock.now = real
         admin = log_in(running, _invite(first, "second", "admin"))
@@ -256,6 +258,23 @@ def test_another_method_is_not_this_one(world: World, method: str) -> None:
         answer = world.callers["admin"].ask(method, path, {} if method == "POST" else None)
         assert answer.status in {400, 405}
     assert world.callers["admin"].ask("DELETE", "/v1/bundle").kind == "method-not-allowed"
+
+
+@pytest.mark.parametrize(
+    "method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"]
+)
+def test_what_agents_ask_for_is_asked_for_by_post(world: World, method: str) -> None:
+    """With another method no call of agents is carried out, however good its body is."""
+    routes = make_app(world.running.issuer).routes
+    hot = [route for route in routes if isinstance(route, HotRoute)]
+    before = world.running.issuer.log.frontier.size
+    for route in hot:
+        body = TABLE[f"POST {route.path}"].body
+        answer = world.callers["agent"].ask(method, route.path, body)
+        assert answer.status == 405, (route.path, answer)
+        assert method == "HEAD" or answer.kind == "method-not-allowed"
+    assert len(hot) >= 6
+    assert world.running.issuer.log.frontier.size == before, "nothing was issued or recorded"
 
 
 @pytest.mark.parametrize(

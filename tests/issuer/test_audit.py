@@ -43,6 +43,7 @@ from accredit_issuer.cli.audit import lines, view
 from accredit_issuer.federation.rules import Profile as WebProfile
 from accredit_issuer.federation.rules import Relationship
 from accredit_issuer.issuance.cycle import Intent
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation.crl import CrlEntry, build_crl
 from accredit_issuer.settings import Config
 from accredit_issuer.store.bulk import BulkInsert
@@ -105,14 +106,14 @@ def federate(offline: Offline) -> None:
             profile=WebProfile.WEB,
             endpoint_url=f"https://{name}/bundle",
         )
-        relationships.create(asked, None, by="test", now=now)
-    relationships.remove(TrustDomain("c.example"), by="test", now=now)
+        relationships.create(asked, None, by=Local("test"), now=now)
+    relationships.remove(TrustDomain("c.example"), by=Local("test"), now=now)
     other = TrustDomain("b.example")
     bundle = TrustBundle(other, jwt_authorities={"k": generate_key().public_key()})
-    relationships.keep(relationships.one(other), bundle.to_json(), by="test", now=now)
+    relationships.keep(relationships.one(other), bundle.to_json(), by=Local("test"), now=now)
     agents = Agents.parse("spiffe://b.example/ns/support/*")
     allowance = Allowance(agents, "https://a.example", ("read",))
-    relationships.allow(other, (allowance,), by="test", now=now)
+    relationships.allow(other, (allowance,), by=Local("test"), now=now)
 
 
 @pytest.fixture(scope="module")
@@ -651,12 +652,12 @@ def test_the_steps_of_operators_leave_no_findings(offline: Offline) -> None:
     for kind in AuthorityKind:
         offline.agent()
         old = known.now_in_force.active(kind).id
-        (new,) = rollover.prepare(kind, by="test")
-        rollover.activate(new["id"], early=True, by="test")
+        (new,) = rollover.prepare(kind, by=Local("test"))
+        rollover.activate(new["id"], early=True, by=Local("test"))
         assert audited(offline).findings == []
-        rollover.taint(old, "test", by="test")
+        rollover.taint(old, "test", by=Local("test"))
         assert audited(offline).findings == []
-        rollover.revoke(old, "test", by="test")
+        rollover.revoke(old, "test", by=Local("test"))
         assert audited(offline).findings == []
 
 

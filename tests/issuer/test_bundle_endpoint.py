@@ -46,6 +46,7 @@ from accredit_issuer.cli.doctor import examine
 from accredit_issuer.clock import system_clock
 from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.issuer import initialise, open_issuer
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation.revocation import FactRequest
 from accredit_issuer.server import Server
 from accredit_issuer.settings import Config, load
@@ -120,7 +121,7 @@ def test_the_newest_bundle_is_served(world: World) -> None:
 def _revoke(running: RunningIssuer, target: str) -> None:
     running.issuer.state(
         FactRequest(
-            target=Target.parse(target), kind=FactKind.REVOKED, reason="stolen", actor="test"
+            target=Target.parse(target), kind=FactKind.REVOKED, reason="stolen", actor=Local("test")
         )
     )
 

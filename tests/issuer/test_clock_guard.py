@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from support.clock import NOW, SettableClock
-from support.issuer import make_config, running_issuer
+from support.issuer import log_in, make_config, running_issuer
 from support.offline import Offline, offline_issuer
 from support.raw_http import RawClient
 
 from accredit_attestors.manifest import VerifiedManifest
-from accredit_client.calls import certificate_request
+from accredit_client.calls import add_admin, certificate_request
 from accredit_credentials.keys import generate_key
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority.lifecycle import AuthorityKind
@@ -202,6 +202,46 @@ def test_an_issuer_with_a_wrong_clock_is_not_ready(tmp_path: Path) -> None:
         clock.advance(days=1)
         assert client.ask("GET", "/health/ready").status == 200
         assert b"accredit_clock_wrong 0.0" in client.ask("GET", "/metrics").body
+
+
+def test_a_clock_set_back_revives_no_admin(tmp_path: Path) -> None:
+    """What was over stays over: by a wrong clock an admin revokes, with a living SVID, and no more.
+
+    OpenSSL looks at the real clock, and both SVIDs are good for it.
+    """
+    real = datetime.now(UTC)
+    clock = SettableClock(real - timedelta(minutes=50))
+    lifetimes = {"admin_svid": 3600}
+    with running_issuer(tmp_path / "issuer", clock=clock, lifetimes=lifetimes) as running:
+        over = log_in(running, running.first_token)
+        clock.now = real
+        invitation = over.send(add_admin(name="second", role="admin", namespaces=[]))
+        living = log_in(running, invitation.enrolment_token)
+        callers = {
+            name: RawClient.at(running.url, running.bundle, admin.identity)
+            for name, admin in (("over", over), ("living", living))
+        }
+        clock.now = real + timedelta(minutes=20)
+        assert callers["living"].ask("GET", "/v1/whoami").status == 200
+        assert callers["over"].ask("GET", "/v1/whoami").kind == "unauthenticated"
+
+        clock.now = real + timedelta(minutes=2)
+        before = running.issuer.log.frontier.size
+        mallory = {"name": "mallory", "role": "admin", "namespaces": []}
+        for caller in callers.values():
+            for method, path, body in (
+                ("GET", "/v1/whoami", None),
+                ("GET", "/v1/admins", None),
+                ("POST", "/v1/admins", mallory),
+                ("POST", "/v1/authorities/jwt/prepare", {}),
+                ("PUT", "/v1/federation/b.example/allows", {"allows": []}),
+            ):
+                assert caller.ask(method, path, body).kind == "unavailable", path
+        assert running.issuer.log.frontier.size == before
+        suspend = {"target": "admin:first", "kind": "suspended", "reason": "x"}
+        answer = callers["over"].ask("POST", "/v1/revocations", suspend)
+        assert (answer.status, answer.kind) == (401, "unauthenticated")
+        assert callers["living"].ask("POST", "/v1/revocations", suspend).status == 201
 
 
 def test_doctor_and_run_tell_of_a_clock_behind(tmp_path: Path) -> None:

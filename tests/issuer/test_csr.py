@@ -1,13 +1,15 @@
 """Certificate requests: a key and the proof that it is held, nothing else, at little cost."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
+from support.judges import openssl
 
 from accredit_client.calls import certificate_request
 from accredit_credentials.keys import generate_key
@@ -128,6 +130,49 @@ def test_a_wish_is_refused_and_not_dropped(wish: x509.ExtensionType) -> None:
     """A request that asks for any extension, readable or not, is refused."""
     with pytest.raises(Refusal, match="asks for"):
         public_key_of(request(generate_key(), wish))
+
+
+UNKNOWN = x509.ObjectIdentifier("1.2.3.4")
+ATTRIBUTES = {
+    "challengePassword": (AttributeOID.CHALLENGE_PASSWORD, b"secret"),
+    "unstructuredName": (AttributeOID.UNSTRUCTURED_NAME, b"name"),
+    "anything": (UNKNOWN, b"x"),
+}
+
+
+@pytest.mark.parametrize(("oid", "value"), ATTRIBUTES.values(), ids=ATTRIBUTES)
+def test_an_attribute_is_refused_and_not_dropped(oid: x509.ObjectIdentifier, value: bytes) -> None:
+    """A request with any attribute, known or not, is refused by its name and not by its value."""
+    key = generate_key()
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    made = builder.add_attribute(oid, value).sign(key, hashes.SHA256())
+    with pytest.raises(Refusal, match=f"attributes {oid.dotted_string}") as refused:
+        public_key_of(made.public_bytes(serialization.Encoding.PEM).decode())
+    assert "secret" not in refused.value.detail
+
+
+def test_a_plain_request_of_openssl_is_accepted(tmp_path: Path) -> None:
+    """``openssl req -new`` asks for a key and nothing else, and with a password it is refused."""
+    key, config = tmp_path / "key.pem", tmp_path / "openssl.cnf"
+    private = generate_key()
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    plain = openssl("req", "-new", "-key", key, "-subj", "/CN=agent")
+    assert plain.accepted
+    assert public_key_of(plain.text) == private.public_key()
+    config.write_text(
+        "[req]\nprompt = no\ndistinguished_name = name\nattributes = more\n"
+        "[name]\nCN = agent\n[more]\nchallengePassword = secret\n"
+    )
+    more = openssl("req", "-new", "-key", key, "-config", config)
+    assert more.accepted
+    with pytest.raises(Refusal, match="attributes"):
+        public_key_of(more.text)
 
 
 def test_an_empty_extension_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,11 @@ def test_what_is_declared_is_granted_as_it_was_asked(actions: tuple[str, ...]) -
         ({"principal": "a\r"}, Kind.MALFORMED, "principal"),
         ({"principal": "spiffe://example.org/ns/a/agent/b"}, Kind.MALFORMED, "SPIFFE ID"),
         ({"principal": "SPIFFE://example.org/ns/a/agent/b"}, Kind.MALFORMED, "SPIFFE ID"),
+        ({"principal": " spiffe://example.org/ns/a/agent/b"}, Kind.MALFORMED, "SPIFFE ID"),
+        ({"principal": "  Spiffe://example.org/ns/a/agent/b "}, Kind.MALFORMED, "SPIFFE ID"),
+        ({"principal": "\u00a0spiffe://example.org/ns/a/agent/b"}, Kind.MALFORMED, "principal"),
+        ({"principal": "\u017fpiffe://example.org/ns/a/agent/b"}, Kind.MALFORMED, "SPIFFE ID"),
+        ({"principal": "spi\ufb00e://example.org/ns/a/agent/b"}, Kind.MALFORMED, "SPIFFE ID"),
     ],
 )
 def test_what_is_too_much_is_refused_by_its_name(
@@ -145,6 +150,14 @@ def test_what_is_too_much_is_refused_by_its_name(
         decide(request(**changes))
     assert refused.value.kind is kind
     assert named in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "principal", ["user:maria", " user:maria", "spiffe", "spiffy:maria", "user:spiffe://a/b"]
+)
+def test_a_principal_that_is_no_spiffe_id(principal: str) -> None:
+    """What only looks a little like one is anybody's name."""
+    assert decide(request(principal=principal))
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])

@@ -39,6 +39,7 @@ from accredit_credentials.x509_svid import X509Identity, validate
 from accredit_issuer.clock import system_clock
 from accredit_issuer.federation.rules import Profile, Relationship
 from accredit_issuer.issuer import initialise, open_issuer
+from accredit_issuer.registry.changes import Local
 
 A, B = TrustDomain("a.example"), TrustDomain("b.example")
 ALLOWANCE = Allowance(
@@ -304,7 +305,7 @@ def test_a_starting_issuer_asks_what_is_due(tmp_path: Path) -> None:
             endpoint_url=endpoint.url,
             endpoint_spiffe_id=issuer_id(g.trust_domain),
         )
-        issuer.relationships.create(asked, g.bundle, by="test", now=system_clock())
+        issuer.relationships.create(asked, g.bundle, by=Local("test"), now=system_clock())
         issuer.close()
         with serving(config):
             assert endpoint.asked.wait(20)

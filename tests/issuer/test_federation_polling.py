@@ -33,6 +33,7 @@ from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.federation.relationships import MAX_ALL_BUNDLES, Standing
 from accredit_issuer.federation.rules import SHORTEST_INTERVAL, Profile, Relationship
 from accredit_issuer.metrics import Metrics
+from accredit_issuer.registry.changes import Local
 
 B = TrustDomain("b.example")
 SERVER = issuer_id(B)
@@ -61,7 +62,7 @@ class Federating:
             "endpoint_url": self.endpoint.url,
         }
         self.offline.issuer.relationships.create(
-            Relationship(**{**good, **values}), bootstrap, by="test", now=self.clock()
+            Relationship(**{**good, **values}), bootstrap, by=Local("test"), now=self.clock()
         )
 
     def poll(self) -> Standing:
@@ -162,9 +163,9 @@ def test_each_change_is_a_record(web: Federating) -> None:
     web.endpoint.serve(web.bundle(6))
     web.after(seconds=300)
     relationships = web.offline.issuer.relationships
-    relationships.allow(B, (), by="test", now=web.clock())
-    relationships.allow(B, (), by="test", now=web.clock())
-    relationships.remove(B, by="test", now=web.clock())
+    relationships.allow(B, (), by=Local("test"), now=web.clock())
+    relationships.allow(B, (), by=Local("test"), now=web.clock())
+    relationships.remove(B, by=Local("test"), now=web.clock())
     kinds = [kind for kind, _ in web.records]
     assert kinds == [
         "federation.added",
@@ -381,9 +382,9 @@ def test_an_endpoint_of_a_third_trust_domain(spiffe: Federating, b_example: Auth
     relationships = spiffe.offline.issuer.relationships
     assert set(spiffe.map.domains) == {B, c}
     with pytest.raises(Refusal, match=r"remove that relationship first"):
-        relationships.remove(B, by="test", now=spiffe.clock())
+        relationships.remove(B, by=Local("test"), now=spiffe.clock())
     for each in (c, B):
-        relationships.remove(each, by="test", now=spiffe.clock())
+        relationships.remove(each, by=Local("test"), now=spiffe.clock())
     assert spiffe.map.domains == {}
 
 
@@ -392,14 +393,14 @@ def test_removing_a_relationship_ends_it(web: Federating) -> None:
     web.federate(allowances=(PAYERS,))
     web.poll()
     tag = web.offline.issuer.relationships.published().tag
-    web.offline.issuer.relationships.remove(B, by="test", now=web.clock())
+    web.offline.issuer.relationships.remove(B, by=Local("test"), now=web.clock())
     assert web.map.domains == {}
     assert web.offline.issuer.relationships.published().tag != tag
     web.clock.advance(hours=1)
     web.offline.issuer.polling.poll_due()
     assert len(web.endpoint.requests) == 1
     with pytest.raises(Refusal) as refusal:
-        web.offline.issuer.relationships.remove(B, by="test", now=web.clock())
+        web.offline.issuer.relationships.remove(B, by=Local("test"), now=web.clock())
     assert refusal.value.kind is Kind.NOT_FOUND
 
 
@@ -407,11 +408,11 @@ def test_a_bundle_for_a_relationship_that_ended_is_not_kept(web: Federating) -> 
     """Made again meanwhile, it is another relationship: the answer to the old one is dropped."""
     web.federate()
     old, relationships = web.standing, web.offline.issuer.relationships
-    relationships.remove(B, by="test", now=web.clock())
+    relationships.remove(B, by=Local("test"), now=web.clock())
     web.federate()
     with pytest.raises(Refusal):
-        relationships.keep(old, web.bundle(9).to_json(), by="test", now=web.clock())
-    relationships.fail(old, "late", now=web.clock())
+        relationships.keep(old, web.bundle(9).to_json(), by=Local("test"), now=web.clock())
+    relationships.fail(old, "late", by=Local("test"), now=web.clock())
     assert (web.standing.bundle, web.standing.failure) == (None, None)
 
 
@@ -458,7 +459,7 @@ def test_all_bundles_together_have_a_bound(web: Federating) -> None:
         domain = TrustDomain(f"b{n}.example")
         web.federate(trust_domain=domain)
         document = replace(many, trust_domain=domain).to_json()
-        relationships.keep(relationships.one(domain), document, by="test", now=web.clock())
+        relationships.keep(relationships.one(domain), document, by=Local("test"), now=web.clock())
         return len(document)
 
     whole = MAX_ALL_BUNDLES // len(replace(many, trust_domain=B).to_json())
@@ -484,11 +485,11 @@ def test_refreshing_asks_at_once(web: Federating) -> None:
     """Whoever asks gets what holds after it; nobody unknown is asked."""
     web.federate()
     polling = web.offline.issuer.polling
-    assert polling.refresh(B, by="maria").bundle == web.bundle(5)
-    assert polling.refresh(B, by="maria").attempted_at == web.clock()
+    assert polling.refresh(B, by=Local("maria")).bundle == web.bundle(5)
+    assert polling.refresh(B, by=Local("maria")).attempted_at == web.clock()
     assert len(web.endpoint.requests) == 2
     with pytest.raises(Refusal):
-        polling.refresh(TrustDomain("c.example"), by="maria")
+        polling.refresh(TrustDomain("c.example"), by=Local("maria"))
     leaf = json.loads(web.offline.leaves()[-1])
     assert (leaf["kind"], leaf["actor"]) == ("federation.bundle_changed", "maria")
 

@@ -18,6 +18,7 @@ from accredit_credentials.revocation_feed import FeedState, verify
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.revocation import FactRequest
 from accredit_issuer.store.models import facts, releases
@@ -442,7 +443,7 @@ def test_an_admin_is_ended_too(offline: Offline) -> None:
     """A revoked admin gets no SVID for a token that is still unspent, and the token stays so."""
     issuer = offline.issuer
     token = issuer.administration.invite(
-        Admin("ann", Role.VIEWER), by="test", now=offline.clock()
+        Admin("ann", Role.VIEWER), by=Local("test"), now=offline.clock()
     ).text
     offline.state("admin:ann", "suspended")
     csr = certificate_request(generate_key())
@@ -520,7 +521,11 @@ def test_a_suspension_of_somebody_else_is_not_overruled(offline: Offline) -> Non
 
     def say(kind: FactKind, actor: str) -> None:
         request = FactRequest(
-            target=target, kind=kind, reason="r", actor=actor, may_overrule=actor == "security"
+            target=target,
+            kind=kind,
+            reason="r",
+            actor=Local(actor),
+            may_overrule=actor == "security",
         )
         offline.issuer.state(request)
 

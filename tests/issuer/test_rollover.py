@@ -17,6 +17,7 @@ from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority import authorities as module
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.settings import KeysOnDisk
 from accredit_issuer.store.models import authorities, facts
 
@@ -80,11 +81,11 @@ def test_forced_rotation_by_hand(offline: Offline, kind: AuthorityKind) -> None:
     svid = offline.agent()
     old = offline.replace(kind)
     assert not offline.issuer.bundle.tainted
-    offline.issuer.rollover.taint(old, "seen in a backup", by="maria")
+    offline.issuer.rollover.taint(old, "seen in a backup", by=Local("maria"))
     check_valid(offline, svid)
     assert old in offline.issuer.bundle.tainted
     assert has_key(offline, old)
-    offline.issuer.rollover.revoke(old, "all renewed", by="maria")
+    offline.issuer.rollover.revoke(old, "all renewed", by=Local("maria"))
     assert not offline.issuer.bundle.tainted
     assert not has_key(offline, old)
     assert shown(offline)[old]["state"] == "removed"
@@ -120,7 +121,7 @@ def test_a_revoked_jwt_key_ends_its_tokens(offline: Offline) -> None:
     bundle = offline.issuer.bundle
     jwt_svid.validate(token.token, bundles={bundle.trust_domain: bundle}, audience="a",
                       now=offline.clock())  # fmt: skip
-    offline.issuer.rollover.revoke(old, "stolen", by="maria")
+    offline.issuer.rollover.revoke(old, "stolen", by=Local("maria"))
     bundle = offline.issuer.bundle
     with pytest.raises(Untrusted):
         jwt_svid.validate(token.token, bundles={bundle.trust_domain: bundle}, audience="a",
@@ -133,7 +134,7 @@ def test_what_never_signed_needs_no_fact(offline: Offline) -> None:
     """A prepared authority is revoked without telling verifiers anything but the bundle."""
     for kind in AuthorityKind:
         new = offline.prepare(kind)
-        offline.issuer.rollover.revoke(new, "not needed", by="maria")
+        offline.issuer.rollover.revoke(new, "not needed", by=Local("maria"))
         assert shown(offline)[new]["state"] == "removed"
     assert offline.issuer.feed.through == 0
 
@@ -147,7 +148,7 @@ def test_a_tainted_root_taints_what_is_below(offline: Offline) -> None:
     below_old = offline.active(X509)
     old = offline.replace(ROOT)
     assert offline.active(X509) not in {first, below_old}
-    offline.issuer.rollover.taint(old, "seen", by="maria")
+    offline.issuer.rollover.taint(old, "seen", by=Local("maria"))
     assert offline.issuer.bundle.tainted == {old, first, below_old}
     through = {r["subject"]: r["details"].get("through") for r in
                records(offline, "authority.tainted")}  # fmt: skip
@@ -167,7 +168,7 @@ def test_a_taint_that_hits_the_active_ca_replaces_it_first(
     ca = offline.active(X509)
     old = shown(offline)[ca]["parent"]
     assert old != new
-    offline.issuer.rollover.taint(str(old), "seen", by="maria")
+    offline.issuer.rollover.taint(str(old), "seen", by=Local("maria"))
     assert offline.issuer.bundle.tainted == {old, ca}
     assert shown(offline)[offline.active(X509)]["parent"] == new
 
@@ -179,7 +180,7 @@ def test_a_revoked_root_ends_all_below_it_for_verifiers_of_the_feed(offline: Off
     offline.replace(X509)
     svids.append(offline.attest(manifest))
     old = offline.replace(ROOT)
-    offline.issuer.rollover.revoke(old, "stolen", by="maria")
+    offline.issuer.rollover.revoke(old, "stolen", by=Local("maria"))
     for svid in svids:
         check_refused_by_feed(offline, svid)
         assert offline.is_on_crl(svid), "the last CRL says so too"
@@ -197,7 +198,7 @@ def test_a_suspended_authority_that_is_revoked_stays_so(offline: Offline) -> Non
     """A suspension is no revocation: the fact is stated all the same."""
     old = offline.replace(JWT)
     offline.state(f"authority:{old}", "suspended")
-    offline.issuer.rollover.revoke(old, "stolen", by="maria")
+    offline.issuer.rollover.revoke(old, "stolen", by=Local("maria"))
     with pytest.raises(Refusal, match="only a suspension"):
         offline.state(f"authority:{old}", "restored")
 
@@ -221,7 +222,7 @@ def test_a_reason_is_one_line_of_text(offline: Offline) -> None:
     for reason in ("", "x" * 501, "a\nb", "\x1b[2J"):
         for step in (offline.issuer.rollover.taint, offline.issuer.rollover.revoke):
             with pytest.raises(Refusal) as refused:
-                step(old, reason, by="maria")
+                step(old, reason, by=Local("maria"))
             assert refused.value.kind is Kind.MALFORMED
     assert shown(offline)[old]["state"] == "retired"
 
@@ -242,10 +243,10 @@ def test_a_crash_in_a_step_is_all_of_it_or_nothing(
     monkeypatch.setattr(module.Authorities, "_replace", die)
     with pytest.raises(KeyboardInterrupt):
         {
-            "prepare": lambda: rollover.prepare(ROOT, by="m"),
-            "activate": lambda: rollover.activate(prepared, early=True, by="m"),
-            "taint": lambda: rollover.taint(root, "r", by="m"),
-            "revoke": lambda: rollover.revoke(root, "r", by="m"),
+            "prepare": lambda: rollover.prepare(ROOT, by=Local("m")),
+            "activate": lambda: rollover.activate(prepared, early=True, by=Local("m")),
+            "taint": lambda: rollover.taint(root, "r", by=Local("m")),
+            "revoke": lambda: rollover.revoke(root, "r", by=Local("m")),
         }[step]()
     monkeypatch.undo()
     offline.reopen()
@@ -292,7 +293,7 @@ def test_rollovers_by_themselves(tmp_path: Path) -> None:
 def test_a_tainted_authority_goes_by_itself(offline: Offline) -> None:
     """Without a further word a tainted key is removed once nothing that it signed is valid."""
     old = offline.replace(JWT)
-    offline.issuer.rollover.taint(old, "seen", by="maria")
+    offline.issuer.rollover.taint(old, "seen", by=Local("maria"))
     planned = shown(offline)[old]["removal"]
     lifetime = offline.config.lifetimes.jwt_svid
     offline.clock.advance(seconds=lifetime.total_seconds() - 1)
@@ -335,7 +336,7 @@ def test_a_restart_forgets_no_taint(offline: Offline) -> None:
     """Tainted before the restart is tainted after it, in bundle and overview."""
     old = offline.replace(JWT)
     offline.clock.advance(seconds=1)
-    offline.issuer.rollover.taint(old, "seen", by="maria")
+    offline.issuer.rollover.taint(old, "seen", by=Local("maria"))
     bundle, before = offline.issuer.bundle, shown(offline)
     offline.reopen()
     assert offline.issuer.bundle.to_json() == bundle.to_json()

@@ -27,6 +27,7 @@ from accredit_credentials.tls import load_identity
 from accredit_credentials.x509_svid import parse_der
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.issuer import initialise, open_issuer
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.scheduler import Scheduler
 from accredit_issuer.server import OwnIdentity, Server
 
@@ -159,10 +160,10 @@ def test_a_session_does_not_outlive_its_authority(
         assert client.session is None or client.session.has_ticket is not hardened
         rollover = running.issuer.rollover
         old = running.issuer.authorities.now_in_force.active(AuthorityKind.ROOT).id
-        (prepared,) = rollover.prepare(AuthorityKind.ROOT, by="test")
-        rollover.activate(prepared["id"], early=True, by="test")
+        (prepared,) = rollover.prepare(AuthorityKind.ROOT, by=Local("test"))
+        rollover.activate(prepared["id"], early=True, by=Local("test"))
         _renew(running)
-        rollover.revoke(old, "removed", by="test")
+        rollover.revoke(old, "removed", by=Local("test"))
         context.load_verify_locations(cadata=running.bundle.x509_pem)
         if hardened:
             assert client.ask() == b"", "cut off in the handshake"

@@ -16,6 +16,7 @@ from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.cli.timeline import ASCII, BLOCKS, Characters, draw
 from accredit_issuer.clock import system_clock
 from accredit_issuer.issuer import initialise
+from accredit_issuer.registry.changes import Local
 
 HOUR = timedelta(hours=1)
 
@@ -76,7 +77,7 @@ def test_nothing_is_wider_than_the_terminal(
     offline.clock.advance(hours=12, minutes=16)
     for kind in AuthorityKind:
         old = offline.replace(kind)
-        offline.issuer.rollover.taint(old, "x", by="test")
+        offline.issuer.rollover.taint(old, "x", by=Local("test"))
         offline.prepare(kind)
     drawn = list(
         draw(offline.issuer.rollover.overview(), offline.clock(), width=width,

@@ -39,6 +39,7 @@ from accredit_credentials.keys import generate_key
 from accredit_credentials.x509_svid import X509Identity
 from accredit_issuer.clock import system_clock
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.registry.roles import Admin as AdminRole
 from accredit_issuer.registry.roles import Role
 
@@ -404,7 +405,7 @@ def test_fifty_at_once_without_sockets(offline: Offline) -> None:
     assert sum(not isinstance(answer, Exception) for answer in answers) == 1
     assert {a.kind for a in answers if isinstance(a, Refusal)} == {Kind.ATTESTATION_REFUSED}
     enrolment = offline.issuer.administration.invite(
-        AdminRole("ann", Role.VIEWER), by="test", now=offline.clock()
+        AdminRole("ann", Role.VIEWER), by=Local("test"), now=offline.clock()
     ).text
     answers = offline.do(all_at_once(*(issuance.enrol_admin(enrolment, CSR) for _ in range(50))))
     assert sum(not isinstance(answer, Exception) for answer in answers) == 1

@@ -20,6 +20,7 @@ from accredit_client.errors import IssuerRefused
 from accredit_credentials.jwt_svid import validate
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.clock import system_clock
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.registry.roles import Admin, Role
 
 
@@ -41,7 +42,7 @@ def test_a_stolen_issuing_ca_is_replaced_at_once(tmp_path: Path) -> None:
         renewed = running.connect(attest(running, agent, spare))
         assert renewed.send(calls.whoami()).spiffe_id.path.endswith("/summarizer")
         back = running.issuer.administration.invite(
-            Admin("first", Role.ADMIN), by="operator", now=system_clock()
+            Admin("first", Role.ADMIN), by=Local("operator"), now=system_clock()
         )
         log_in(running, back.text)
         config = running.issuer.config

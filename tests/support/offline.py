@@ -36,6 +36,7 @@ from accredit_issuer.issuance.issuance import (
     TaskTokenRequest,
 )
 from accredit_issuer.issuer import Issuer, initialise, open_issuer
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation.revocation import FactRequest, StatedFact
 from accredit_issuer.settings import Config
 from accredit_issuer.store.models import crls
@@ -96,7 +97,7 @@ class Offline:
             key = manifests.generate_signer_key()
             pem = manifests.public_key_pem(key.public_key()).decode()
             self.issuer.administration.add_signer(
-                name, pem, namespaces or ("support",), by="test", now=self.clock()
+                name, pem, namespaces or ("support",), by=Local("test"), now=self.clock()
             )
             self.signers[name] = key
         return self.signers[name]
@@ -107,13 +108,15 @@ class Offline:
         signed = manifests.sign(sample_manifest(self.clock(), **changes), self.signer(signer))
         now = self.clock()
         manifest = self.issuer.administration.verified(signed.decode(), now)
-        self.issuer.administration.register(manifest, by="test", now=now)
+        self.issuer.administration.register(manifest, by=Local("test"), now=now)
         return manifest
 
     def join_token(self, manifest: manifests.VerifiedManifest) -> str:
         """A fresh join token for a manifest's agent."""
         agent = manifest.manifest.agent
-        return self.issuer.administration.enrol(agent, None, by="test", now=self.clock()).text
+        return self.issuer.administration.enrol(
+            agent, None, by=Local("test"), now=self.clock()
+        ).text
 
     def attestation(
         self,
@@ -160,9 +163,9 @@ class Offline:
     def state(self, target: str, kind: str = "revoked", reason: str = "test") -> list[StatedFact]:
         """State a fact."""
         request = FactRequest(
-            target=Target.parse(target), kind=FactKind(kind), reason=reason, actor="test"
+            target=Target.parse(target), kind=FactKind(kind), reason=reason, actor=Local("test")
         )
-        return self.issuer.revocation.state(request, self.issuer.writer, self.clock())
+        return self.issuer.revocation.state(request, self.issuer.changes, self.clock())
 
     def active(self, kind: AuthorityKind) -> str:
         """The id of the authority that signs."""
@@ -170,12 +173,12 @@ class Offline:
 
     def prepare(self, kind: AuthorityKind) -> str:
         """Prepare another authority by hand; its id."""
-        (made,) = self.issuer.rollover.prepare(kind, by="test")
+        (made,) = self.issuer.rollover.prepare(kind, by=Local("test"))
         return str(made["id"])
 
     def activate(self, wanted: str, *, early: bool = True) -> None:
         """Let a prepared authority sign, early unless said otherwise."""
-        self.issuer.rollover.activate(wanted, early=early, by="test")
+        self.issuer.rollover.activate(wanted, early=early, by=Local("test"))
 
     def replace(self, kind: AuthorityKind) -> str:
         """Prepare and activate another authority; the id of the one that was active."""

@@ -26,6 +26,7 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
     router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["administration"])
     administration = issuer.administration
     ByAdmin = Annotated[AdminCaller, Depends(callers.admin)]  # noqa: N806 (a type)
+    ByAnyClock = Annotated[AdminCaller, Depends(callers.admin_by_any_clock)]  # noqa: N806
     ByAnyone = Annotated[Caller, Depends(callers.anyone)]  # noqa: N806
 
     def look(connection: Any, by: AdminCaller) -> Listing:
@@ -67,9 +68,9 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
 
     @router.post("/admins", summary="Invite an admin", status_code=201)
     def invite(body: bodies.AdminBody, by: ByAdmin) -> Response:
-        by.require(Operation.MANAGE_ADMINS, None)
+        actor = by.require(Operation.MANAGE_ADMINS, None)
         admin = Admin(body.name, body.role, tuple(body.namespaces))
-        invitation = administration.invite(admin, by=by.name, now=issuer.clock())
+        invitation = administration.invite(admin, by=actor, now=issuer.guarded_clock())
         return JSONResponse(
             {
                 "name": admin.name,
@@ -89,13 +90,13 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
 
     @router.post("/signers", summary="Let a key sign manifests", status_code=201)
     def add_signer(body: bodies.SignerBody, by: ByAdmin) -> Response:
-        by.require(Operation.MANAGE_SIGNERS, None)
+        actor = by.require(Operation.MANAGE_SIGNERS, None)
         administration.add_signer(
             body.name,
             body.public_key,
             tuple(body.namespaces),
-            by=by.name,
-            now=issuer.clock(),
+            by=actor,
+            now=issuer.guarded_clock(),
         )
         with issuer.database.read() as connection:
             signer = next(s for s in look(connection, by).signers() if s["name"] == body.name)
@@ -110,10 +111,10 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
 
     @router.post("/manifests", summary="Register a signed manifest", status_code=201)
     def register(body: bodies.ManifestBody, by: ByAdmin) -> Response:
-        now = issuer.clock()
+        now = issuer.guarded_clock()
         manifest = administration.verified(body.envelope, now)
-        by.require(Operation.REGISTER, manifest.manifest.agent.namespace)
-        administration.register(manifest, by=by.name, now=now)
+        actor = by.require(Operation.REGISTER, manifest.manifest.agent.namespace)
+        administration.register(manifest, by=actor, now=now)
         with issuer.database.read() as connection:
             registered = look(connection, by).manifest(manifest.digest)
         del registered["envelope"]
@@ -141,9 +142,9 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
     )
     def enrol(namespace: str, name: str, body: bodies.JoinTokenBody, by: ByAdmin) -> Response:
         agent_id = _agent_id(namespace, name)
-        by.require(Operation.ENROL, agent_id.namespace)
+        actor = by.require(Operation.ENROL, agent_id.namespace)
         invitation = administration.enrol(
-            agent_id, body.ttl_seconds, by=by.name, now=issuer.clock()
+            agent_id, body.ttl_seconds, by=actor, now=issuer.guarded_clock()
         )
         return JSONResponse(
             {
@@ -156,16 +157,16 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
         )
 
     @router.post("/revocations", summary="Revoke, suspend or restore", status_code=201)
-    def revoke(body: bodies.RevocationBody, by: ByAdmin) -> Response:
+    def revoke(body: bodies.RevocationBody, by: ByAnyClock) -> Response:
         target = _target(body.target)
         with issuer.database.read() as connection:
-            by.require(Operation.REVOKE, namespace_of(connection, target))
+            actor = by.require(Operation.REVOKE, namespace_of(connection, target))
         stated = issuer.state(
             FactRequest(
                 target=target,
                 kind=FactKind(body.kind),
                 reason=body.reason,
-                actor=by.name,
+                actor=actor,
                 may_overrule=reach(by.admin, Operation.REVOKE) is Reach.ALL,
             )
         )

@@ -33,24 +33,24 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:
 
     @router.post("/{kind}/prepare", summary="Make and publish the next key", status_code=201)
     def prepare(kind: AuthorityKind, _body: bodies.Empty, by: ByAdmin) -> Response:
-        by.require(Operation.MANAGE_AUTHORITIES, None)
-        return _answer(rollover.prepare(kind, by=by.name), status=201)
+        actor = by.require(Operation.MANAGE_AUTHORITIES, None)
+        return _answer(rollover.prepare(kind, by=actor), status=201)
 
     @router.post("/{authority}/activate", summary="Let a prepared key sign")
     def activate(authority: AuthorityId, body: bodies.ActivationBody, by: ByAdmin) -> Response:
-        by.require(Operation.MANAGE_AUTHORITIES, None)
-        return _answer(rollover.activate(authority, early=body.early, by=by.name))
+        actor = by.require(Operation.MANAGE_AUTHORITIES, None)
+        return _answer(rollover.activate(authority, early=body.early, by=actor))
 
     @router.post("/{authority}/taint", summary="Have renewed what a key signed")
     def taint(authority: AuthorityId, body: bodies.TaintBody, by: ByAdmin) -> Response:
-        by.require(Operation.MANAGE_AUTHORITIES, None)
-        return _answer(rollover.taint(authority, body.reason, by=by.name))
+        actor = by.require(Operation.MANAGE_AUTHORITIES, None)
+        return _answer(rollover.taint(authority, body.reason, by=actor))
 
     @router.post("/{authority}/revoke", summary="Remove a key, and refuse what it signed")
     def revoke(authority: AuthorityId, body: bodies.RemovalBody, by: ByAdmin) -> Response:
-        by.require(Operation.MANAGE_AUTHORITIES, None)
+        actor = by.require(Operation.MANAGE_AUTHORITIES, None)
         before = issuer.feed.through
-        changed = rollover.revoke(authority, body.reason, by=by.name)
+        changed = rollover.revoke(authority, body.reason, by=actor)
         metrics.facts.labels("revoked").inc(issuer.feed.through - before)
         return _answer(changed)
 

@@ -16,10 +16,12 @@ from accredit_credentials.asgi_peer import peer_certificate
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.keys import b64url
 from accredit_credentials.x509_svid import X509Svid, authority_key_id, parse_der
+from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_not_revoked
 from accredit_issuer.issuer import Issuer
-from accredit_issuer.registry.roles import Admin, Operation, Reach, may, reach
+from accredit_issuer.registry.changes import AdminActor
+from accredit_issuer.registry.roles import Admin, Operation, Reach, check_may, reach
 
 REMEMBERED = 4096  # certificates that need not be parsed again
 
@@ -48,24 +50,20 @@ class AdminCaller:
     caller: Caller
     admin: Admin
 
-    @property
-    def name(self) -> str:
-        """Its SPIFFE ID."""
-        return self.caller.name
-
-    def require(self, operation: Operation, namespace: str | None) -> None:
-        """Decide whether the admin may do this.
+    def require(self, operation: Operation, namespace: str | None) -> AdminActor:
+        """Decide whether the admin may do this; returns who does it, to be asked again then.
 
         Raises:
             Refusal: its role does not go so far.
         """
-        if not may(self.admin, operation, namespace):
-            where = f" in namespace {namespace}" if namespace else ""
-            raise Refusal(
-                Kind.FORBIDDEN,
-                f"the role {self.admin.role.value} of {self.admin.name} does not allow to "
-                f"{operation.value}{where}",
-            )
+        check_may(self.admin, operation, namespace)
+        return AdminActor(
+            name=self.caller.name,
+            admin=self.admin.name,
+            marks=self.caller.marks,
+            operation=operation,
+            namespace=namespace,
+        )
 
     def sees(self) -> tuple[str, ...] | None:
         """The namespaces that the admin may read; None is all.
@@ -94,12 +92,16 @@ class Callers:
 
         Raises:
             Refusal: no certificate, not an SVID, expired, revoked, or another issuer's.
+            ClockWrong: by a clock that was set back an expired one would be good again.
         """
+        return self._accepted(request, self._issuer.guarded_clock)
+
+    def _accepted(self, request: Request, clock: Clock) -> Caller:
         der = peer_certificate(request.scope)
         if der is None:
             raise Refusal(Kind.UNAUTHENTICATED, "show an X.509-SVID as TLS client certificate")
         caller = self._parsed(der)
-        now = self._issuer.clock()
+        now = clock()
         if not caller.not_before <= now < caller.not_after:
             raise Refusal(
                 Kind.UNAUTHENTICATED, f"the SVID is over since {caller.not_after:%H:%M:%S} UTC"
@@ -129,7 +131,19 @@ class Callers:
         Raises:
             Refusal: as ``anyone``, or not an admin.
         """
-        caller = await self.anyone(request)
+        return self._admin(await self.anyone(request))
+
+    async def admin_by_any_clock(self, request: Request) -> AdminCaller:
+        """An admin who is to stop something, which is possible while the clock is wrong.
+
+        Its SVID is judged by the newest moment that is known to have been.
+
+        Raises:
+            Refusal: as ``admin``.
+        """
+        return self._admin(self._accepted(request, self._issuer.guarded_clock.at_least))
+
+    def _admin(self, caller: Caller) -> AdminCaller:
         match caller.svid.spiffe_id.segments:
             case ("admin", name):
                 return AdminCaller(caller, self._issuer.registry.admin(name))

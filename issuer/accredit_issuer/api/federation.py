@@ -53,31 +53,31 @@ def routes(issuer: Issuer, callers: Callers) -> APIRouter:
 
     @router.post("", summary="Federate with another trust domain", status_code=201)
     def create(body: bodies.FederationBody, by: ByAdmin) -> Response:
-        by.require(Operation.FEDERATE, None)
-        now = issuer.clock()
+        actor = by.require(Operation.FEDERATE, None)
+        now = issuer.guarded_clock()
         asked = _relationship(body)
-        relationships.create(asked, _bootstrap(body, asked), by=by.name, now=now)
+        relationships.create(asked, _bootstrap(body, asked), by=actor, now=now)
         standing = relationships.one(asked.trust_domain)
         return JSONResponse(_view(standing, now), status_code=201)
 
     @router.put("/{trust_domain}/allows", summary="Say anew what its agents may ask")
     def allow(trust_domain: Name, body: bodies.AllowsBody, by: ByAdmin) -> Response:
-        by.require(Operation.FEDERATE, None)
-        now = issuer.clock()
+        actor = by.require(Operation.FEDERATE, None)
+        now = issuer.guarded_clock()
         name = TrustDomain.parse(trust_domain)
-        relationships.allow(name, _allowances(body.allows), by=by.name, now=now)
+        relationships.allow(name, _allowances(body.allows), by=actor, now=now)
         return JSONResponse(_view(relationships.one(name), now))
 
     @router.post("/{trust_domain}/refresh", summary="Fetch its bundle now")
     def refresh(trust_domain: Name, _: bodies.Empty, by: ByAdmin) -> Response:
-        by.require(Operation.FEDERATE, None)
-        standing = polling.refresh(TrustDomain.parse(trust_domain), by=by.name)
+        actor = by.require(Operation.FEDERATE, None)
+        standing = polling.refresh(TrustDomain.parse(trust_domain), by=actor)
         return JSONResponse(_view(standing, issuer.clock()))
 
     @router.delete("/{trust_domain}", summary="End a relationship", status_code=204)
     def remove(trust_domain: Name, by: ByAdmin) -> Response:
-        by.require(Operation.FEDERATE, None)
-        relationships.remove(TrustDomain.parse(trust_domain), by=by.name, now=issuer.clock())
+        actor = by.require(Operation.FEDERATE, None)
+        relationships.remove(TrustDomain.parse(trust_domain), by=actor, now=issuer.guarded_clock())
         return Response(status_code=204)
 
     return router

@@ -53,6 +53,10 @@ class HotRoute(APIRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever goes wrong is answered too."""
+        if scope["method"] not in (self.methods or ()):
+            # The framework hands over what has the path alone, for its own routes to refuse.
+            await problems.answer_to(problems.NO_SUCH_METHOD)(scope, receive, send)
+            return
         try:
             answer = await self._answer(scope, receive)
         except Gone:

@@ -24,10 +24,11 @@ _log = structlog.get_logger("accredit.api")
 # A body without a type is refused where one is read. The framework would take any ``…+json``.
 _ACCEPTED = frozenset({b"application/json", b""})
 TOO_LARGE = Refusal(Kind.TOO_LARGE, "a body has at most 65536 bytes")
+NO_SUCH_METHOD = Refusal(Kind.METHOD_NOT_ALLOWED, "the path has no such method")
 NOT_JSON = Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
 _OF_STATUS = {
     404: Refusal(Kind.NOT_FOUND, "no such path"),
-    405: Refusal(Kind.METHOD_NOT_ALLOWED, "the path has no such method"),
+    405: NO_SUCH_METHOD,
     413: TOO_LARGE,
     415: NOT_JSON,
 }

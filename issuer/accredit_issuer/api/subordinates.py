@@ -40,19 +40,20 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:
 
     @router.post("/subordinates", summary="Name an agent a subordinate issuer", status_code=201)
     def add(body: bodies.SubordinateBody, by: ByAdmin) -> Response:
-        by.require(Operation.MANAGE_SUBORDINATES, None)
+        actor = by.require(Operation.MANAGE_SUBORDINATES, None)
         named = Subordinate(
             agent=_agent(body.agent),
             namespaces=tuple(body.namespaces),
             dns_names=tuple(body.dns_names),
         )
-        return _answer(subordinates.add(named, by=by.name, now=issuer.clock()), status=201)
+        now = issuer.guarded_clock()
+        return _answer(subordinates.add(named, by=actor, now=now), status=201)
 
     @router.delete("/subordinates/{namespace}/{name}", summary="Let it have no further issuing CA")
     def remove(namespace: str, name: str, by: ByAdmin) -> Response:
-        by.require(Operation.MANAGE_SUBORDINATES, None)
+        actor = by.require(Operation.MANAGE_SUBORDINATES, None)
         agent = _agent(f"{namespace}/{name}")
-        return _answer(subordinates.remove(agent, by=by.name, now=issuer.clock()))
+        return _answer(subordinates.remove(agent, by=actor, now=issuer.guarded_clock()))
 
     return router
 

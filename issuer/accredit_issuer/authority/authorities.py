@@ -53,9 +53,10 @@ from accredit_issuer.authority.upstream import (
 )
 from accredit_issuer.errors import InvalidSettings, IssuerError, Unavailable
 from accredit_issuer.keys.key_manager import KeyManager
+from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
-from accredit_issuer.store.writer import Transaction, Writer
+from accredit_issuer.store.writer import Transaction
 
 RETRY = timedelta(seconds=30)  # until a parent that was not to be had is asked again
 MAX_ROUNDS = 4  # prepare, activate, remove, nothing: more would mean that a step changes nothing
@@ -179,7 +180,7 @@ class Authorities:
         self._replace(tuple(map(self._of_row, rows)), sequence_of(connection))
         self._sweep(connection)
 
-    def advance(self, writer: Writer, now: datetime, actor: str) -> list[Due]:
+    def advance(self, changes: Changes, now: datetime, by: Actor) -> list[Due]:
         """Take every step that is due; returns what was done.
 
         Raises:
@@ -191,17 +192,17 @@ class Authorities:
             # Kind by kind: an issuing CA needs an active root before it can be made.
             for kind in self._rules:
                 try:
-                    done += self._advance_kind(kind, writer, now, actor)
+                    done += self._advance_kind(kind, changes, now, by)
                 except ParentUnavailable as error:
                     trouble = trouble or error
-            self._publish_as_it_is(writer, now, actor)
+            self._publish_as_it_is(changes, now, by)
             self._note(trouble)
             if trouble is not None and not self._can_issue(now):
                 raise trouble
             return done
 
     def prepare(
-        self, kind: AuthorityKind, writer: Writer, now: datetime, actor: str
+        self, kind: AuthorityKind, changes: Changes, now: datetime, by: Actor
     ) -> tuple[Standing, ...]:
         """Prepare another authority because an operator says so; returns what was changed.
 
@@ -213,10 +214,10 @@ class Authorities:
             check_prepare(
                 self.standings(), kind, now, given=self._given, follows=self._upstream.follows
             )
-            return self._record(self._preparation(kind, now), writer, now, actor)
+            return self._record(self._preparation(kind, now), changes, now, by)
 
     def activate(
-        self, wanted: str, writer: Writer, now: datetime, actor: str, *, early: bool
+        self, wanted: str, changes: Changes, now: datetime, by: Actor, *, early: bool
     ) -> tuple[Standing, ...]:
         """Let a prepared authority sign; what follows from it, an issuing CA below, comes too.
 
@@ -227,12 +228,12 @@ class Authorities:
         with self._stepping:
             is_early = check_activate(self.standings(), wanted, self._rules, now, early=early)
             details = {"early": True} if is_early else {}
-            changed = self._record(self._activation(wanted, now, details), writer, now, actor)
-            self._advance_kind(AuthorityKind.X509, writer, now, actor)
+            changed = self._record(self._activation(wanted, now, details), changes, now, by)
+            self._advance_kind(AuthorityKind.X509, changes, now, by)
             return changed
 
     def taint(
-        self, wanted: str, reason: str, writer: Writer, now: datetime, actor: str
+        self, wanted: str, reason: str, changes: Changes, now: datetime, by: Actor
     ) -> tuple[Standing, ...]:
         """Have everybody who holds something of this authority renew, and of those below it.
 
@@ -242,19 +243,19 @@ class Authorities:
         """
         with self._stepping:
             check_taint(self.standings(), wanted)
-            self._advance_kind(AuthorityKind.X509, writer, now, actor)  # none below it may sign on
+            self._advance_kind(AuthorityKind.X509, changes, now, by)  # none below it may sign on
             tainted = check_taint(self.standings(), wanted)
             return self._record(
-                self._taken(Step.TAINT, tainted, wanted, reason, now), writer, now, actor
+                self._taken(Step.TAINT, tainted, wanted, reason, now), changes, now, by
             )
 
     def revoke(
         self,
         wanted: str,
         reason: str,
-        writer: Writer,
+        changes: Changes,
         now: datetime,
-        actor: str,
+        by: Actor,
         *,
         beside: Beside,
     ) -> tuple[Standing, ...]:
@@ -268,13 +269,13 @@ class Authorities:
         """
         with self._stepping:
             check_revoke(self.standings(), wanted)
-            self._advance_kind(AuthorityKind.X509, writer, now, actor)
+            self._advance_kind(AuthorityKind.X509, changes, now, by)
             gone = check_revoke(self.standings(), wanted)
             return self._record(
                 self._taken(Step.REVOKE, gone, wanted, reason, now),
-                writer,
+                changes,
                 now,
-                actor,
+                by,
                 beside=lambda transaction: beside(transaction, gone),
             )
 
@@ -358,7 +359,7 @@ class Authorities:
         return authority.key, authority.id
 
     def _advance_kind(
-        self, kind: AuthorityKind, writer: Writer, now: datetime, actor: str
+        self, kind: AuthorityKind, changes: Changes, now: datetime, by: Actor
     ) -> list[Due]:
         done: list[Due] = []
         for _ in range(MAX_ROUNDS):
@@ -366,7 +367,7 @@ class Authorities:
             if not steps:
                 return done
             for step in steps:
-                self._record(self._taken_of(step, now), writer, now, actor)
+                self._record(self._taken_of(step, now), changes, now, by)
             done += steps
         raise IssuerError(f"authorities do not come to rest: {done[-1]}")
 
@@ -444,15 +445,15 @@ class Authorities:
     def _record(
         self,
         taken: Sequence[_Taken],
-        writer: Writer,
+        changes: Changes,
         now: datetime,
-        actor: str,
+        by: Actor,
         *,
         beside: Callable[[Transaction], None] | None = None,
     ) -> tuple[Standing, ...]:
         snapshot = self.now_in_force
         sequence = snapshot.sequence + 1
-        changes = [
+        rows = [
             Change(
                 standing=each.authority.standing,
                 step=each.step,
@@ -466,9 +467,9 @@ class Authorities:
         def work(transaction: Transaction) -> None:
             if beside is not None:
                 beside(transaction)
-            write(transaction, changes, sequence=sequence, now=now, actor=actor)
+            write(transaction, rows, sequence=sequence, now=now, actor=by.name)
 
-        writer.run(work, alone=True).result()
+        changes.make(work, by=by, alone=True)
         changed = list({each.authority.id: each.authority for each in taken}.values())
         ids = {authority.id for authority in changed}
         kept = [a for a in snapshot.authorities if a.id not in ids]
@@ -486,14 +487,16 @@ class Authorities:
             # The step stands: nothing signs with the key, and the next start deletes it.
             _log.warning("key not deleted", key=key_id, reason=str(error))
 
-    def _publish_as_it_is(self, writer: Writer, now: datetime, actor: str) -> None:
+    def _publish_as_it_is(self, changes: Changes, now: datetime, by: Actor) -> None:
         """Count the bundle on where a fact changed it, and no step of an authority did."""
         snapshot = self.now_in_force
         if set(snapshot.bundle.jwt_authorities) != {a.id for a in self._jwt_published(snapshot)}:
             sequence = snapshot.sequence + 1
-            writer.run(
-                lambda t: write(t, (), sequence=sequence, now=now, actor=actor), alone=True
-            ).result()
+            changes.make(
+                lambda t: write(t, (), sequence=sequence, now=now, actor=by.name),
+                by=by,
+                alone=True,
+            )
             self._replace(snapshot.authorities, sequence)
 
     def _sweep(self, connection: Connection) -> None:

@@ -21,9 +21,10 @@ from accredit_issuer.authority.planning import Rules
 from accredit_issuer.authority.subordinates import living_below
 from accredit_issuer.clock import Clock
 from accredit_issuer.issuance.decision import check_text
+from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.revocation.revocation import FactRequest, Revocation
 from accredit_issuer.store.database import Database
-from accredit_issuer.store.writer import Transaction, Writer
+from accredit_issuer.store.writer import Transaction
 
 
 class Rollover:
@@ -37,7 +38,7 @@ class Rollover:
         *,
         authorities: Authorities,
         revocation: Revocation,
-        writer: Writer,
+        changes: Changes,
         database: Database,
         rules: Rules,
         clock: Clock,
@@ -45,22 +46,24 @@ class Rollover:
     ) -> None:
         self._authorities = authorities
         self._revocation = revocation
-        self._writer = writer
+        self._changes = changes
         self._database = database
         self._rules = rules
         self._clock = clock
         self._guarded_clock = guarded_clock
 
-    def prepare(self, kind: AuthorityKind, *, by: str) -> list[dict[str, Any]]:
+    def prepare(self, kind: AuthorityKind, *, by: Actor) -> list[dict[str, Any]]:
         """Make another authority and publish it.
 
         Raises:
             Refusal: one of this kind is prepared already.
             Unavailable: it could not be recorded, or the clock is wrong.
         """
-        return self._shown(self._authorities.prepare(kind, self._writer, self._guarded_clock(), by))
+        return self._shown(
+            self._authorities.prepare(kind, self._changes, self._guarded_clock(), by)
+        )
 
-    def activate(self, wanted: str, *, early: bool, by: str) -> list[dict[str, Any]]:
+    def activate(self, wanted: str, *, early: bool, by: Actor) -> list[dict[str, Any]]:
         """Let a prepared authority sign in place of the one that does.
 
         Raises:
@@ -68,9 +71,9 @@ class Rollover:
             Unavailable: it could not be recorded, or the clock is wrong.
         """
         now = self._guarded_clock()
-        return self._shown(self._authorities.activate(wanted, self._writer, now, by, early=early))
+        return self._shown(self._authorities.activate(wanted, self._changes, now, by, early=early))
 
-    def taint(self, wanted: str, reason: str, *, by: str) -> list[dict[str, Any]]:
+    def taint(self, wanted: str, reason: str, *, by: Actor) -> list[dict[str, Any]]:
         """Have everybody renew who holds something that it signed.
 
         Raises:
@@ -79,9 +82,9 @@ class Rollover:
         """
         check_text("reason", reason, MAX_REASON_LENGTH)
         now = self._guarded_clock()
-        return self._shown(self._authorities.taint(wanted, reason, self._writer, now, by))
+        return self._shown(self._authorities.taint(wanted, reason, self._changes, now, by))
 
-    def revoke(self, wanted: str, reason: str, *, by: str) -> list[dict[str, Any]]:
+    def revoke(self, wanted: str, reason: str, *, by: Actor) -> list[dict[str, Any]]:
         """Remove an authority now; what it signed is refused from now on.
 
         Raises:
@@ -110,7 +113,7 @@ class Rollover:
                 self._revocation.state_within(transaction, request, now, also=told[1:])
 
         return self._shown(
-            self._authorities.revoke(wanted, reason, self._writer, now, by, beside=state_facts)
+            self._authorities.revoke(wanted, reason, self._changes, now, by, beside=state_facts)
         )
 
     def overview(self) -> list[dict[str, Any]]:

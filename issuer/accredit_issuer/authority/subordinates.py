@@ -23,11 +23,12 @@ from accredit_issuer.authority.profile import new_serial
 from accredit_issuer.authority.upstream import RootCa, key_id_of_public
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_not_revoked
+from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.registry.listing import text_of
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import manifests, subordinate_cas, subordinates
-from accredit_issuer.store.writer import Transaction, Writer
+from accredit_issuer.store.writer import Transaction
 
 MAX_NAMESPACES = 16  # of one subordinate: each is in every chain below it
 MAX_DNS_NAMES = 16
@@ -137,11 +138,11 @@ def _is_dns_name(name: str) -> bool:
 class Subordinates:
     """Those that were named."""
 
-    def __init__(self, writer: Writer, database: Database) -> None:
-        self._writer = writer
+    def __init__(self, changes: Changes, database: Database) -> None:
+        self._changes = changes
         self._database = database
 
-    def add(self, named: Subordinate, *, by: str, now: datetime) -> dict[str, Any]:
+    def add(self, named: Subordinate, *, by: Actor, now: datetime) -> dict[str, Any]:
         """Name an agent a subordinate issuer.
 
         Raises:
@@ -166,21 +167,21 @@ class Subordinates:
                 Record(
                     kind=RecordKind.SUBORDINATE_ADDED,
                     at=now,
-                    actor=by,
+                    actor=by.name,
                     subject=agent,
                     details=names,
                 )
             )
             transaction.execute(
                 insert(subordinates).values(
-                    agent=agent, created_at=now, created_by=by, log_index=index, **names
+                    agent=agent, created_at=now, created_by=by.name, log_index=index, **names
                 )
             )
 
-        self._writer.run(work).result()
+        self._changes.make(work, by=by, about=(f"agent:{named.agent}",))
         return self.one(str(named.agent))
 
-    def remove(self, agent: AgentId, *, by: str, now: datetime) -> dict[str, Any]:
+    def remove(self, agent: AgentId, *, by: Actor, now: datetime) -> dict[str, Any]:
         """Take the name away: no further issuing CA. Those it has stay, until a fact ends them.
 
         Raises:
@@ -199,13 +200,13 @@ class Subordinates:
                 Record(
                     kind=RecordKind.SUBORDINATE_REMOVED,
                     at=now,
-                    actor=by,
+                    actor=by.name,
                     subject=str(agent),
                     details={},
                 )
             )
 
-        self._writer.run(work).result()
+        self._changes.make(work, by=by)
         return removed
 
     def named(self, agent: AgentId) -> Subordinate | None:

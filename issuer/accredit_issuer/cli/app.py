@@ -162,13 +162,14 @@ def invite(
     The way back in when nobody can log in any more. It is recorded like any other invitation.
     """
     from accredit_issuer.issuer import Lock, open_issuer  # noqa: PLC0415
+    from accredit_issuer.registry.changes import Local  # noqa: PLC0415
 
     settings = load(config)
     lock = Lock(settings.data)
     issuer = open_issuer(settings, system_clock)
     try:
         admin = Admin(name, role)
-        invitation = issuer.administration.invite(admin, by=OPERATOR, now=system_clock())
+        invitation = issuer.administration.invite(admin, by=Local(OPERATOR), now=system_clock())
     finally:
         issuer.close()
         lock.release()

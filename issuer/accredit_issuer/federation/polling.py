@@ -31,8 +31,9 @@ from accredit_issuer.federation.fetching import (
 )
 from accredit_issuer.federation.relationships import Relationships, Standing
 from accredit_issuer.federation.rules import SHORTEST_INTERVAL, check_replacement
+from accredit_issuer.registry.changes import Actor, Local
 
-SCHEDULED = "scheduler"
+SCHEDULED = Local("scheduler")
 
 _log = structlog.get_logger("accredit.federation")
 
@@ -78,12 +79,14 @@ class Polling:
         soon = now + SHORTEST_INTERVAL
         return min([soon, *map(self._due, self._relationships.all())])
 
-    def refresh(self, trust_domain: TrustDomain, *, by: str) -> Standing:
+    def refresh(self, trust_domain: TrustDomain, *, by: Actor) -> Standing:
         """Ask one endpoint now; returns how the relationship stands after it.
 
         Raises:
-            Refusal: no such relationship.
+            Refusal: no such relationship, or the actor may not ask any more.
+            Unavailable: nothing can be recorded now.
         """
+        self._relationships.check(by)
         self._poll([self._relationships.one(trust_domain)], by=by)
         return self._relationships.one(trust_domain)
 
@@ -112,7 +115,7 @@ class Polling:
             return standing.next_attempt
         return max(standing.next_attempt, asked + SHORTEST_INTERVAL)
 
-    def _poll(self, standings: Iterable[Standing], *, by: str) -> None:
+    def _poll(self, standings: Iterable[Standing], *, by: Actor) -> None:
         """Ask these endpoints, or wait for whoever is asking one of them already."""
         mine: dict[TrustDomain, tuple[Standing, Future[None]]] = {}
         others: list[Future[None]] = []
@@ -136,7 +139,7 @@ class Polling:
         for other in others:
             other.result()
 
-    async def _ask_all(self, standings: list[Standing], by: str) -> None:
+    async def _ask_all(self, standings: list[Standing], by: Actor) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 (for the type checker)
         here = (asyncio.get_running_loop(), task)
@@ -150,15 +153,15 @@ class Polling:
             with self._lock:
                 self._running.discard(here)
 
-    async def _ask(self, standing: Standing, by: str) -> None:
+    async def _ask(self, standing: Standing, by: Actor) -> None:
         try:
             await self._take_in(standing, by)
         except (FetchFailed, CredentialError, IssuerError) as error:
-            self._failed(standing, str(error))
+            self._failed(standing, str(error), by)
         except Exception as error:  # noqa: BLE001 (one endpoint must not keep the others from being asked)
-            self._failed(standing, f"unexpected {type(error).__name__}")
+            self._failed(standing, f"unexpected {type(error).__name__}", by)
 
-    async def _take_in(self, standing: Standing, by: str) -> None:
+    async def _take_in(self, standing: Standing, by: Actor) -> None:
         body = await fetch(self._endpoint(standing))
         fresh = TrustBundle.parse(standing.trust_domain, body)
         # What is known now: nobody else asks this endpoint meanwhile, but one may have before.
@@ -171,7 +174,7 @@ class Polling:
                 trust_domain=str(standing.trust_domain),
             )
 
-    def _failed(self, standing: Standing, reason: str) -> None:
+    def _failed(self, standing: Standing, reason: str, by: Actor) -> None:
         now = self._clock()
         say = _log.error if standing.overdue(now) else _log.warning
         say(
@@ -182,7 +185,7 @@ class Polling:
             overdue=standing.overdue(now),
         )
         try:
-            self._relationships.fail(standing, reason, now=now)
+            self._relationships.fail(standing, reason, by=by, now=now)
         except IssuerError as error:
             _log.error("failure not recorded", reason=str(error))
 

@@ -27,9 +27,10 @@ from accredit_issuer.federation.rules import (
     is_overdue,
     next_attempt,
 )
+from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import federations
-from accredit_issuer.store.writer import Transaction, Writer
+from accredit_issuer.store.writer import Transaction
 
 MAP_REFRESH_HINT = 30  # seconds after which verifiers ask for the map again
 MAX_ALL_BUNDLES = 4 * 1024 * 1024  # bytes of all bundles, so that the map stays within its bound
@@ -54,7 +55,7 @@ class Standing:
 
     relationship: Relationship
     created_at: datetime
-    created_by: str
+    created_by: Actor
     log_index: int
     bundle: TrustBundle | None = field(repr=False)
     digest: str | None
@@ -105,10 +106,10 @@ class PublishedMap:
 class Relationships:
     """The relationships of one issuer."""
 
-    def __init__(self, own: TrustDomain, database: Database, writer: Writer) -> None:
+    def __init__(self, own: TrustDomain, database: Database, changes: Changes) -> None:
         self._own = own
         self._database = database
-        self._writer = writer
+        self._changes = changes
         self._version = 0
         self._known: tuple[Standing, ...] | None = None
         self._published: PublishedMap | None = None
@@ -148,7 +149,7 @@ class Relationships:
         return published
 
     def create(
-        self, asked: Relationship, bootstrap: TrustBundle | None, *, by: str, now: datetime
+        self, asked: Relationship, bootstrap: TrustBundle | None, *, by: Actor, now: datetime
     ) -> None:
         """Begin a relationship. Saying the same again is no error, and changes nothing.
 
@@ -195,7 +196,7 @@ class Relationships:
                     feed_url=asked.feed_url,
                     allows=[each.to_object() for each in asked.allowances],
                     created_at=now,
-                    created_by=by,
+                    created_by=by.name,
                     log_index=index,
                     bundle=document,
                     fetched_at=now if document is not None else None,
@@ -203,14 +204,14 @@ class Relationships:
             )
             transaction.after_commit(self._changed)
 
-        self._writer.run(work).result()
+        self._changes.make(work, by=by)
 
     def allow(
         self,
         trust_domain: TrustDomain,
         allowances: tuple[Allowance, ...],
         *,
-        by: str,
+        by: Actor,
         now: datetime,
     ) -> None:
         """Say anew what its agents may ask; none is nothing.
@@ -245,9 +246,9 @@ class Relationships:
             )
             transaction.after_commit(self._changed)
 
-        self._writer.run(work).result()
+        self._changes.make(work, by=by)
 
-    def remove(self, trust_domain: TrustDomain, *, by: str, now: datetime) -> None:
+    def remove(self, trust_domain: TrustDomain, *, by: Actor, now: datetime) -> None:
         """End a relationship: its bundle and its allowances are gone from the map.
 
         Raises:
@@ -274,9 +275,9 @@ class Relationships:
             )
             transaction.after_commit(self._changed)
 
-        self._writer.run(work).result()
+        self._changes.make(work, by=by)
 
-    def keep(self, standing: Standing, document: str, *, by: str, now: datetime) -> None:
+    def keep(self, standing: Standing, document: str, *, by: Actor, now: datetime) -> None:
         """Take in a bundle that was fetched and checked; a record is made where it differs.
 
         Raises:
@@ -312,9 +313,9 @@ class Relationships:
             )
             transaction.after_commit(self._changed)
 
-        self._writer.run(work).result()
+        self._changes.make(work, by=by)
 
-    def fail(self, standing: Standing, reason: str, *, now: datetime) -> None:
+    def fail(self, standing: Standing, reason: str, *, by: Actor, now: datetime) -> None:
         """Note an attempt that brought nothing; what is known stays.
 
         Raises:
@@ -332,7 +333,16 @@ class Relationships:
             )
             transaction.after_commit(self._changed)
 
-        self._writer.run(work).result()
+        self._changes.make(work, by=by)
+
+    def check(self, by: Actor) -> None:
+        """Decide whether it may change something now, for what takes long before it does.
+
+        Raises:
+            Refusal: a fact is against it, or its role does not allow it any more.
+            Unavailable: it cannot be asked for now.
+        """
+        self._changes.make(lambda _: None, by=by)
 
     def _changed(self) -> None:
         self._version += 1
@@ -372,11 +382,11 @@ class Relationships:
         trust_domain: TrustDomain,
         details: dict[str, Any],
         *,
-        by: str,
+        by: Actor,
         now: datetime,
     ) -> int:
         return transaction.record(
-            Record(kind=kind, at=now, actor=by, subject=str(trust_domain.id), details=details)
+            Record(kind=kind, at=now, actor=by.name, subject=str(trust_domain.id), details=details)
         )
 
 

@@ -1,8 +1,9 @@
 """Certificate requests: the key, the proof of possession, and no wishes.
 
 An SVID's contents follow from the attestation. A request is accepted for its key only; whatever it
-asks for beyond that (a name, a usage, CA powers) is refused rather than dropped in silence. The
-key is judged before its signature is checked: a huge key costs nothing.
+asks for beyond that (a name, a usage, CA powers, any attribute) is refused rather than dropped in
+silence; the subject alone, which tools must fill in, is not looked at. The key is judged before its
+signature is checked: a huge key costs nothing.
 """
 
 from cryptography import x509
@@ -17,6 +18,7 @@ from accredit_issuer.errors import Kind, Refusal
 
 MAX_CSR_BYTES = 8 * 1024
 
+_EXTENSION_REQUEST = x509.ObjectIdentifier("1.2.840.113549.1.9.14")  # RFC 2985 §5.4.2
 _ECDSA = frozenset(
     {
         SignatureAlgorithmOID.ECDSA_WITH_SHA256,
@@ -31,7 +33,7 @@ def public_key_of(csr_pem: str) -> PublicKey:
 
     Raises:
         Refusal: too large, not a request, a key that is not accepted, a wrong signature, or a
-            requested extension.
+            requested extension or other attribute.
     """
     if len(csr_pem) > MAX_CSR_BYTES:
         raise Refusal(
@@ -74,6 +76,13 @@ def _is_signed(csr: x509.CertificateSigningRequest, key: PublicKey) -> bool:
 def _wishes(csr: x509.CertificateSigningRequest) -> str:
     try:
         extensions = [extension.oid.dotted_string for extension in csr.extensions]
+        others = [
+            attribute.oid.dotted_string
+            for attribute in csr.attributes
+            if attribute.oid != _EXTENSION_REQUEST
+        ]
     except UNREADABLE:
-        return "extensions that cannot be read"
-    return f"the extensions {', '.join(extensions)}" if extensions else ""
+        return "extensions or attributes that cannot be read"
+    if extensions:
+        return f"the extensions {', '.join(extensions)}"
+    return f"the attributes {', '.join(others)}" if others else ""

@@ -226,8 +226,9 @@ def check_text(name: str, text: str, limit: int) -> None:
 def _check_principal(principal: str) -> None:
     check_text("principal", principal, MAX_PRINCIPAL_LENGTH)
     # It becomes ``sub``, as the agent says it, under the keys that sign JWT-SVIDs. Relying parties
-    # that look at issuer and subject only, and not at ``typ``, would take it for another agent.
-    if principal.lower().startswith("spiffe:"):
+    # that look at issuer and subject only, and not at ``typ``, would take it for another agent: as
+    # it is, or as one reads it who trims it and knows no case (a long s is an s then).
+    if principal.strip().casefold().startswith("spiffe:"):
         raise Refusal(
             Kind.MALFORMED,
             "principal must not be a SPIFFE ID; an agent that acts for itself leaves it out",

@@ -1,8 +1,8 @@
 """What admins change: signers, manifests, join tokens, other admins.
 
 Each change is one transaction with its record in the log. Whether the admin may make it is decided
-before (``roles``); whether the change makes sense is decided here. Saying the same thing twice is
-no error; saying something else under the same name is a conflict.
+before (``roles``), and again with it (``changes``); whether it makes sense is decided here. Saying
+the same thing twice is no error; saying something else under the same name is a conflict.
 """
 
 from dataclasses import dataclass, field
@@ -21,13 +21,14 @@ from accredit_credentials.x509_svid import identity_marks
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_not_revoked
+from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.registry.one_time import EnrolmentToken
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import PERMISSIONS, Admin, Reach, Role
 from accredit_issuer.revocation.revocation import Revocation
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
-from accredit_issuer.store.writer import Transaction, Writer
+from accredit_issuer.store.writer import Transaction
 
 MAX_NAMESPACES = 64
 
@@ -45,15 +46,21 @@ class Administration:
     """The changes that admins make."""
 
     def __init__(
-        self, config: Config, writer: Writer, registry: Registry, revocation: Revocation
+        self, config: Config, changes: Changes, registry: Registry, revocation: Revocation
     ) -> None:
         self._config = config
-        self._writer = writer
+        self._changes = changes
         self._registry = registry
         self._revocation = revocation
 
     def add_signer(
-        self, name: str, public_key_pem: str, namespaces: tuple[str, ...], *, by: str, now: datetime
+        self,
+        name: str,
+        public_key_pem: str,
+        namespaces: tuple[str, ...],
+        *,
+        by: Actor,
+        now: datetime,
     ) -> None:
         """Let a key sign manifests of namespaces.
 
@@ -78,7 +85,7 @@ class Administration:
                 Record(
                     kind=RecordKind.SIGNER_ADDED,
                     at=now,
-                    actor=by,
+                    actor=by.name,
                     subject=name,
                     details={"key_id": signer.keyid, "namespaces": list(namespaces)},
                 )
@@ -90,13 +97,13 @@ class Administration:
                     public_key=public_key_pem,
                     namespaces=list(namespaces),
                     created_at=now,
-                    created_by=by,
+                    created_by=by.name,
                     log_index=index,
                 )
             )
             transaction.after_commit(self._registry.signers_changed)
 
-        self._writer.run(work).result()
+        self._changes.make(work, by=by)
 
     def verified(self, envelope: str, now: datetime) -> VerifiedManifest:
         """Verify a manifest that is to be registered.
@@ -108,19 +115,10 @@ class Administration:
             manifest = verify(envelope.encode(), signers=self._registry.signers(), now=now)
         except AttestationError as error:
             raise manifest_refusal(error) from None
-        agent = manifest.manifest.agent
-        check_not_revoked(
-            (
-                f"signer:{manifest.signer}",
-                f"owner:{manifest.manifest.owner}",
-                f"manifest:{manifest.digest}",
-                *identity_marks(agent.spiffe_id(self._config.trust_domain)),
-            ),
-            self._revocation.facts,
-        )
+        check_not_revoked(self._marks_of(manifest), self._revocation.facts)
         return manifest
 
-    def register(self, manifest: VerifiedManifest, *, by: str, now: datetime) -> None:
+    def register(self, manifest: VerifiedManifest, *, by: Actor, now: datetime) -> None:
         """Register a verified manifest.
 
         Raises:
@@ -146,7 +144,7 @@ class Administration:
                 Record(
                     kind=RecordKind.MANIFEST_REGISTERED,
                     at=now,
-                    actor=by,
+                    actor=by.name,
                     subject=manifest.digest,
                     details={
                         "agent": str(declared.agent),
@@ -166,16 +164,16 @@ class Administration:
                     signer=manifest.signer,
                     envelope=manifest.envelope.decode(),
                     registered_at=now,
-                    registered_by=by,
+                    registered_by=by.name,
                     expires_at=declared.expires_at,
                     log_index=index,
                 )
             )
 
-        self._writer.run(work).result()
+        self._changes.make(work, by=by, about=self._marks_of(manifest))
 
     def enrol(
-        self, agent: AgentId, ttl_seconds: int | None, *, by: str, now: datetime
+        self, agent: AgentId, ttl_seconds: int | None, *, by: Actor, now: datetime
     ) -> Invitation:
         """Make a join token for one instance of an agent.
 
@@ -186,9 +184,6 @@ class Administration:
         ttl = longest if ttl_seconds is None else timedelta(seconds=ttl_seconds)
         if not timedelta(seconds=1) <= ttl <= longest:
             raise Refusal(Kind.MALFORMED, f"ttl_seconds must be 1 to {longest.total_seconds():.0f}")
-        check_not_revoked(
-            identity_marks(agent.spiffe_id(self._config.trust_domain)), self._revocation.facts
-        )
         token = join_token.JoinToken.new()
         expires_at = (now + ttl).replace(microsecond=0)
         kept = join_token.record_of(token, agent=agent, expires_at=expires_at)
@@ -203,7 +198,7 @@ class Administration:
                 Record(
                     kind=RecordKind.AGENT_ENROLLED,
                     at=now,
-                    actor=by,
+                    actor=by.name,
                     subject=str(agent),
                     details={"join_token": kept.id},
                 )
@@ -214,15 +209,17 @@ class Administration:
                     secret_sha256=kept.secret_sha256,
                     agent=str(agent),
                     expires_at=expires_at,
-                    created_by=by,
+                    created_by=by.name,
                     log_index=index,
                 )
             )
 
-        self._writer.run(work).result()
+        self._changes.make(
+            work, by=by, about=identity_marks(agent.spiffe_id(self._config.trust_domain))
+        )
         return Invitation(text=token.reveal(), id=token.id, expires_at=expires_at)
 
-    def invite(self, admin: Admin, *, by: str, now: datetime) -> Invitation:
+    def invite(self, admin: Admin, *, by: Actor, now: datetime) -> Invitation:
         """Add an admin, or give one that exists another one-time token.
 
         Raises:
@@ -240,13 +237,23 @@ class Administration:
             )
         if len(admin.namespaces) > MAX_NAMESPACES:
             raise Refusal(Kind.MALFORMED, f"at most {MAX_NAMESPACES} namespaces")
-        check_not_revoked((f"admin:{admin.name}",), self._revocation.facts)
         token = EnrolmentToken.new()
         expires_at = (now + self._config.lifetimes.enrolment_token).replace(microsecond=0)
-        self._writer.run(
-            lambda transaction: _invite(transaction, admin, token, expires_at, by=by, now=now)
-        ).result()
+        self._changes.make(
+            lambda transaction: _invite(transaction, admin, token, expires_at, by=by.name, now=now),
+            by=by,
+            about=(f"admin:{admin.name}",),
+        )
         return Invitation(text=token.reveal(), id=token.id, expires_at=expires_at)
+
+    def _marks_of(self, manifest: VerifiedManifest) -> tuple[str, ...]:
+        agent = manifest.manifest.agent
+        return (
+            f"signer:{manifest.signer}",
+            f"owner:{manifest.manifest.owner}",
+            f"manifest:{manifest.digest}",
+            *identity_marks(agent.spiffe_id(self._config.trust_domain)),
+        )
 
 
 def manifest_refusal(error: AttestationError) -> Refusal:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from accredit_issuer.errors import Kind, Refusal
+
 
 class Role(StrEnum):
     """Roles of admins."""
@@ -87,3 +89,18 @@ def may(admin: Admin, operation: Operation, namespace: str | None) -> bool:
             return namespace is not None and namespace in admin.namespaces
         case None:
             return False
+
+
+def check_may(admin: Admin, operation: Operation, namespace: str | None) -> None:
+    """As ``may``.
+
+    Raises:
+        Refusal: the role does not go so far.
+    """
+    if not may(admin, operation, namespace):
+        where = f" in namespace {namespace}" if namespace else ""
+        raise Refusal(
+            Kind.FORBIDDEN,
+            f"the role {admin.role.value} of {admin.name} does not allow to "
+            f"{operation.value}{where}",
+        )

@@ -37,6 +37,7 @@ from accredit_issuer.authority.authorities import Authorities, Authority
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_text
+from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.revocation.crl import CrlEntry, build_crl
 from accredit_issuer.revocation.feed import Feed
 from accredit_issuer.settings import Config
@@ -81,7 +82,7 @@ class FactRequest:
     target: Target
     kind: FactKind
     reason: str = field(repr=False)
-    actor: str
+    actor: Actor
     may_overrule: bool = True
     """Whether the actor may end a suspension that somebody else stated."""
 
@@ -104,7 +105,7 @@ class Revocation:
         self.facts = FactSet(fact for fact in known if _matters(fact, now))
         self._feed.load((fact for fact in known if fact.expires_at > now), self._sequence)
 
-    def state(self, request: FactRequest, writer: Writer, now: datetime) -> list[StatedFact]:
+    def state(self, request: FactRequest, changes: Changes, now: datetime) -> list[StatedFact]:
         """State a fact; returns it with those that it was expanded into, once all are durable.
 
         Raises:
@@ -112,7 +113,9 @@ class Revocation:
             Unavailable: it could not be recorded.
         """
         check_text("reason", request.reason, MAX_REASON_LENGTH)
-        return writer.run(lambda t: self.state_within(t, request, now), alone=True).result()
+        return changes.make(
+            lambda t: self.state_within(t, request, now), by=request.actor, alone=True
+        )
 
     def publish_crls(self, writer: Writer, now: datetime) -> int:
         """Make the CRLs that are missing or past half of their life; returns how many."""
@@ -161,7 +164,7 @@ class Revocation:
         ]
         changed = set[str]()
         for fact in stated:
-            _write_fact(transaction, fact, request.actor)
+            _write_fact(transaction, fact, request.actor.name)
             changed |= _project(transaction, fact, now)
         if request.kind is FactKind.RESTORED:
             # What another suspension still covers goes back on: it never left.
@@ -180,7 +183,7 @@ class Revocation:
             self._feed.publish(stated)
 
         transaction.after_commit(put_into_force)
-        return [StatedFact(fact, request.actor) for fact in stated]
+        return [StatedFact(fact, request.actor.name) for fact in stated]
 
     def _check_possible(self, transaction: Transaction, request: FactRequest) -> None:
         target = request.target
@@ -197,7 +200,7 @@ class Revocation:
                     Kind.CONFLICT, f"{target} is revoked: only a suspension can be restored"
                 )
             if not request.may_overrule:
-                _check_own(transaction, known, request.actor)
+                _check_own(transaction, known, request.actor.name)
         elif known is not None and (known.kind is FactKind.REVOKED or known.kind is request.kind):
             raise Refusal(Kind.CONFLICT, f"{target} is {known.kind.value} already")
 
