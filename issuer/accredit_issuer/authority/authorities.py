@@ -41,6 +41,7 @@ from accredit_issuer.authority.permitted import (
 from accredit_issuer.authority.planning import rules_of
 from accredit_issuer.authority.profile import CheckedLeaf, new_serial
 from accredit_issuer.authority.rows import Change, sequence_of, standing_of, write
+from accredit_issuer.authority.stored import Stored, check_certified, check_held
 from accredit_issuer.errors import IssuerError, Unavailable
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.settings import Config
@@ -142,11 +143,19 @@ class Authorities:
         self._listeners.append(listener)
 
     def load(self, connection: Connection) -> None:
-        """Read the authorities that were not removed."""
+        """Read the authorities that were not removed.
+
+        Raises:
+            AuthorityDamaged: the database holds other ones than were made.
+            KeyMissing: an authority's key is not there.
+            Unavailable: nobody can be asked for keys now.
+        """
         rows = connection.execute(
             select(models.authorities).where(models.authorities.c.state != State.REMOVED.value)
-        )
-        self._replace(tuple(map(self._of_row, rows)), sequence_of(connection))
+        ).all()
+        loaded = tuple(map(self._of_row, rows))
+        check_certified(map(Stored.of_row, rows), _roots_of(connection))
+        self._replace(loaded, sequence_of(connection))
         self._sweep(connection)
 
     def advance(self, writer: Writer, now: datetime, actor: str) -> list[Due]:
@@ -463,12 +472,10 @@ class Authorities:
         return ca_builder(template).sign(signing_key, hashes.SHA256())
 
     def _of_row(self, row: Row[Any]) -> Authority:
-        pem = row.public.encode()
-        standing = standing_of(row)
-        is_jwt = standing.kind is AuthorityKind.JWT
-        certificate = None if is_jwt else x509.load_pem_x509_certificate(pem)
-        public = certificate.public_key() if certificate else serialization.load_pem_public_key(pem)
-        return Authority(standing, check_public_key(public), certificate, self._keys.load(row.id))
+        stored = Stored.of_row(row)
+        key = self._keys.load(row.id)
+        check_held(stored, key)
+        return Authority(standing_of(row), stored.public, stored.certificate, key)
 
     def _jwt_published(self, snapshot: Snapshot) -> list[Authority]:
         # Not a revoked one: whoever has it could go on signing with it.
@@ -490,6 +497,13 @@ class Authorities:
         self._snapshot = replace(snapshot, bundle=bundle)
         for listener in self._listeners:
             listener()
+
+
+def _roots_of(connection: Connection) -> dict[str, Stored]:
+    """All roots that were ever published: an issuing CA may outlive its root by a moment."""
+    table = models.authorities
+    rows = connection.execute(select(table).where(table.c.kind == AuthorityKind.ROOT.value))
+    return {row.id: Stored.of_row(row) for row in rows}
 
 
 def _public_pem(authority: Authority) -> str:
