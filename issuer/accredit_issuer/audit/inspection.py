@@ -62,6 +62,7 @@ from accredit_issuer.store.models import (
     revoked_certificates,
     signers,
 )
+from accredit_issuer.store.schema import differences
 
 BATCH = 1000
 MAX_NAMED = 100  # intents without a release
@@ -147,7 +148,11 @@ class _Inspection:
         self._report.add(about, *problems)
 
     def _storage(self) -> None:
-        """What follows trusts SQLite: that an index names the rows that are there, each once."""
+        """What follows trusts SQLite: that an index names the rows that are there, each once.
+
+        And that a table is one: a view in its place shows what it likes, when it likes.
+        """
+        self._add("schema", differences(self._connection))
         said = self._connection.scalar(text("PRAGMA integrity_check(1)"))
         if said != "ok":
             self._report.add("database", f"SQLite finds it damaged: {said}")
