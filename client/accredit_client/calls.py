@@ -409,6 +409,34 @@ def revoke_authority(authority: str, *, reason: str) -> Call[tuple[answers.Autho
     return _post(_of_authority(authority, "revoke"), _authorities, {"reason": reason})
 
 
+def subordinates() -> Call[tuple[answers.SubordinateRecord, ...]]:
+    """Every subordinate issuer."""
+    return _get(
+        "/v1/subordinates", lambda answer: answer.each("subordinates", answers.SubordinateRecord.of)
+    )
+
+
+def add_subordinate(
+    agent: AgentId, *, namespaces: Sequence[str], dns_names: Sequence[str] = ()
+) -> Call[answers.SubordinateRecord]:
+    """Let an agent have issuing CAs for agents of some namespaces."""
+    body = {
+        "agent": str(agent),
+        "namespaces": list(namespaces),
+        "dns_names": list(dns_names),
+    }
+    return _post("/v1/subordinates", answers.SubordinateRecord.of, body)
+
+
+def remove_subordinate(agent: AgentId) -> Call[answers.SubordinateRecord]:
+    """Let it have no further one."""
+    return Call(
+        method="DELETE",
+        path=f"/v1/subordinates/{agent}",
+        read=lambda body: answers.SubordinateRecord.of(Members.parse(body)),
+    )
+
+
 def federation() -> Call[tuple[answers.RelationshipRecord, ...]]:
     """Every relationship with another trust domain."""
     read = answers.RelationshipRecord.of

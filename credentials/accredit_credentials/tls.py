@@ -24,6 +24,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -31,6 +32,8 @@ from cryptography.hazmat.primitives import serialization
 
 from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.errors import CredentialError, Untrusted
+from accredit_credentials.reach import check_reach
+from accredit_credentials.spiffe_id import issuer_id
 from accredit_credentials.x509_svid import X509Identity, X509Svid, parse_der, validate
 
 if TYPE_CHECKING:
@@ -65,9 +68,14 @@ class SpiffeContext(ssl.SSLContext):
     federated: Federated | None = None
     peer_check: PeerCheck | None = None
     peer_optional: bool = False
+    any_reach: bool = False
+    """Whether CAs that are limited to namespaces may speak for anybody: for an issuer, which then
+    takes only what it signed itself."""
 
-    def verify_peer(self, der: bytes | None) -> None:
+    def verify_peer(self, der: bytes | None, authorities: tuple[bytes, ...] = ()) -> None:
         """Decide about the peer's certificate; None is a peer without one.
+
+        ``authorities`` are those above it, as OpenSSL verified them.
 
         Raises:
             ssl.SSLCertVerificationError: the peer is refused; the message says why.
@@ -77,7 +85,10 @@ class SpiffeContext(ssl.SSLContext):
                 if not self.peer_optional:
                     raise Untrusted("peer has no certificate")
             elif self.peer_check is not None:
-                self._check_svid(parse_der(der), self.peer_check)
+                svid = parse_der(der)
+                self._check_svid(svid, self.peer_check)
+                if not self._takes_any_reach(svid):
+                    check_reach(svid.spiffe_id, [_certificate(each) for each in authorities])
         except CredentialError as error:
             raise ssl.SSLCertVerificationError(f"peer refused: {error}") from error
 
@@ -92,11 +103,20 @@ class SpiffeContext(ssl.SSLContext):
             return
         try:
             svid = parse_der(chain[0], chain[1:])
-            validate(svid, bundles=self.federated.bundles, now=self.federated.clock())
+            validate(
+                svid,
+                bundles=self.federated.bundles,
+                now=self.federated.clock(),
+                any_reach=self._takes_any_reach(svid),
+            )
             if self.peer_check is not None:
                 self.peer_check(svid)
         except CredentialError as error:
             raise ssl.SSLCertVerificationError(f"peer refused: {error}") from error
+
+    def _takes_any_reach(self, svid: X509Svid) -> bool:
+        # An issuer below another has an issuer's SPIFFE ID, below a CA of its namespaces.
+        return self.any_reach or svid.spiffe_id == issuer_id(svid.spiffe_id.trust_domain)
 
     def _check_svid(self, svid: X509Svid, peer_check: PeerCheck) -> None:
         # The authorities of one trust domain never speak for another (SPIFFE Federation §4.2).
@@ -182,9 +202,11 @@ def server_context(
     identity: X509Identity,
     client_optional: bool = False,
     federated: Federated | None = None,
+    any_reach: bool = False,
 ) -> SpiffeContext:
     """A context for serving with an SVID; clients show theirs, or may where optional."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, bundle, peer_check)
+    context.any_reach = any_reach
     if federated is not None and federated.bundles:
         _federate(context, bundle, federated, identity)
     context.peer_optional = client_optional
@@ -310,7 +332,24 @@ def _verify(connection: ssl.SSLSocket | ssl.SSLObject) -> None:
     if context.federated is not None:
         context.verify_chain(sent_chain(connection))
     else:
-        context.verify_peer(connection.getpeercert(binary_form=True))
+        context.verify_peer(connection.getpeercert(binary_form=True), _authorities_of(connection))
+
+
+def _authorities_of(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, ...]:
+    """The CAs of the path that OpenSSL found, DER; public as ``sent_chain`` is."""
+    owner: Any = connection
+    if not hasattr(owner, "get_verified_chain"):
+        owner = owner._sslobj  # noqa: SLF001
+    chain = owner.get_verified_chain() or ()
+    return tuple(
+        each if isinstance(each, bytes) else each.public_bytes(_ssl.ENCODING_DER)
+        for each in chain[1:]
+    )
+
+
+@lru_cache(maxsize=64)  # many peers, few CAs
+def _certificate(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
 
 
 @contextmanager

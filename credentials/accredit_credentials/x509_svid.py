@@ -34,6 +34,7 @@ from accredit_credentials.errors import (
     Untrusted,
 )
 from accredit_credentials.keys import PrivateKey, check_public_key
+from accredit_credentials.reach import check_reach
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 
 MAX_CHAIN = 8
@@ -236,17 +237,22 @@ def check_leaf(leaf: x509.Certificate) -> SpiffeId:
 
 
 def validate(
-    svid: X509Svid, *, bundles: Mapping[TrustDomain, TrustBundle], now: datetime
+    svid: X509Svid,
+    *,
+    bundles: Mapping[TrustDomain, TrustBundle],
+    now: datetime,
+    any_reach: bool = False,
 ) -> X509Svid:
     """Decide whether the SVID's own trust domain vouches for it at ``now`` (X509-SVID §5.1).
 
     Only the bundle of the trust domain that the leaf names is used: authorities of one domain
-    never speak for another (SPIFFE Federation §4.2).
+    never speak for another (SPIFFE Federation §4.2). A CA that is limited to namespaces speaks for
+    their agents only (``reach``), unless ``any_reach``: for one's own SVID, never for a peer's.
 
     Raises:
         InvalidCertificate: a signing certificate cannot be read.
-        Untrusted: no bundle for its trust domain, no path to one of its authorities, or it names
-            another authority than the one that signed it.
+        Untrusted: no bundle for its trust domain, no path to one of its authorities, it names
+            another authority than the one that signed it, or one above it may not speak for it.
         Expired: ``now`` is outside its validity.
     """
     bundle = bundles.get(svid.spiffe_id.trust_domain)
@@ -277,6 +283,8 @@ def validate(
         raise Untrusted(
             f"SVID of {svid.spiffe_id} names another authority than the one that signed"
         )
+    if not any_reach:
+        check_reach(svid.spiffe_id, path[1:])
     return svid
 
 

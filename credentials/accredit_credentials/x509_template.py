@@ -9,12 +9,14 @@ the issuer's profile, not here.
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from ipaddress import ip_network
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from accredit_credentials.errors import InvalidCertificate
 from accredit_credentials.keys import PublicKey, public_key_der
+from accredit_credentials.reach import namespace_attributes
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.x509_svid import X509Svid
 
@@ -54,7 +56,13 @@ class LeafTemplate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaTemplate:
-    """A signing certificate: a root where ``issuer`` is absent, otherwise a CA below it."""
+    """A signing certificate: a root where ``issuer`` is absent, otherwise a CA below it.
+
+    Attributes:
+        namespaces: that the CA is limited to (``reach``); none is no limit.
+        dns_names: the only DNS names below it, themselves and all that is below them, and no IP
+            address; None is no limit (RFC 5280 §4.2.1.10).
+    """
 
     trust_domain: TrustDomain
     common_name: str
@@ -64,6 +72,8 @@ class CaTemplate:
     not_after: datetime
     path_length: int | None
     issuer: x509.Certificate | None = field(default=None, repr=False)
+    namespaces: tuple[str, ...] = ()
+    dns_names: tuple[str, ...] | None = None
 
 
 def leaf_builder(template: LeafTemplate, issuer: x509.Certificate) -> x509.CertificateBuilder:
@@ -84,10 +94,15 @@ def leaf_builder(template: LeafTemplate, issuer: x509.Certificate) -> x509.Certi
 
 def ca_builder(template: CaTemplate) -> x509.CertificateBuilder:
     """The builder of a signing certificate (X509-SVID §3.2, §4.1, §4.3)."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, template.common_name)])
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, template.common_name),
+            *namespace_attributes(template.namespaces),
+        ]
+    )
     identifier = x509.SubjectKeyIdentifier.from_public_key(template.public_key)
     issuer = template.issuer
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.subject if issuer else subject)
@@ -113,6 +128,9 @@ def ca_builder(template: CaTemplate) -> x509.CertificateBuilder:
             critical=False,
         )
     )
+    if template.dns_names is None:
+        return builder
+    return builder.add_extension(_constraints(template.dns_names), critical=True)
 
 
 def check_signed_leaf(
@@ -174,6 +192,18 @@ def _leaf_subject(template: LeafTemplate) -> x509.Name:
     if template.manifest is not None:
         attributes.append(x509.NameAttribute(NameOID.DN_QUALIFIER, template.manifest))
     return x509.Name(attributes)
+
+
+def _constraints(dns_names: tuple[str, ...]) -> x509.NameConstraints:
+    # Not the host of URIs: half of the field's libraries cannot read that, and refuse or skip it.
+    permitted = [x509.DNSName(name) for name in dns_names]
+    return x509.NameConstraints(
+        permitted_subtrees=permitted or None,
+        excluded_subtrees=[*([] if permitted else [x509.DNSName("")]), *_EVERY_ADDRESS],
+    )
+
+
+_EVERY_ADDRESS = [x509.IPAddress(ip_network(each)) for each in ("0.0.0.0/0", "::/0")]
 
 
 @lru_cache(maxsize=16)  # an issuer signs with very few CAs, very often

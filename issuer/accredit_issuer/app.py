@@ -14,6 +14,7 @@ from accredit_issuer.api import (
     history,
     operations,
     problems,
+    subordinates,
     trust,
 )
 from accredit_issuer.api.callers import Callers
@@ -51,6 +52,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),
         authorities.routes(issuer, callers, metrics),
+        subordinates.routes(issuer, callers, metrics),
         history.routes(issuer, callers),
         federation.routes(issuer, callers),
         operations.routes(issuer, metrics),

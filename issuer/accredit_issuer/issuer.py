@@ -16,8 +16,11 @@ from accredit_credentials.revocation import TargetKind
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
+from accredit_issuer.authority.opening import open_upstream
 from accredit_issuer.authority.planning import rules_of
 from accredit_issuer.authority.rollover import Rollover
+from accredit_issuer.authority.subordinates import Subordinates
+from accredit_issuer.authority.upstream import Upstream
 from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.errors import InvalidSettings
@@ -53,6 +56,8 @@ class Issuer:
         database: Database,
         keys: KeyManager,
         steady: Steady | None = None,
+        *,
+        upstream: Upstream | None = None,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -64,7 +69,7 @@ class Issuer:
             newest = LogReader(connection).newest_moment()
         self.guarded_clock = ClockGuard(clock, newest, steady)
         self.writer = Writer(database.writing, self.log)
-        self.authorities = Authorities(config, keys)
+        self.authorities = Authorities(config, keys, upstream)
         self.feed = Feed(config.trust_domain, self.authorities, clock, config.heartbeat)
         self.registry = Registry(database)
         self.revocation = Revocation(config, self.authorities, self.feed)
@@ -85,6 +90,7 @@ class Issuer:
             guarded_clock=self.guarded_clock,
         )
         self.administration = Administration(config, self.writer, self.registry, self.revocation)
+        self.subordinates = Subordinates(self.writer, database)
         self.relationships = Relationships(config.trust_domain, database, self.writer)
         self.polling = Polling(
             self.relationships,
@@ -101,6 +107,7 @@ class Issuer:
                 authorities=self.authorities,
                 registry=self.registry,
                 revocation=self.revocation,
+                subordinates=self.subordinates,
                 attestors=load_attestors(),
             )
         )
@@ -192,16 +199,18 @@ def initialise(config: Config, clock: Clock) -> Invitation:
     Raises:
         InvalidSettings: there is one already, or what keeps the keys cannot be opened.
         KeyExists: the token has keys of this trust domain already.
-        Unavailable: nobody can make keys now.
+        Unavailable: nobody can make keys, or certify an issuing CA, now.
     """
     if config.database.exists():
         raise InvalidSettings(f"there is an issuer in {config.data} already")
+    upstream = open_upstream(config, clock())
+    upstream.probe()
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = create_keys(config)
     keys.generate_log_key()
     database = Database(config.database)
     database.migrate()
-    issuer = Issuer(config, clock, database, keys)
+    issuer = Issuer(config, clock, database, keys, upstream=upstream)
     try:
         now = clock()
         issuer.writer.run(
@@ -235,17 +244,18 @@ def open_issuer(
     that the clock is right, whatever the log says.
 
     Raises:
-        InvalidSettings: there is none.
+        InvalidSettings: there is none, or the CA that is given cannot be used.
         KeyMissing, LogDamaged: what is there cannot be used.
         ClockWrong: the clock is behind the newest record.
         Unavailable: whoever keeps the keys does not answer.
     """
     if not config.database.exists():
         raise InvalidSettings(f"there is no issuer in {config.data}: run 'accredit-issuer init'")
+    upstream = open_upstream(config, clock())
     database = Database(config.database)
     database.migrate()
     _check_trust_domain(config, database)
-    issuer = Issuer(config, clock, database, keys or open_keys(config), steady)
+    issuer = Issuer(config, clock, database, keys or open_keys(config), steady, upstream=upstream)
     try:
         if confirmed_by is not None:
             issuer.confirm_clock(confirmed_by)

@@ -84,6 +84,7 @@ class OwnIdentity:
                     peer_check=_nobody_is_refused_here,
                     identity=self._identity,
                     client_optional=True,
+                    any_reach=True,
                 )
 
     def authorities_changed(self) -> None:

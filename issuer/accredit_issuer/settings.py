@@ -7,7 +7,7 @@ nest (leaf < issuing CA < root), addresses are addresses, and paths are absolute
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -127,6 +127,24 @@ class BundleSettings(_Section):
     """A second listener for whoever trusts Web CAs and not us. Without it there is none."""
 
 
+class UpstreamSettings(_Section):
+    """Who certifies the issuing CAs."""
+
+    kind: Literal["own", "files", "accredit"] = "own"
+    """The issuer itself, with roots of its own making; a CA that is given in files; or another
+    Accredit issuer of the same trust domain."""
+    certificate_file: Path | None = None
+    """The CA's certificate, PEM, then those above it, the self-signed root last."""
+    key_file: Path | None = None
+    """The CA's private key, PKCS#8 PEM."""
+    passphrase_file: Path | None = None
+    """File with the passphrase of the key file, where it is encrypted."""
+    url: str | None = None
+    """How the parent is reached, without a path."""
+    identity_folder: Path | None = None
+    """Folder with an SVID of the parent and its bundle, as ``accredit run`` keeps it."""
+
+
 class FederationSettings(_Section):
     """How other trust domains are asked for their bundles."""
 
@@ -147,6 +165,7 @@ class Settings(_Section):
     lifetimes: LifetimeSettings = LifetimeSettings()
     revocation: RevocationSettings = RevocationSettings()
     bundle: BundleSettings = BundleSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
     federation: FederationSettings = FederationSettings()
 
 
@@ -200,6 +219,23 @@ class KeysInToken:
 
 
 @dataclass(frozen=True, slots=True)
+class CaInFiles:
+    """A CA that is given: its certificates, and its key."""
+
+    certificate_file: Path
+    key_file: Path
+    passphrase_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class ParentAt:
+    """Another issuer of the same trust domain, and the folder with our identity there."""
+
+    url: str
+    identity_folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class HttpsWeb:
     """Where the public documents are served under a certificate of a Web CA, and whose."""
 
@@ -228,6 +264,7 @@ class Config:
     crl_url: str | None
     refresh_hint: int
     https_web: HttpsWeb | None
+    upstream: CaInFiles | ParentAt | None
     federation_ca_file: Path | None = None
 
     @property
@@ -327,8 +364,37 @@ def check(settings: Settings, *, folder: Path) -> Config:
         ),
         refresh_hint=settings.bundle.refresh_hint,
         https_web=_https_web(settings.bundle.https_web, folder),
+        upstream=_upstream(settings.upstream, folder),
         federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
     )
+
+
+_UPSTREAM_NEEDS: Mapping[str, tuple[str, ...]] = {
+    "own": (),
+    "files": ("certificate_file", "key_file"),
+    "accredit": ("url", "identity_folder"),
+}
+_UPSTREAM_MAY: Mapping[str, tuple[str, ...]] = {"files": ("passphrase_file",)}
+
+
+def _upstream(raw: UpstreamSettings, folder: Path) -> CaInFiles | ParentAt | None:
+    needed = _UPSTREAM_NEEDS[raw.kind]
+    allowed = ("kind", *needed, *_UPSTREAM_MAY.get(raw.kind, ()))
+    for name, value in raw:
+        if value is None and name in needed:
+            raise InvalidSettings(f"upstream.kind = '{raw.kind}' needs upstream.{name}")
+        if value is not None and name not in allowed:
+            raise InvalidSettings(f"upstream.{name} does not go with upstream.kind = '{raw.kind}'")
+    if raw.certificate_file and raw.key_file:
+        passphrase_file = raw.passphrase_file
+        return CaInFiles(
+            certificate_file=folder.absolute() / raw.certificate_file,
+            key_file=folder.absolute() / raw.key_file,
+            passphrase_file=folder.absolute() / passphrase_file if passphrase_file else None,
+        )
+    if raw.url is not None and raw.identity_folder:
+        return ParentAt(_origin("upstream.url", raw.url), folder.absolute() / raw.identity_folder)
+    return None
 
 
 def _https_web(raw: HttpsWebSettings | None, folder: Path) -> HttpsWeb | None:

@@ -131,6 +131,14 @@ TABLE = {
     "POST /v1/authorities/{authority}/revoke": Route(
         OPERATORS, {"reason": "x"}, "/v1/authorities/00/revoke"
     ),
+    "POST /v1/issuing-cas": Route(frozenset({"agent"}), {"csr": "no request"}),
+    "GET /v1/subordinates": Route(READERS),
+    "POST /v1/subordinates": Route(
+        frozenset({"admin"}), {"agent": "support/nobody", "namespaces": ["support"]}
+    ),
+    "DELETE /v1/subordinates/{namespace}/{name}": Route(
+        frozenset({"admin"}), path="/v1/subordinates/support/nobody"
+    ),
     "GET /v1/federation/bundles": Route(KNOWN),
     "GET /v1/federation": Route(READERS),
     "POST /v1/federation": Route(

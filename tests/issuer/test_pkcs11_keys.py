@@ -188,6 +188,34 @@ def test_it_signs_by_ecdsa_over_sha256_only(keys: Pkcs11Keys) -> None:
             key.sign(data, algorithm)
 
 
+def test_what_the_token_signs_wrongly_does_not_leave_it(
+    keys: Pkcs11Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signature of another key, a faulty one or a short one is no answer."""
+    made, other, log_key = keys.generate(), keys.generate(), keys.generate_log_key()
+    sign = keys.sign
+
+    def with_another(_key: str, data: bytes, mechanism: Any) -> bytes:
+        return sign(other.id, data, mechanism)
+
+    def faulty(key: str, data: bytes, mechanism: Any) -> bytes:
+        signature = sign(key, data, mechanism)
+        return signature[:-1] + bytes([signature[-1] ^ 1])
+
+    def short(key: str, data: bytes, mechanism: Any) -> bytes:
+        return sign(key, data, mechanism)[:-1]
+
+    for wrong in (with_another, faulty, short):
+        monkeypatch.setattr(keys, "sign", wrong)
+        with pytest.raises(Unavailable, match="signs wrongly"):
+            made.private.sign(b"x", ec.ECDSA(hashes.SHA256()))
+        if wrong is not with_another:
+            with pytest.raises(Unavailable, match="signs wrongly"):
+                log_key.sign(b"x")
+    monkeypatch.undo()
+    assert made.private.sign(b"x", ec.ECDSA(hashes.SHA256()))
+
+
 def test_two_issuers_share_a_token(keys: Pkcs11Keys, token: SoftToken) -> None:
     """Each trust domain has a log key of its own; one's second is refused by its label."""
     other = Pkcs11Keys(kept(token), TrustDomain.parse("other.example"))

@@ -7,17 +7,18 @@ import pytest
 
 from accredit_issuer.registry.roles import Admin, Operation, Reach, Role, may, reach
 
-# role: read, register, enrol, revoke, manage signers, admins, authorities, federate. A: all, o: own
-# -: not.
+# role: read, register, enrol, revoke, manage signers, admins, authorities, subordinates, federate.
+# A: all, o: own, -: not.
 TABLE = {
-    "viewer": "A-------",
-    "registrar": "Aoo-----",
-    "security": "A--A--A-",
-    "owner": "oooo----",
-    "admin": "AAAAAAAA",
+    "viewer": "A--------",
+    "registrar": "Aoo------",
+    "security": "A--A--A--",
+    "owner": "oooo-----",
+    "admin": "AAAAAAAAA",
 }
 OPERATIONS = [
     "read", "register", "enrol", "revoke", "manage signers", "manage admins", "manage authorities",
+    "manage subordinates",
     "federate",
 ]  # fmt: skip
 WHERE = {"own": "support", "foreign": "payments", "none": None}

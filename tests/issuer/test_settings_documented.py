@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from accredit_issuer.settings import KeysInToken, KeysOnDisk, Settings, load
+from accredit_issuer.settings import CaInFiles, KeysInToken, KeysOnDisk, ParentAt, Settings, load
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
@@ -126,6 +126,8 @@ def test_the_example_loads_with_everything_in_it(tmp_path: Path) -> None:
     file = tmp_path / "issuer.toml"
     text = EXAMPLE.read_text(encoding="utf-8")
     full = re.sub(r"^# (\w+ = |\[)", r"\1", text, flags=re.MULTILINE)
+    # What excludes each other in one table is tried one by one.
+    full, upstream = full.split("[upstream]\n")
     file.write_text(re.sub(r"^(module|token|pin_file) = .*", "", full, flags=re.MULTILINE))
     config = load(file)
     assert config.crl_url == "http://crl.example.org"
@@ -133,6 +135,16 @@ def test_the_example_loads_with_everything_in_it(tmp_path: Path) -> None:
     in_token = full.replace('kind = "disk"', 'kind = "pkcs11"')
     file.write_text(re.sub(r"^passphrase_file = .*", "", in_token, flags=re.MULTILINE))
     assert isinstance(load(file).keys, KeysInToken)
+    names = r"^(url|identity_folder) = .*"
+    given = re.sub(names, "", upstream.replace('"own"', '"files"'), flags=re.MULTILINE)
+    file.write_text(f'trust_domain = "example.org"\n[upstream]\n{given}')
+    assert load(file).upstream == CaInFiles(
+        tmp_path / "ca.pem", tmp_path / "ca.key", tmp_path / "ca.passphrase"
+    )
+    names = r"^(certificate_file|key_file|passphrase_file) = .*"
+    parent = re.sub(names, "", upstream.replace('"own"', '"accredit"'), flags=re.MULTILINE)
+    file.write_text(f'trust_domain = "example.org"\n[upstream]\n{parent}')
+    assert load(file).upstream == ParentAt("https://parent.example.org:8443", tmp_path / "parent")
     assert config.https_web is not None
     assert config.https_web.key_file == tmp_path / "web.key"
     assert config.token_issuer == "https://identity.example.org"

@@ -40,6 +40,7 @@ def authority(**changes: Any) -> dict[str, Any]:
         "kind": "jwt",
         "state": "active",
         "revoked": False,
+        "origin": "own",
         "planned": ["last_use", "removal"],
         **{name: text(moment) for name, moment in moments.items()},
         **changes,

@@ -102,10 +102,14 @@ class IssuerProcess:
         database = Database(self.config.database)
         with database.read() as connection:
             rows = connection.execute(
-                select(authorities.c.public).where(authorities.c.kind == "root")
+                select(authorities.c.public, authorities.c.chain).where(
+                    authorities.c.kind == "root"
+                )
             ).all()
         database.close()
-        roots = tuple(x509.load_pem_x509_certificate(row.public.encode()) for row in rows)
+        roots = tuple(
+            x509.load_pem_x509_certificates(f"{row.public}{row.chain}".encode())[-1] for row in rows
+        )
         return TrustBundle(TrustDomain.parse("example.org"), roots)
 
     def caller(self, identity: X509Identity | None = None) -> RawClient:

@@ -21,6 +21,7 @@ COMMANDS = {
     "agent": Entry(f"{_HERE}.agent", "Registered agents and their join tokens."),
     "admin": Entry(f"{_HERE}.admin", "Who administers the issuer."),
     "authority": Entry(f"{_HERE}.authority", "The keys that sign: rotate, taint, remove them."),
+    "subordinate": Entry(f"{_HERE}.subordinate", "Other issuers below ours: name them, see them."),
     "federation": Entry(f"{_HERE}.federation", "Other trust domains, and what they may ask."),
     "svid": Entry(f"{_HERE}.svid", "Obtain and show X.509-SVIDs."),
     "run": Entry(f"{_HERE}.run", "Run a command with an identity that is kept fresh."),

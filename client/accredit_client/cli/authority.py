@@ -146,12 +146,13 @@ def _print(authorities: Sequence[AuthorityRecord], *, as_json: bool) -> None:
         output.document(authorities)
         return
     output.table(
-        ("KIND", "ID", "STATE", "ACTIVE FROM", "LAST USE", "REMOVAL"),
+        ("KIND", "ID", "STATE", "ORIGIN", "ACTIVE FROM", "LAST USE", "REMOVAL"),
         [
             (
                 each.kind,
                 each.id[:SHOWN_ID],
                 "revoked" if each.revoked and each.state != "removed" else each.state,
+                each.origin,
                 _moment(each, "active_from", each.active_from),
                 _moment(each, "last_use", each.last_use),
                 _moment(each, "removal", each.removal),

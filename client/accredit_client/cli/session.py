@@ -114,7 +114,8 @@ def _renewed(profile: Profile, content: FolderContent, now: datetime) -> FolderC
 
 def _accepted(certificates: str, key: PrivateKey, bundle: TrustBundle) -> X509Identity:
     identity = X509Identity.of(parse_pem(certificates), key)
-    validate(identity.svid, bundles={bundle.trust_domain: bundle}, now=utc_now())
+    # Below a subordinate issuer's CA an admin counts at that issuer only: here it is ourselves.
+    validate(identity.svid, bundles={bundle.trust_domain: bundle}, now=utc_now(), any_reach=True)
     return identity
 
 

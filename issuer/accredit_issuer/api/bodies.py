@@ -129,6 +129,27 @@ class JoinTokenBody(Body):
     ttl_seconds: Annotated[int | None, Field(ge=1, le=3600, examples=[600])] = None
 
 
+class SubordinateBody(Body):
+    """An agent that runs an issuer of its own, and how far that may reach."""
+
+    agent: Annotated[str, Field(max_length=127, examples=["infra/child"])]
+    namespaces: Annotated[list[str], Field(max_length=64, examples=[["payments", "search"]])]
+    dns_names: Annotated[
+        list[str],
+        Field(
+            max_length=64,
+            description="that may stand in its own server's certificate",
+            examples=[["child.example.org"]],
+        ),
+    ] = []
+
+
+class IssuingCaBody(Body):
+    """The key of an issuing CA."""
+
+    csr: Csr
+
+
 Reason = Annotated[str, Field(min_length=1, max_length=MAX_REASON_LENGTH)]
 
 

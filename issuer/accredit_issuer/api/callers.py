@@ -15,7 +15,7 @@ from starlette.requests import Request
 from accredit_credentials.asgi_peer import peer_certificate
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.keys import b64url
-from accredit_credentials.x509_svid import X509Svid, parse_der
+from accredit_credentials.x509_svid import X509Svid, authority_key_id, parse_der
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_not_revoked
 from accredit_issuer.issuer import Issuer
@@ -33,6 +33,7 @@ class Caller:
     thumbprint: str
     not_before: datetime
     not_after: datetime
+    authority: str | None
 
     @property
     def name(self) -> str:
@@ -92,7 +93,7 @@ class Callers:
         """Whoever holds an accepted SVID.
 
         Raises:
-            Refusal: no certificate, not an SVID, expired, or revoked.
+            Refusal: no certificate, not an SVID, expired, revoked, or another issuer's.
         """
         der = peer_certificate(request.scope)
         if der is None:
@@ -106,6 +107,9 @@ class Callers:
         if caller.svid.spiffe_id.trust_domain != self._issuer.config.trust_domain:
             raise Refusal(Kind.UNAUTHENTICATED, "the SVID is of another trust domain")
         check_not_revoked(caller.marks, self._issuer.revocation.facts)
+        if not self._issuer.authorities.signed_by_us(caller.authority):
+            # A subordinate issuer has a CA below our root: its admins and agents are not ours.
+            raise Refusal(Kind.UNAUTHENTICATED, "the SVID was not issued by this issuer")
         return caller
 
     async def agent(self, request: Request) -> Caller:
@@ -138,4 +142,11 @@ def _parse(der: bytes) -> Caller:
     except CredentialError as error:
         raise Refusal(Kind.UNAUTHENTICATED, f"client certificate: {error}") from None
     thumbprint = b64url(hashlib.sha256(der).digest())
-    return Caller(svid, svid.marks(), thumbprint, svid.not_before, svid.not_after)
+    return Caller(
+        svid=svid,
+        marks=svid.marks(),
+        thumbprint=thumbprint,
+        not_before=svid.not_before,
+        not_after=svid.not_after,
+        authority=authority_key_id(svid.leaf),
+    )

@@ -76,6 +76,7 @@ _AUTHORITY = {
     "state": "prepared",
     "revoked": False,
     "parent": None,
+    "origin": "own",
     "prepared_at": _MOMENT,
     "activates_from": "2026-11-21T09:45:00Z",
     "active_from": "2026-11-21T21:30:00Z",
@@ -86,6 +87,23 @@ _AUTHORITY = {
     "planned": ["active_from", "last_use", "removal"],
 }
 _AUTHORITIES = {"authorities": [_AUTHORITY]}
+_PEM = "-----BEGIN CERTIFICATE-----\nMIIC…\n-----END CERTIFICATE-----\n"
+_SUBORDINATE = {
+    "agent": "infra/child",
+    "namespaces": ["payments", "search"],
+    "dns_names": ["child.example.org"],
+    "created_at": _MOMENT,
+    "created_by": "spiffe://example.org/admin/maria",
+    "issuing_cas": [
+        {
+            "id": "7d9c0b6e2a41f3589c07be1d46a8f25301ce97ab",
+            "serial": "4000b7e9…",
+            "root": "1f0c6e2a41f3589c07be1d46a8f25301ce97ab7d",
+            "issued_at": _MOMENT,
+            "expires_at": _MOMENT,
+        }
+    ],
+}
 _RELATIONSHIP = {
     "trust_domain": "b.example",
     "profile": "https_spiffe",
@@ -238,6 +256,10 @@ ANSWERS: Mapping[Call, Any] = {
     ("POST", "/v1/authorities/{authority}/activate"): _AUTHORITIES,
     ("POST", "/v1/authorities/{authority}/taint"): _AUTHORITIES,
     ("POST", "/v1/authorities/{authority}/revoke"): _AUTHORITIES,
+    ("POST", "/v1/issuing-cas"): {"certificate": _PEM, "chain": "", "roots": _PEM},
+    ("GET", "/v1/subordinates"): {"subordinates": [_SUBORDINATE]},
+    ("POST", "/v1/subordinates"): _SUBORDINATE,
+    ("DELETE", "/v1/subordinates/{namespace}/{name}"): _SUBORDINATE,
     ("GET", "/v1/log/entries"): {"size": 50, "entries": [_ENTRY]},
     ("GET", "/v1/log/explain/{identifier}"): {
         "id": "780702f9-0880-48c5-a9b3-e549b924489a",

@@ -9,6 +9,9 @@ from accredit_issuer.errors import IssuerError
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
 
+# Anybody may ask: what the parent says, and where our files are, stands in the log only.
+WAITING = "the parent is not to be had, the log says why"
+
 
 def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
     """The calls of this page."""
@@ -27,9 +30,16 @@ def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
             issuer.writer.run(lambda _: None).result(timeout=2)
         except (IssuerError, TimeoutError) as error:
             return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
-        # Not a reason to be unready: what is known of others goes on being used.
+        # Neither is a reason to be unready: what is there, or known of others, goes on being used.
         overdue = issuer.polling.overdue(issuer.clock())
-        return JSONResponse({"ready": True, "federation_overdue": overdue})
+        trouble = issuer.authorities.trouble
+        return JSONResponse(
+            {
+                "ready": True,
+                "federation_overdue": overdue,
+                **({"upstream": WAITING} if trouble else {}),
+            }
+        )
 
     @router.get("/metrics", summary="Prometheus metrics")
     def prometheus() -> Response:

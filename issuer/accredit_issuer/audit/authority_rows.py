@@ -17,6 +17,7 @@ from sqlalchemy import Row
 from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.leaf_der import IssuingCa
+from accredit_credentials.x509_template import subject_key_id
 from accredit_issuer.audit.examination import Signer
 from accredit_issuer.audit.recorded import Recorded
 from accredit_issuer.audit.records import written_moment
@@ -66,9 +67,17 @@ def read_authority(row: Row[Any], history: Sequence[Recorded]) -> ReadAuthority:
             certificate = x509.load_pem_x509_certificate(row.public.encode())
             key = certificate.public_key()
             signer = Signer(IssuingCa(certificate))
-            if certificate.not_valid_after_utc != row.expires_at:
+            # What is above a CA that was given may end before it.
+            if _given(row):
+                ends = [c.not_valid_after_utc for c in (certificate, *_above(row))]
+            else:
+                ends = [certificate.not_valid_after_utc]
+            if min(ends) != row.expires_at:
                 problems.append("its certificate ends at another time than its row says")
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key_id_of(key) != row.id:
+        if certificate is not None and _given(row):
+            if subject_key_id(certificate) != row.id:
+                problems.append("its key identifier is not its id")
+        elif not isinstance(key, ec.EllipticCurvePublicKey) or key_id_of(key) != row.id:
             problems.append("its key is not the one that its id says")
     except (*UNREADABLE, CredentialError):
         problems.append("its public part cannot be read")
@@ -84,6 +93,15 @@ def check_chain(authority: ReadAuthority, roots: Sequence[x509.Certificate]) -> 
     if any(_signed_by(certificate, root) for root in by_name):
         return []
     return ["no root of ours signed its certificate"]
+
+
+def _given(row: Row[Any]) -> bool:
+    """Whether it is a root that was made by somebody else, of any key and any key identifier."""
+    return bool(row.kind == AuthorityKind.ROOT and row.origin != OWN)
+
+
+def _above(row: Row[Any]) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(row.chain.encode()) if row.chain else []
 
 
 def _signed_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:

@@ -39,6 +39,8 @@ from accredit_issuer.audit.recorded import Recorded
 from accredit_issuer.audit.records import RecordKind, written_moment
 
 X509 = "x509"
+CA = "ca"  # of a subordinate issuer; its life follows from a setting without a bound
+CERTIFICATES = frozenset({X509, CA})
 
 _SECOND = timedelta(seconds=1)
 _spiffe_id = lru_cache(maxsize=4096)(SpiffeId.parse)  # an agent asks again and again
@@ -107,7 +109,7 @@ class Issued:
     @property
     def what(self) -> str:
         """What to call it."""
-        return f"{'certificate' if self.kind == X509 else f'{self.kind} token'} {self.id}"
+        return f"{'certificate' if self.kind in CERTIFICATES else f'{self.kind} token'} {self.id}"
 
     @property
     def is_older(self) -> bool:
@@ -127,7 +129,7 @@ class Issued:
         """
         more = (("manifest", self.manifest), ("task", self.task), ("admin", self.admin))
         return (
-            f"{'serial' if self.kind == X509 else 'jti'}:{self.id}",
+            f"{'serial' if self.kind in CERTIFICATES else 'jti'}:{self.id}",
             f"authority:{self.authority}",
             f"instance:{self.instance}",
             *(f"{kind}:{value}" for kind, value in more if value is not None),
@@ -138,12 +140,14 @@ class Issued:
 def examine(issued: Issued, signer: Signer | None, bounds: Bounds) -> list[str]:
     """What is wrong with a released credential. ``signer`` is None where no row has it."""
     problems = [*_record(issued), *_holder(issued, bounds)]
-    if issued.kind not in bounds.longest:
+    if issued.kind not in bounds.longest and issued.kind != CA:
         problems.append(f"it is of no known kind: {issued.kind!r}")
     elif signer is None:
         problems.append(f"its authority {issued.authority} is not known")
     elif issued.kind == X509:
         problems += _certificate(issued, signer, bounds)
+    elif issued.kind == CA:
+        problems += _subordinate_ca(issued, signer)
     else:
         if signer.issuing is not None:
             problems.append("its authority signs certificates")
@@ -219,6 +223,25 @@ def _role(issued: Issued, subject: SpiffeId, bounds: Bounds) -> Iterator[str]:
         case _:
             if subject != issuer_id(bounds.trust_domain):
                 yield f"its subject {issued.subject} is no agent, no admin and not the issuer"
+
+
+def _subordinate_ca(issued: Issued, signer: Signer) -> list[str]:
+    """The CA's certificate against its row and the root that certified it."""
+    der, above = issued.certificate, signer.issuing
+    if der is None or above is None:
+        return ["its certificate, or that of its authority, is missing"]
+    problems = []
+    if hashlib.sha256(der).digest() != issued.sha256:
+        problems.append("its certificate is not the one that was released: another SHA-256")
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        certificate.verify_directly_issued_by(above.certificate)
+        said = (format(certificate.serial_number, "x"), certificate.not_valid_after_utc)
+    except (*UNREADABLE, InvalidSignature, TypeError):
+        return [*problems, "its certificate was not signed by its authority"]
+    if said != (issued.id, issued.expires_at):
+        problems.append("its certificate is another one than its row says")
+    return problems
 
 
 def _certificate(issued: Issued, signer: Signer, bounds: Bounds) -> list[str]:

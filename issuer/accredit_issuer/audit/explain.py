@@ -106,7 +106,7 @@ def _facts(
     """What was said against it."""
     targets: list[str] = []
     if credential is not None:
-        kind = "serial" if credential.kind == "x509" else "jti"
+        kind = "serial" if credential.kind in {"x509", "ca"} else "jti"
         targets += [
             f"{kind}:{credential.id}",
             f"authority:{credential.authority}",

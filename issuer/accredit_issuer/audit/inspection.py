@@ -31,7 +31,7 @@ from accredit_issuer.audit.authority_rows import (
     read_authority,
     read_crl,
 )
-from accredit_issuer.audit.examination import X509, Bounds, Issued, examine
+from accredit_issuer.audit.examination import CERTIFICATES, X509, Bounds, Issued, examine
 from accredit_issuer.audit.kept_rows import KEPT, TABLES, Kept, KeptTable
 from accredit_issuer.audit.log import Log, LogDamaged, LogReader, NodeReader
 from accredit_issuer.audit.recorded import InvalidRecord, Recorded
@@ -61,6 +61,7 @@ from accredit_issuer.store.models import (
     releases,
     revoked_certificates,
     signers,
+    subordinates,
 )
 from accredit_issuer.store.schema import differences
 
@@ -134,6 +135,7 @@ class _Inspection:
             "manifests": self._manifests,
             "admins": self._admins,
             "federation": self._federations,
+            "subordinates": self._subordinates,
         }
         for name, part in parts.items():
             try:
@@ -293,7 +295,7 @@ class _Inspection:
                 problems += self._revoked(issued)
             self._add(issued.what, problems)
             self._report.older += issued.is_older
-            self._report.examined["certificates" if issued.kind == X509 else "tokens"] += 1
+            self._report.examined["certificates" if issued.kind in CERTIFICATES else "tokens"] += 1
         for row in self._stream(_WITHOUT_INTENT):
             self._report.add(f"release {row.number}", "nothing was decided that it is of")
 
@@ -425,6 +427,20 @@ class _Inspection:
                 self._report.add(about, f"its row and the log differ in: {wrong}")
         for missing in told:
             self._report.add(f"relationship with {missing}", "the database does not have it")
+
+    def _subordinates(self) -> None:
+        """Those that may have issuing CAs of ours are those that the log tells of."""
+        told = dict(self._told.subordinates)
+        for row in self._connection.execute(select(subordinates)):
+            said = told.pop(row.agent, None)
+            kept = {"namespaces": row.namespaces, "dns_names": row.dns_names}
+            if said is None:
+                self._report.add(f"subordinate {row.agent}", "the log does not say who named it")
+            elif wrong := ", ".join(n for n, value in kept.items() if said.get(n) != value):
+                problem = f"its row and the log differ in: {wrong}"
+                self._report.add(f"subordinate {row.agent}", problem)
+        for missing in told:
+            self._report.add(f"subordinate {missing}", "the database does not have it")
 
     def _stream(self, query: Any) -> Iterator[Row[Any]]:
         return iter(self._connection.execute(query, execution_options={"yield_per": BATCH}))

@@ -31,6 +31,8 @@ class RecordKind(StrEnum):
     AGENT_ENROLLED = "agent.enrolled"
     INSTANCE_ATTESTED = "instance.attested"
     CREDENTIAL_ISSUED = "credential.issued"
+    SUBORDINATE_ADDED = "subordinate.added"
+    SUBORDINATE_REMOVED = "subordinate.removed"
     REQUEST_REFUSED = "request.refused"
     FACT_STATED = "fact.stated"
     FEDERATION_ADDED = "federation.added"

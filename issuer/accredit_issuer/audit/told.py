@@ -26,6 +26,7 @@ class Told:
         invited: the newest invitation of each admin.
         enrolment: whom each one-time token was for.
         federations: what holds of each relationship, by the other trust domain's ID.
+        subordinates: what each subordinate issuer was granted, by its agent.
     """
 
     facts: FactSet = field(default_factory=FactSet)
@@ -33,6 +34,7 @@ class Told:
     invited: dict[str, Recorded] = field(default_factory=dict)
     enrolment: dict[str, str] = field(default_factory=dict)
     federations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    subordinates: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def note(self, record: Recorded, now: datetime) -> None:
         """Take in one record.
@@ -49,6 +51,10 @@ class Told:
             self.enrolment[str(record.details.get("enrolment_token"))] = record.subject
         elif record.kind.startswith(PREFIX):
             self.histories[record.subject].append(record)
+        elif record.kind == RecordKind.SUBORDINATE_ADDED:
+            self.subordinates[record.subject] = dict(record.details)
+        elif record.kind == RecordKind.SUBORDINATE_REMOVED:
+            self.subordinates.pop(record.subject, None)
         elif record.kind == RecordKind.FEDERATION_ADDED:
             self.federations[record.subject] = dict(record.details)
         elif record.kind == RecordKind.FEDERATION_REMOVED:

@@ -8,12 +8,12 @@ the records in one transaction, and only then is the snapshot replaced. One step
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, Row, select
 
@@ -21,17 +21,20 @@ from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.keys import PublicKey, check_public_key
 from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.leaf_signing import sign_leaf
-from accredit_credentials.x509_template import CaTemplate, ca_builder
+from accredit_credentials.x509_template import CaTemplate
 from accredit_issuer.authority.lifecycle import (
     AuthorityKind,
     Due,
+    Origin,
     Standing,
     State,
     Step,
     after,
     due,
+    follow,
     next_due,
 )
+from accredit_issuer.authority.parent import ParentUnavailable
 from accredit_issuer.authority.permitted import (
     check_activate,
     check_prepare,
@@ -39,16 +42,25 @@ from accredit_issuer.authority.permitted import (
     check_taint,
 )
 from accredit_issuer.authority.planning import rules_of
-from accredit_issuer.authority.profile import CheckedLeaf, new_serial
+from accredit_issuer.authority.profile import CheckedLeaf
 from accredit_issuer.authority.rows import Change, sequence_of, standing_of, write
 from accredit_issuer.authority.stored import Stored, check_certified, check_held
-from accredit_issuer.errors import IssuerError, Unavailable
+from accredit_issuer.authority.upstream import (
+    CertifiedCa,
+    IssuingCaRequest,
+    OwnRoot,
+    RootCa,
+    Upstream,
+)
+from accredit_issuer.errors import InvalidSettings, IssuerError, Unavailable
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
 from accredit_issuer.store.writer import Transaction, Writer
 
+RETRY = timedelta(seconds=30)  # until a parent that was not to be had is asked again
 MAX_ROUNDS = 4  # prepare, activate, remove, nothing: more would mean that a step changes nothing
+_GIVEN_STATES = frozenset({State.PREPARED.value, State.ACTIVE.value})
 SWEPT = 16  # of those removed last, the keys are looked for once more at the start
 
 _log = structlog.get_logger("accredit.authorities")
@@ -64,6 +76,14 @@ class Authority:
     public: PublicKey = field(repr=False)
     certificate: x509.Certificate | None = field(repr=False)
     key: ec.EllipticCurvePrivateKey | None = field(repr=False)
+    chain: tuple[x509.Certificate, ...] = field(default=(), repr=False)
+    """Of an issuing CA, what is between it and the trust anchor; of a root, what is above it, the
+    anchor last."""
+
+    @property
+    def anchor(self) -> x509.Certificate | None:
+        """What the bundle publishes of a root."""
+        return self.chain[-1] if self.chain else self.certificate
 
     @property
     def id(self) -> str:
@@ -117,11 +137,14 @@ class _Taken:
 class Authorities:
     """The authorities of this issuer."""
 
-    def __init__(self, config: Config, keys: KeyManager) -> None:
+    def __init__(self, config: Config, keys: KeyManager, upstream: Upstream | None = None) -> None:
         self._config = config
         self._keys = keys
+        self._upstream = upstream or OwnRoot(config)
         self._rules = rules_of(config)
         self._snapshot: Snapshot | None = None
+        self.trouble: str | None = None
+        """Why the parent could not be asked the last time; None where it could."""
         # The scheduler and any number of operators take steps, each from what it saw.
         self._stepping = threading.RLock()
         self._listeners: list[Callable[[], None]] = []
@@ -147,9 +170,11 @@ class Authorities:
 
         Raises:
             AuthorityDamaged: the database holds other ones than were made.
+            InvalidSettings: the root that is given was in use before, and is not any more.
             KeyMissing: an authority's key is not there.
             Unavailable: nobody can be asked for keys now.
         """
+        self._check_given(connection)
         rows = connection.execute(
             select(models.authorities).where(models.authorities.c.state != State.REMOVED.value)
         ).all()
@@ -165,13 +190,18 @@ class Authorities:
             Unavailable: a step could not be recorded. What was recorded stays.
         """
         with self._stepping:
+            done: list[Due] = []
+            trouble: ParentUnavailable | None = None
             # Kind by kind: an issuing CA needs an active root before it can be made.
-            done = [
-                step
-                for kind in self._rules
-                for step in self._advance_kind(kind, writer, now, actor)
-            ]
+            for kind in self._rules:
+                try:
+                    done += self._advance_kind(kind, writer, now, actor)
+                except ParentUnavailable as error:
+                    trouble = trouble or error
             self._publish_as_it_is(writer, now, actor)
+            self._note(trouble)
+            if trouble is not None and not self._can_issue(now):
+                raise trouble
             return done
 
     def prepare(
@@ -184,10 +214,10 @@ class Authorities:
             Unavailable: it could not be recorded.
         """
         with self._stepping:
-            check_prepare(self.standings(), kind, now)
-            return self._record(
-                [_Taken(Step.PREPARE, self._prepare(kind, now))], writer, now, actor
+            check_prepare(
+                self.standings(), kind, now, given=self._given, follows=self._upstream.follows
             )
+            return self._record(self._preparation(kind, now), writer, now, actor)
 
     def activate(
         self, wanted: str, writer: Writer, now: datetime, actor: str, *, early: bool
@@ -255,14 +285,26 @@ class Authorities:
     def standings(self) -> list[Standing]:
         """Where each authority in use stands, facts included."""
         return [
-            replace(a.standing, revoked=self._is_revoked(a.id))
+            replace(a.standing, revoked=self._is_revoked(a.id) or self._disowned(a))
             for a in self.now_in_force.authorities
         ]
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which something can be due."""
         standings = self.standings()
-        return min(next_due(standings, kind, rule, now) for kind, rule in self._rules.items())
+        moments = [next_due(standings, kind, rule, now) for kind, rule in self._rules.items()]
+        if self._upstream.follows:
+            wait = RETRY if self.trouble else timedelta(seconds=self._config.refresh_hint)
+            moments.append(now + wait)
+        return min(moments)
+
+    def _disowned(self, authority: Authority) -> bool:
+        standing = authority.standing
+        return (
+            standing.kind is AuthorityKind.X509
+            and standing.origin is Origin.PARENT
+            and self._upstream.disowns(standing.parent, authority.chain, standing.id)
+        )
 
     def sign_leaf(self, checked: CheckedLeaf) -> SignedLeaf:
         """Sign the very bytes that a profile allowed.
@@ -272,6 +314,30 @@ class Authorities:
         """
         key = self.x509_key(checked.ca.certificate)
         return sign_leaf(checked.linted, key)
+
+    def signed_by_us(self, key_id: str | None) -> bool:
+        """Whether a key id is that of an issuing CA of this issuer that is not removed."""
+        return any(
+            a.id == key_id and a.kind is AuthorityKind.X509 for a in self.now_in_force.authorities
+        )
+
+    def certifying_root(self) -> RootCa:
+        """The active root.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        return self._root()
+
+    def sign_subordinate(
+        self, template: CaTemplate, root: RootCa, now: datetime
+    ) -> x509.Certificate:
+        """Certify the issuing CA of another issuer, as it was decided.
+
+        Raises:
+            Unavailable: the root's key is not held.
+        """
+        return self._upstream.sign(template, root, now)
 
     def x509_key(self, certificate: x509.Certificate) -> ec.EllipticCurvePrivateKey:
         """The private key of an issuing CA.
@@ -300,7 +366,7 @@ class Authorities:
     ) -> list[Due]:
         done: list[Due] = []
         for _ in range(MAX_ROUNDS):
-            steps = due(self.standings(), kind, self._rules[kind], now)
+            steps = self._due(kind, now)
             if not steps:
                 return done
             for step in steps:
@@ -308,9 +374,38 @@ class Authorities:
             done += steps
         raise IssuerError(f"authorities do not come to rest: {done[-1]}")
 
+    def _due(self, kind: AuthorityKind, now: datetime) -> list[Due]:
+        rule, follows = self._rules[kind], self._upstream.follows
+        if kind is AuthorityKind.ROOT and follows:
+            return follow(self.standings(), self._upstream.anchors(), rule, now)
+        return due(
+            self.standings(), kind, rule, now, given=self._given, certified_elsewhere=follows
+        )
+
+    def _can_issue(self, now: datetime) -> bool:
+        """Whether an issuing CA is there to go on with, wanted by the parent or not."""
+        return any(
+            a.kind is AuthorityKind.X509
+            and a.state is State.ACTIVE
+            and a.standing.can_sign(now)
+            and not self._is_revoked(a.id)
+            for a in self.now_in_force.authorities
+        )
+
+    def _note(self, trouble: ParentUnavailable | None) -> None:
+        if trouble is not None:
+            if str(trouble) != self.trouble:  # it is asked again and again: said once
+                _log.warning("the parent is not to be had", reason=str(trouble))
+        elif self.trouble is not None:
+            _log.info("the parent is back")
+        self.trouble = None if trouble is None else str(trouble)
+
     def _taken_of(self, step: Due, now: datetime) -> list[_Taken]:
+        if step.step is Step.PREPARE and step.id is not None:
+            anchor = self._upstream.anchors()[step.id]
+            return [_Taken(Step.PREPARE, self._of_parent(step.id, anchor, now))]
         if step.id is None:
-            return [_Taken(Step.PREPARE, self._prepare(step.kind, now))]
+            return self._preparation(step.kind, now)
         if step.step is Step.ACTIVATE:
             return self._activation(step.id, now)
         return [_Taken(step.step, self._moved(step.id, step.step, now))]
@@ -367,6 +462,7 @@ class Authorities:
                 step=each.step,
                 details=each.details,
                 public=_public_pem(each.authority) if each.step is Step.PREPARE else None,
+                chain=_pem(each.authority.chain),
             )
             for each in taken
         ]
@@ -377,7 +473,7 @@ class Authorities:
             write(transaction, changes, sequence=sequence, now=now, actor=actor)
 
         writer.run(work, alone=True).result()
-        changed = [each.authority for each in taken]
+        changed = list({each.authority.id: each.authority for each in taken}.values())
         ids = {authority.id for authority in changed}
         kept = [a for a in snapshot.authorities if a.id not in ids]
         kept += [a for a in changed if a.state is not State.REMOVED]
@@ -416,66 +512,112 @@ class Authorities:
         for row in rows:
             self._delete_key(row.id)
 
-    def _prepare(self, kind: AuthorityKind, now: datetime) -> Authority:
-        made = self._keys.generate()
-        key, key_id = made.private, made.id
-        public = check_public_key(key.public_key())
+    def _preparation(self, kind: AuthorityKind, now: datetime) -> list[_Taken]:
         expires_at = (now + self._rules[kind].lifetime).replace(microsecond=0)
-        certificate = (
-            None
-            if kind is AuthorityKind.JWT
-            else self._certify(kind, key, now=now, expires_at=expires_at, key_id=key_id)
-        )
-        if certificate is not None:
-            expires_at = certificate.not_valid_after_utc
-        standing = Standing(
-            id=key_id,
-            kind=kind,
-            state=State.PREPARED,
-            prepared_at=now,
-            activated_at=None,
-            retired_at=None,
-            expires_at=expires_at,
-            parent=(
-                self.now_in_force.active(AuthorityKind.ROOT).id
-                if kind is AuthorityKind.X509
-                else None
-            ),
-        )
-        return Authority(standing, public, certificate, key)
+        match kind:
+            case AuthorityKind.ROOT:
+                return [_Taken(Step.PREPARE, self._prepare_root(now, expires_at))]
+            case AuthorityKind.X509:
+                return self._prepare_issuing_ca(now, expires_at)
+        made = self._keys.generate()
+        standing = _prepared(made.id, kind, now, expires_at)
+        public = check_public_key(made.private.public_key())
+        return [_Taken(Step.PREPARE, Authority(standing, public, None, made.private))]
 
-    def _certify(
-        self,
-        kind: AuthorityKind,
-        key: ec.EllipticCurvePrivateKey,
-        *,
-        now: datetime,
-        expires_at: datetime,
-        key_id: str,
-    ) -> x509.Certificate:
-        root = self.now_in_force.active(AuthorityKind.ROOT) if kind is AuthorityKind.X509 else None
-        role = "root CA" if root is None else "issuing CA"
-        template = CaTemplate(
-            trust_domain=self._config.trust_domain,
-            # The key id makes the name unique: two CAs of one name confuse whoever builds paths.
-            common_name=f"Accredit {role} {key_id[:16]}",
-            public_key=check_public_key(key.public_key()),
-            serial=new_serial(self._config.replica),
-            not_before=(now - self._config.lifetimes.backdate).replace(microsecond=0),
-            not_after=min(expires_at, root.standing.expires_at) if root else expires_at,
-            path_length=None if root is None else 0,
-            issuer=root.certificate if root else None,
+    def _of_parent(self, key_id: str, anchor: x509.Certificate, now: datetime) -> Authority:
+        standing = replace(
+            _prepared(key_id, AuthorityKind.ROOT, now, anchor.not_valid_after_utc),
+            origin=Origin.PARENT,
         )
-        signing_key = root.key if root else key
-        if signing_key is None:
-            raise Unavailable("the root's key is not held")
-        return ca_builder(template).sign(signing_key, hashes.SHA256())
+        return Authority(standing, check_public_key(anchor.public_key()), anchor, None)
+
+    def _prepare_root(self, now: datetime, expires_at: datetime) -> Authority:
+        root = self._upstream.next_root(self._keys, now, expires_at)
+        standing = replace(
+            _prepared(root.id, AuthorityKind.ROOT, now, root.expires_at),
+            origin=self._upstream.origin,
+        )
+        public = check_public_key(root.certificate.public_key())
+        return Authority(standing, public, root.certificate, root.key, root.above)
+
+    def _prepare_issuing_ca(self, now: datetime, expires_at: datetime) -> list[_Taken]:
+        root = None if self._upstream.follows else self._root()
+        made = self._keys.generate()
+        request = IssuingCaRequest(id=made.id, key=made.private, now=now, expires_at=expires_at)
+        try:
+            certified = self._upstream.certify(root, request)
+        except Unavailable:
+            self._delete_key(made.id)  # another is made when it is tried again
+            raise
+        certificate = certified.certificate
+        standing = replace(
+            _prepared(made.id, AuthorityKind.X509, now, certificate.not_valid_after_utc),
+            parent=certified.root,
+            origin=Origin.PARENT if self._upstream.follows else Origin.OWN,
+        )
+        public = check_public_key(made.private.public_key())
+        made_ca = Authority(standing, public, certificate, made.private, certified.chain)
+        return [*self._parents_choice(certified, now), _Taken(Step.PREPARE, made_ca)]
+
+    def _parents_choice(self, certified: CertifiedCa, now: datetime) -> list[_Taken]:
+        """The root that the parent certified with becomes the active one in the same moment."""
+        if certified.anchor is None:
+            return []
+        root = self._find(certified.root)
+        if root is not None and root.state is State.ACTIVE:
+            return []
+        retired = [
+            _Taken(Step.RETIRE, self._moved(a.id, Step.RETIRE, now))
+            for a in self.now_in_force.authorities
+            if a.kind is AuthorityKind.ROOT and a.state is State.ACTIVE
+        ]
+        if root is not None:
+            return [*retired, _Taken(Step.ACTIVATE, self._moved(root.id, Step.ACTIVATE, now))]
+        new = self._of_parent(certified.root, certified.anchor, now)
+        active = replace(new, standing=after(new.standing, Step.ACTIVATE, now))
+        return [*retired, _Taken(Step.PREPARE, new), _Taken(Step.ACTIVATE, active)]
+
+    @property
+    def _given(self) -> str | None:
+        given = self._upstream.given
+        return given.id if given else None
+
+    def _root(self) -> RootCa:
+        active = self.now_in_force.active(AuthorityKind.ROOT)
+        if active.certificate is None:
+            raise Unavailable("the root has no certificate")
+        return RootCa(
+            id=active.id, certificate=active.certificate, above=active.chain, key=active.key
+        )
+
+    def _check_given(self, connection: Connection) -> None:
+        """Decide whether the root that is given may be used: a key that was retired is not."""
+        given = self._upstream.given
+        if given is None:
+            return
+        row = connection.execute(
+            select(models.authorities).where(models.authorities.c.id == given.id)
+        ).one_or_none()
+        if row is None:
+            return
+        if row.origin != self._upstream.origin.value or row.state not in _GIVEN_STATES:
+            raise InvalidSettings(
+                f"upstream.certificate_file: the CA with the key id {given.id} is {row.state} "
+                "here already, and no key is used again: give a CA with a new key"
+            )
+        if row.public + row.chain != _pem((given.certificate, *given.above)):
+            raise InvalidSettings(
+                f"upstream.certificate_file: the CA with the key id {given.id} is in use here "
+                "with other certificates: give a CA with a new key, or those certificates"
+            )
 
     def _of_row(self, row: Row[Any]) -> Authority:
         stored = Stored.of_row(row)
-        key = self._keys.load(row.id)
-        check_held(stored, key)
-        return Authority(standing_of(row), stored.public, stored.certificate, key)
+        # Of a root that was given the upstream has the key, for as long as it is given.
+        key = None if stored.is_given else self._keys.load(row.id)
+        if key is not None:
+            check_held(stored, key)
+        return Authority(standing_of(row), stored.public, stored.certificate, key, stored.chain)
 
     def _jwt_published(self, snapshot: Snapshot) -> list[Authority]:
         # Not a revoked one: whoever has it could go on signing with it.
@@ -488,7 +630,8 @@ class Authorities:
         roots = snapshot.published(AuthorityKind.ROOT)
         bundle = TrustBundle(
             trust_domain=self._config.trust_domain,
-            x509_authorities=tuple(a.certificate for a in roots if a.certificate),
+            # Two that were given may have one anchor.
+            x509_authorities=tuple(dict.fromkeys(a.anchor for a in roots if a.anchor)),
             jwt_authorities={a.id: a.public for a in self._jwt_published(snapshot)},
             sequence=sequence,
             refresh_hint=self._config.refresh_hint,
@@ -497,6 +640,22 @@ class Authorities:
         self._snapshot = replace(snapshot, bundle=bundle)
         for listener in self._listeners:
             listener()
+
+
+def _prepared(key_id: str, kind: AuthorityKind, now: datetime, expires_at: datetime) -> Standing:
+    return Standing(
+        id=key_id,
+        kind=kind,
+        state=State.PREPARED,
+        prepared_at=now,
+        activated_at=None,
+        retired_at=None,
+        expires_at=expires_at,
+    )
+
+
+def _pem(certificates: Sequence[x509.Certificate]) -> str:
+    return "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
 
 
 def _roots_of(connection: Connection) -> dict[str, Stored]:
@@ -508,7 +667,7 @@ def _roots_of(connection: Connection) -> dict[str, Stored]:
 
 def _public_pem(authority: Authority) -> str:
     if authority.certificate is not None:
-        return authority.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        return _pem([authority.certificate])
     return authority.public.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     ).decode()

@@ -10,11 +10,15 @@ valid. *Tainted* is retired in a hurry: whoever holds something that it signed r
 what signs no more can be tainted. The issuing CA that signs is always one below the root that
 signs: where another root was activated, another issuing CA follows.
 
+A root may also be *given* (``upstream``): then nobody makes its successor but who gave it. One that
+was given in its place, or made where none is given any more, follows as soon as it may. Meanwhile
+the key of a root that was given is gone with its file: it certifies nothing more.
+
 ``due`` says what has to happen now, ``next_due`` when to look again, ``after`` what a step makes
 of an authority. What an operator may do is in ``permitted``; ``authorities`` carries it out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -28,6 +32,14 @@ class AuthorityKind(StrEnum):
     ROOT = "root"
     X509 = "x509"  # an issuing CA
     JWT = "jwt"
+
+
+class Origin(StrEnum):
+    """Who made an authority's certificate."""
+
+    OWN = "own"
+    FILES = "files"  # given by an operator
+    PARENT = "parent"  # another issuer
 
 
 class State(StrEnum):
@@ -72,13 +84,17 @@ class Standing:
     removed_at: datetime | None = None
     parent: str | None = None
     revoked: bool = False
+    origin: Origin = Origin.OWN
 
     @property
     def half_life(self) -> datetime:
         """When its successor has to be prepared.
 
-        Half of the life that it really has: an issuing CA ends with its root at the latest.
+        Half of the life that it really has: an issuing CA ends with its root at the latest. Of a
+        root that was given its end: the next one is made by somebody else, whenever they like.
         """
+        if _was_given(self):
+            return self.expires_at
         begin = self.activated_at or self.prepared_at
         return begin + (self.expires_at - begin) / 2
 
@@ -122,27 +138,68 @@ class Due:
 
 
 def due(
-    authorities: Iterable[Standing], kind: AuthorityKind, rule: Rule, now: datetime
+    authorities: Iterable[Standing],
+    kind: AuthorityKind,
+    rule: Rule,
+    now: datetime,
+    *,
+    given: str | None = None,
+    certified_elsewhere: bool = False,
 ) -> list[Due]:
     """The steps that are due now for one kind, in the order to take them.
 
     Where no authority is active, or the active one was revoked, there is nothing to wait for: one
     is prepared and activated at once. To activate one is to retire the one that was active. Ask
-    again after taking the steps, until nothing is due.
+    again after taking the steps, until nothing is due. ``given`` is the id of the root that the
+    issuer was given, None where it makes its own; ``certified_elsewhere`` says that issuing CAs are
+    another issuer's to certify, whichever root is active here.
     """
     known = _not_removed(authorities)
     mine = [a for a in known if a.kind is kind]
     active = active_of(known, kind, now)
-    prepared = next_of(known, kind, now)
+    idle = {a.id for a in mine if _idle(a, known) or _not_given(a, given)}
+    prepared = next_of([a for a in known if a.id not in idle], kind, now)
     steps: list[Due] = []
-    if prepared is None and (active is None or now >= _succession(active, known)):
+    if kind is AuthorityKind.ROOT and given is not None:
+        wanted = given not in {a.id for a in mine}
+    else:
+        wanted = prepared is None and (
+            active is None or _was_given(active) or now >= _succession(active, known)
+        )
+    possible = certified_elsewhere or kind is not AuthorityKind.X509 or can_certify(known, now)
+    if wanted and possible:
         steps.append(Due(Step.PREPARE, kind))
     if prepared is not None and now >= activation(prepared, known, rule, now):
         steps.append(Due(Step.ACTIVATE, kind, prepared.id))
     steps.extend(
-        Due(Step.REMOVE, kind, a.id) for a in mine if now >= end(a, rule, known) or _idle(a, known)
+        Due(Step.REMOVE, kind, a.id) for a in mine if now >= end(a, rule, known) or a.id in idle
     )
     return steps
+
+
+def follow(
+    authorities: Iterable[Standing], anchors: Collection[str], rule: Rule, now: datetime
+) -> list[Due]:
+    """The steps that are due for roots that are another issuer's.
+
+    What it publishes is published, what it does not any more is removed. Which of them is active
+    follows from what certified the issuing CA. Roots of before go as they would otherwise.
+    """
+    known = _not_removed(authorities)
+    mine = [a for a in known if a.kind is AuthorityKind.ROOT]
+    ids = {a.id for a in mine}
+    return [
+        *(Due(Step.PREPARE, AuthorityKind.ROOT, each) for each in anchors if each not in ids),
+        *(
+            Due(Step.REMOVE, AuthorityKind.ROOT, a.id)
+            for a in mine
+            if (
+                a.id not in anchors
+                if a.origin is Origin.PARENT
+                else a.state is not State.ACTIVE and now >= end(a, rule, known)
+            )
+        ),
+    ]
 
 
 def next_due(
@@ -209,6 +266,13 @@ def activation(
     active = active_of(authorities, prepared.kind, now)
     if active is None:
         return prepared.prepared_at
+    if active.kind is AuthorityKind.ROOT and _is_gone(active, authorities):
+        # Nothing can be made below the active one: the next is needed where what is there ends.
+        ends = [a.expires_at for a in below_of(active, authorities) if a.state is State.ACTIVE]
+        return max(
+            min(prepared.prepared_at + rule.ahead_unasked, *ends, prepared.expires_at),
+            prepared.prepared_at,
+        )
     return max(prepared.prepared_at + rule.ahead_unasked, _succession(active, authorities))
 
 
@@ -237,13 +301,53 @@ def misplaced(authority: Standing, authorities: Iterable[Standing]) -> bool:
     return bool(roots) and authority.parent not in roots
 
 
-def _succession(active: Standing, authorities: Iterable[Standing]) -> datetime:
+def can_certify(authorities: Sequence[Standing], now: datetime) -> bool:
+    """Whether an issuing CA can be certified: the active root is alive, and its key is here."""
+    root = active_of(authorities, AuthorityKind.ROOT, now)
+    return root is not None and not _is_gone(root, authorities)
+
+
+def below_of(standing: Standing, authorities: Iterable[Standing]) -> tuple[Standing, ...]:
+    """Those in use that this one certified."""
+    return tuple(a for a in authorities if a.parent == standing.id and a.state is not State.REMOVED)
+
+
+def _succession(active: Standing, authorities: Sequence[Standing]) -> datetime:
     """From when on the active authority wants a successor."""
     return (
         active.activated_at or active.prepared_at
-        if misplaced(active, authorities)
-        else (active.half_life)
+        if misplaced(active, authorities) or _replaced(active, authorities)
+        else active.half_life
     )
+
+
+def _replaced(root: Standing, authorities: Iterable[Standing]) -> bool:
+    """Whether another root was given in the place of this one, or made where none is given."""
+    return any(
+        a.state is State.PREPARED
+        and a.kind is root.kind is AuthorityKind.ROOT
+        and (a.origin is Origin.FILES or a.origin is not root.origin)
+        for a in authorities
+    )
+
+
+def _is_gone(root: Standing, authorities: Iterable[Standing]) -> bool:
+    """Whether the key of a root that was given went with the file that another came in.
+
+    Or was never here: of a root of the parent, once roots are our own again.
+    """
+    return root.origin is not Origin.OWN and _replaced(root, authorities)
+
+
+def _was_given(authority: Standing) -> bool:
+    return authority.kind is AuthorityKind.ROOT and authority.origin is not Origin.OWN
+
+
+def _not_given(root: Standing, given: str | None) -> bool:
+    """Whether a root was prepared that is not the one that is given now."""
+    if root.kind is not AuthorityKind.ROOT or root.state is not State.PREPARED:
+        return False
+    return root.id != given if given is not None else root.origin is not Origin.OWN
 
 
 def _idle(authority: Standing, authorities: Iterable[Standing]) -> bool:

@@ -62,6 +62,7 @@ def _view(
         "state": standing.state.value,
         "revoked": standing.revoked,
         "parent": standing.parent,
+        "origin": standing.origin.value,
         "prepared_at": text_of(standing.prepared_at),
         "activates_from": _text(moments.activates_from),
         "active_from": _text(moments.active_from),

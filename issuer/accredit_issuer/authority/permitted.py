@@ -16,9 +16,11 @@ from datetime import datetime
 
 from accredit_issuer.authority.lifecycle import (
     AuthorityKind,
+    Origin,
     Rule,
     Standing,
     State,
+    below_of,
     end,
     misplaced,
     next_of,
@@ -26,12 +28,28 @@ from accredit_issuer.authority.lifecycle import (
 from accredit_issuer.errors import Kind, Refusal
 
 
-def check_prepare(authorities: Sequence[Standing], kind: AuthorityKind, now: datetime) -> None:
+def check_prepare(
+    authorities: Sequence[Standing],
+    kind: AuthorityKind,
+    now: datetime,
+    *,
+    given: str | None = None,
+    follows: bool = False,
+) -> None:
     """Decide whether another authority of this kind may be prepared.
 
     Raises:
-        Refusal: one is prepared already.
+        Refusal: one is prepared already, there is none to prepare but the root ``given``, or
+            roots are another issuer's (``follows``).
     """
+    if kind is AuthorityKind.ROOT and follows:
+        raise Refusal(Kind.CONFLICT, "the roots are the parent's: the next one is prepared there")
+    if kind is AuthorityKind.ROOT and any(a.id == given for a in authorities):
+        raise Refusal(
+            Kind.CONFLICT,
+            "the root is given to this issuer: the next one is prepared once it is in the files "
+            "that the settings name",
+        )
     prepared = next_of(authorities, kind, now)
     if prepared is not None:
         raise Refusal(
@@ -54,6 +72,7 @@ def check_activate(
         Refusal: not known, not prepared, unusable, or not published for long enough.
     """
     standing = find(authorities, wanted)
+    _check_ours(standing)
     if standing.state is not State.PREPARED:
         raise _refused(standing, "only a prepared authority can be activated")
     if not standing.can_sign(now):
@@ -79,6 +98,7 @@ def check_taint(authorities: Sequence[Standing], wanted: str) -> tuple[Standing,
         Refusal: not known, active, or tainted or removed already.
     """
     standing = find(authorities, wanted)
+    _check_ours(standing)
     match standing.state:
         case State.ACTIVE:
             raise _refused(standing, "prepare and activate another first")
@@ -86,7 +106,7 @@ def check_taint(authorities: Sequence[Standing], wanted: str) -> tuple[Standing,
             raise _refused(standing, "there is nothing left to taint")
     return (
         standing,
-        *(a for a in below(standing, authorities) if a.state is not State.TAINTED),
+        *(a for a in below_of(standing, authorities) if a.state is not State.TAINTED),
     )
 
 
@@ -97,6 +117,7 @@ def check_revoke(authorities: Sequence[Standing], wanted: str) -> tuple[Standing
         Refusal: not known, active, or removed already.
     """
     standing = find(authorities, wanted)
+    _check_ours(standing)
     match standing.state:
         case State.ACTIVE:
             raise _refused(
@@ -106,7 +127,7 @@ def check_revoke(authorities: Sequence[Standing], wanted: str) -> tuple[Standing
             )
         case State.REMOVED:
             raise _refused(standing, "there is nothing left to revoke")
-    return (*below(standing, authorities), standing)
+    return (*below_of(standing, authorities), standing)
 
 
 def needs_fact(standing: Standing, rules: Mapping[AuthorityKind, Rule], now: datetime) -> bool:
@@ -133,9 +154,14 @@ def find(authorities: Sequence[Standing], wanted: str) -> Standing:
     raise Refusal(Kind.NOT_FOUND, "no authority in use has this id")
 
 
-def below(standing: Standing, authorities: Sequence[Standing]) -> tuple[Standing, ...]:
-    """Those in use that this one certified."""
-    return tuple(a for a in authorities if a.parent == standing.id and a.state is not State.REMOVED)
+def _check_ours(standing: Standing) -> None:
+    """Decide whether a root is one whose life is decided here.
+
+    Raises:
+        Refusal: it is the parent's.
+    """
+    if standing.kind is AuthorityKind.ROOT and standing.origin is Origin.PARENT:
+        raise _refused(standing, "it is the parent's, and what happens to it is decided there")
 
 
 def _refused(standing: Standing, why: str) -> Refusal:

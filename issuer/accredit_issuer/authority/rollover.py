@@ -18,6 +18,7 @@ from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.lifecycle import AuthorityKind, Standing
 from accredit_issuer.authority.permitted import needs_fact
 from accredit_issuer.authority.planning import Rules
+from accredit_issuer.authority.subordinates import living_below
 from accredit_issuer.clock import Clock
 from accredit_issuer.issuance.decision import check_text
 from accredit_issuer.revocation.revocation import FactRequest, Revocation
@@ -94,7 +95,13 @@ class Rollover:
             told = [
                 Target(TargetKind.AUTHORITY, each.id)
                 for each in gone
-                if needs_fact(each, self._rules, now) and not self._is_told(each)
+                if needs_fact(each, self._rules, now) and not self._is_told(each.id)
+            ]
+            # What a subordinate has of a root that goes is not valid any more either.
+            told += [
+                Target(TargetKind.AUTHORITY, key_id)
+                for key_id in living_below(transaction, [each.id for each in gone], now)
+                if not self._is_told(key_id)
             ]
             if told:
                 request = FactRequest(
@@ -112,8 +119,8 @@ class Rollover:
             known = overview.read(connection)
         return overview.view(known, known, self._rules, self._clock())
 
-    def _is_told(self, standing: Standing) -> bool:
-        fact = self._revocation.facts.match((f"authority:{standing.id}",))
+    def _is_told(self, key_id: str) -> bool:
+        fact = self._revocation.facts.match((f"authority:{key_id}",))
         return fact is not None and fact.kind is FactKind.REVOKED
 
     def _shown(self, changed: tuple[Standing, ...]) -> list[dict[str, Any]]:

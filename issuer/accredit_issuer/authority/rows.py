@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from accredit_credentials.x509_svid import authority_key_id
 from accredit_issuer.audit.records import Record, RecordKind
-from accredit_issuer.authority.lifecycle import AuthorityKind, Standing, State, Step
+from accredit_issuer.authority.lifecycle import AuthorityKind, Origin, Standing, State, Step
 from accredit_issuer.store import models
 from accredit_issuer.store.writer import Transaction
 
@@ -37,12 +37,15 @@ class Change:
     Attributes:
         details: what else the record should say.
         public: certificate or public key in PEM, where the authority is new.
+        chain: of a new issuing CA what is between it and the trust anchor, of a new root what is
+            above it, PEM, nearest first.
     """
 
     standing: Standing
     step: Step
     details: Mapping[str, Any] = field(default_factory=dict)
     public: str | None = field(default=None, repr=False)
+    chain: str = field(default="", repr=False)
 
 
 def standing_of(row: Row[Any]) -> Standing:
@@ -58,6 +61,7 @@ def standing_of(row: Row[Any]) -> Standing:
         removed_at=row.removed_at,
         expires_at=row.expires_at,
         parent=_parent_of(row),
+        origin=Origin(row.origin),
     )
 
 
@@ -89,6 +93,7 @@ def write(
                 details={
                     "kind": change.standing.kind.value,
                     "bundle_sequence": sequence,
+                    **_origin_of(change),
                     **change.details,
                 },
             )
@@ -103,7 +108,7 @@ def write(
 def _write_row(transaction: Transaction, change: Change) -> None:
     standing = change.standing
     table = models.authorities
-    values = {
+    values: dict[str, Any] = {
         "state": standing.state.value,
         "activated_at": standing.activated_at,
         "retired_at": standing.retired_at,
@@ -113,17 +118,29 @@ def _write_row(transaction: Transaction, change: Change) -> None:
     if change.public is None:
         transaction.execute(update(table).where(table.c.id == standing.id).values(**values))
         return
-    transaction.execute(
-        insert(table).values(
-            id=standing.id,
-            kind=standing.kind.value,
-            public=change.public,
-            parent=standing.parent,
-            prepared_at=standing.prepared_at,
-            expires_at=standing.expires_at,
-            **values,
-        )
-    )
+    values |= {
+        "kind": standing.kind.value,
+        "public": change.public,
+        "chain": change.chain,
+        "origin": standing.origin.value,
+        "parent": standing.parent,
+        "prepared_at": standing.prepared_at,
+        "expires_at": standing.expires_at,
+    }
+    if standing.kind is AuthorityKind.ROOT and standing.origin is Origin.PARENT:
+        # The parent may take a root up again that it had dropped; nothing of ours comes back.
+        statement = upsert(table).values(id=standing.id, **values)
+        transaction.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+        return
+    transaction.execute(insert(table).values(id=standing.id, **values))
+
+
+def _origin_of(change: Change) -> dict[str, Any]:
+    """Said once, and only of what is not the issuer's own."""
+    origin = change.standing.origin
+    if change.step is not Step.PREPARE or origin is Origin.OWN:
+        return {}
+    return {"origin": origin.value}
 
 
 def _parent_of(row: Row[Any]) -> str | None:

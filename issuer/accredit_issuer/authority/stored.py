@@ -21,16 +21,15 @@ from accredit_credentials.errors import CredentialError
 from accredit_credentials.keys import PublicKey, check_public_key
 from accredit_credentials.x509_svid import authority_key_id
 from accredit_credentials.x509_template import subject_key_id
-from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.lifecycle import AuthorityKind, Origin
 from accredit_issuer.errors import IssuerError
-
-OWN = "own"  # origin of what this issuer certified itself
 
 
 class AuthorityDamaged(IssuerError):
     """An authority's row is not what was written; the text names its id."""
 
     def __init__(self, key_id: str, problem: str) -> None:
+        self.problem = problem
         super().__init__(
             f"the database holds another authority {key_id} than was made: {problem}; "
             "restore a backup, and see what 'accredit-issuer audit' finds"
@@ -72,7 +71,7 @@ class Stored:
                 certificate = x509.load_pem_x509_certificate(pem)
                 public = check_public_key(certificate.public_key())
             chain = x509.load_pem_x509_certificates(row.chain.encode()) if row.chain else []
-            is_given = row.kind == AuthorityKind.ROOT.value and row.origin != OWN
+            is_given = row.kind == AuthorityKind.ROOT.value and row.origin != Origin.OWN.value
             known = (
                 subject_key_id(certificate)
                 if is_given and certificate is not None

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from accredit_issuer.audit.log import Log, LogReader
-from accredit_issuer.authority.lifecycle import AuthorityKind, State
+from accredit_issuer.authority.lifecycle import AuthorityKind, Origin, State
+from accredit_issuer.authority.opening import open_upstream
+from accredit_issuer.authority.parent import ParentIssuer
 from accredit_issuer.bundle_endpoint import load as load_web_certificate
 from accredit_issuer.clock_guard import judge
 from accredit_issuer.errors import IssuerError
@@ -25,6 +27,8 @@ from accredit_issuer.settings import Config, KeysOnDisk, load
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import authorities, credentials, crls, releases
 from accredit_issuer.store.schema import differences
+
+EXPIRES_SOON = timedelta(days=30)  # of a CA that somebody else has to replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ def examine(config_file: Path, now: datetime) -> list[Finding]:
         _permissions,
         _schema,
         _keys,
+        _upstream,
         _log,
         _clock,
         _crls,
@@ -93,12 +98,16 @@ def root_certificates(config: Config) -> list[Root]:
     try:
         with database.read() as connection:
             rows = connection.execute(
-                select(authorities.c.public).where(
+                select(authorities.c.public, authorities.c.chain).where(
                     authorities.c.kind == AuthorityKind.ROOT.value,
                     authorities.c.state == State.ACTIVE.value,
                 )
             )
-            return [Root(x509.load_pem_x509_certificate(row.public.encode())) for row in rows]
+            # Of a root that was given, clients know the last certificate above it.
+            return [
+                Root(x509.load_pem_x509_certificates(f"{row.public}{row.chain}".encode())[-1])
+                for row in rows
+            ]
     finally:
         database.close()
 
@@ -142,14 +151,33 @@ def _authorities(keys: KeyManager, database: Database, now: datetime) -> Iterato
             select(authorities).where(authorities.c.state != State.REMOVED.value)
         ).all()
     for row in rows:
-        keys.load(row.id)
+        if row.kind != AuthorityKind.ROOT.value or row.origin == Origin.OWN.value:
+            keys.load(row.id)
         left = row.expires_at - now
         alive = left.total_seconds() > 0
         yield Finding(
             f"{row.kind} {row.id[:16]}",
             alive or row.state != State.ACTIVE.value,
-            f"{row.state}, expires {row.expires_at:%Y-%m-%d %H:%M} UTC",
+            f"{row.state}, expires {row.expires_at:%Y-%m-%d %H:%M} UTC"
+            + ("" if row.origin == Origin.OWN.value else f", origin {row.origin}"),
             "" if alive else "a running issuer replaces it at once",
+        )
+
+
+def _upstream(config: Config, _database: Database, now: datetime) -> Iterator[Finding]:
+    upstream = open_upstream(config, now)
+    if isinstance(upstream, ParentIssuer):
+        found, alive = upstream.describe(now)
+        yield Finding("upstream", alive, found, "" if alive else "is 'accredit run' running?")
+    given = upstream.given
+    if given is not None:
+        # Nobody but who gave it can make the next one, and that may take weeks.
+        soon = given.expires_at - now < EXPIRES_SOON
+        yield Finding(
+            "upstream",
+            not soon,
+            f"CA {given.id[:16]} from files, expires {given.expires_at:%Y-%m-%d %H:%M} UTC",
+            "put another CA with a new key in its place, and restart" if soon else "",
         )
 
 

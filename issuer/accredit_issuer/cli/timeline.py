@@ -21,6 +21,7 @@ _MOMENTS = {
     "last use": "last_use",
     "removal": "removal",
 }
+_ORIGINS = {"files": "given in files", "parent": "of the parent issuer"}
 _STATE = len("prepared")
 _LEFT = SHOWN_ID + 2 + _STATE + 2
 _LONG = timedelta(days=90)
@@ -97,6 +98,9 @@ def _section(
     for each in authorities:
         cells = [f"{_cell(each, member, form):<{cell}}" for member in _MOMENTS.values()]
         yield f"{_id(each)}  {'  '.join(cells)}".rstrip()
+    for each in authorities:
+        if each["origin"] in _ORIGINS:
+            yield f"{_id(each)}  {_ORIGINS[each['origin']]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from accredit_credentials.x509_svid import X509Svid, identity_marks
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.profile import Profile
+from accredit_issuer.authority.subordinates import Subordinates
 from accredit_issuer.authority.token_profile import TokenProfile
 from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal
@@ -41,10 +42,12 @@ from accredit_issuer.issuance.decision import (
     Claimant,
     TaskRequest,
     check_not_revoked,
+    check_standing,
     decide_jwt_svid,
     decide_task_token,
     decide_x509_svid,
 )
+from accredit_issuer.issuance.issuing_cas import IssuingCas, SignedCa
 from accredit_issuer.issuance.nonces import Nonces
 from accredit_issuer.issuance.tasks import TaskChoice, choose_task
 from accredit_issuer.issuance.together import Together
@@ -111,6 +114,7 @@ class Parts:
     authorities: Authorities
     registry: Registry
     revocation: Revocation
+    subordinates: Subordinates
     attestors: Mapping[str, Attestor]
 
 
@@ -123,6 +127,9 @@ class Issuance:
         with parts.database.read() as connection:
             self._cycle = Cycle(self._writer, parts.revocation, connection)
         self._x509 = X509Signing(parts.config, parts.authorities, self._cycle)
+        self._issuing_cas = IssuingCas(
+            parts.config, parts.authorities, parts.subordinates, parts.revocation, self._cycle
+        )
         self._public_key_of = Together(public_key_of)
         self._config = parts.config
         lifetimes = parts.config.lifetimes
@@ -271,6 +278,18 @@ class Issuance:
             raise Refusal(Kind.MALFORMED, "csrs must have a key of their own each")
         decide = self._agent_grants(claimant, now)
         return await self._x509.issue_all([decide(key) for key in keys])
+
+    async def issuing_ca(self, svid: X509Svid, csr: str) -> SignedCa:
+        """An issuing CA for an agent that is a subordinate issuer.
+
+        Raises:
+            Refusal: it was not named one, or may have nothing now.
+            Unavailable: it could not be recorded or signed.
+        """
+        now = self._parts.clock()
+        claimant = self.claimant(svid)
+        check_standing(claimant, self._parts.revocation.facts, now)
+        return await self._issuing_cas.issue(svid, claimant, csr, now)
 
     async def jwt_svid(self, svid: X509Svid, audience: tuple[str, ...]) -> IssuedJwt:
         """A JWT-SVID for an instance.

@@ -90,7 +90,9 @@ class X509Signing:
 
     def _checked(self, grant: X509Grant) -> tuple[Intent, Callable[[], Signed[SignedLeaf]]]:
         template = self._template(grant)
-        checked = grant.profile.check(template, _issuing(certificate_of(grant.ca)), grant.now)
+        checked = grant.profile.check(
+            template, _issuing(certificate_of(grant.ca), grant.ca.chain), grant.now
+        )
         return _intent(grant, format(template.serial, "x")), lambda: self._sign(checked)
 
     def _sign(self, checked: CheckedLeaf) -> Signed[SignedLeaf]:
@@ -113,8 +115,8 @@ class X509Signing:
 
 
 @lru_cache(maxsize=16)  # an issuer signs with very few CAs, very often
-def _issuing(certificate: x509.Certificate) -> IssuingCa:
-    return IssuingCa(certificate)
+def _issuing(certificate: x509.Certificate, chain: tuple[x509.Certificate, ...]) -> IssuingCa:
+    return IssuingCa(certificate, chain)
 
 
 def certificate_of(ca: Authority) -> x509.Certificate:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any, NoReturn, TypeVar, cast
 
 import pkcs11
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -359,7 +359,14 @@ class _TokenKey(ec.EllipticCurvePrivateKey):
         if not fits or not isinstance(signature_algorithm, ec.ECDSA):
             raise UnsupportedAlgorithm("a key in the token signs by ECDSA over SHA-256 only")
         raw = self._keys.sign(self._id, digest, Mechanism.ECDSA)
-        return encode_dss_signature(int.from_bytes(raw[:_HALF]), int.from_bytes(raw[_HALF:]))
+        signature = encode_dss_signature(int.from_bytes(raw[:_HALF]), int.from_bytes(raw[_HALF:]))
+        try:
+            # What leaves is looked at: a module that errs, or signs with another key, would have
+            # us release what nobody accepts, and a faulty ECDSA signature may give the key away.
+            self._public.verify(signature, digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+        except InvalidSignature:
+            raise Unavailable(f"the token signs wrongly with key {self._id}") from None
+        return signature
 
     def exchange(self, *_: object) -> NoReturn:
         """No."""
@@ -398,7 +405,12 @@ class _TokenLogKey(Ed25519PrivateKey):
         Raises:
             Unavailable: the token does not answer.
         """
-        return self._keys.sign(self._label, bytes(data), Mechanism.EDDSA)
+        signature = self._keys.sign(self._label, bytes(data), Mechanism.EDDSA)
+        try:
+            self._public.verify(signature, bytes(data))
+        except InvalidSignature:
+            raise Unavailable(f"the token signs wrongly with key {self._label}") from None
+        return signature
 
     def private_bytes(self, *_: object) -> NoReturn:
         """No."""

@@ -20,13 +20,13 @@ MADE_BYTES = 32  # of chance in a passphrase that we make
 _TOO_OPEN = stat.S_IWGRP | stat.S_IRWXO
 
 
-def read_passphrase(file: Path) -> bytes:
-    """The passphrase in a file, without the line's end.
+def read_passphrase(file: Path, setting: str = "keys.passphrase_file") -> bytes:
+    """The passphrase in a file, without the line's end; ``setting`` is what names the file.
 
     Raises:
         InvalidSettings: unreadable, open to others, or not of 12 to 1024 bytes.
     """
-    return _read("keys.passphrase_file", file, MIN_PASSPHRASE_BYTES, MAX_PASSPHRASE_BYTES)
+    return _read(setting, file, MIN_PASSPHRASE_BYTES, MAX_PASSPHRASE_BYTES)
 
 
 def read_pin(file: Path) -> str:
@@ -61,17 +61,27 @@ def make_passphrase(file: Path) -> bool:
     return True
 
 
-def _read(setting: str, file: Path, least: int, most: int) -> bytes:
+def read_guarded(setting: str, file: Path, most: int) -> bytes:
+    """A file that others cannot read, up to one byte more than ``most``.
+
+    Raises:
+        InvalidSettings: unreadable, or open to others.
+    """
     try:
         with file.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
-            secret = stream.read(most + 3).rstrip(b"\r\n")
+            content = stream.read(most + 1)
     except OSError as error:
         raise InvalidSettings(f"{setting}: {file}: {error.strerror}") from error
     if mode & _TOO_OPEN:
         raise InvalidSettings(
             f"{setting}: {file} has mode {stat.S_IMODE(mode):04o}, expected 0600 or 0640 at most"
         )
+    return content
+
+
+def _read(setting: str, file: Path, least: int, most: int) -> bytes:
+    secret = read_guarded(setting, file, most + 2).rstrip(b"\r\n")
     if not least <= len(secret) <= most:
         raise InvalidSettings(f"{setting}: {file} must hold {least} to {most} bytes")
     return secret

@@ -28,6 +28,7 @@ class Operation(StrEnum):
     MANAGE_SIGNERS = "manage signers"
     MANAGE_ADMINS = "manage admins"
     MANAGE_AUTHORITIES = "manage authorities"
+    MANAGE_SUBORDINATES = "manage subordinates"
     FEDERATE = "federate"
 
 

@@ -448,6 +448,15 @@ def _matching(target: Target) -> ColumnElement[bool] | None:
     return credentials.c.instance.in_(select(instances.c.id).where(of_it))
 
 
+def _is_authority(key_id: str) -> tuple[Any, ColumnElement[bool]]:
+    """An issuing CA or JWT key of ours, or the issuing CA of a subordinate."""
+    table = models.authorities
+    below = select(models.subordinate_cas.c.id).where(models.subordinate_cas.c.id == key_id)
+    known = select(table.c.id).where(table.c.id == key_id, table.c.kind != "root").union(below)
+    found = known.subquery()
+    return found, found.c.id == key_id
+
+
 _EXISTS: dict[TargetKind, Callable[[str], tuple[Any, ColumnElement[bool]]]] = {
     TargetKind.NAMESPACE: lambda v: (manifests, manifests.c.namespace == v),
     TargetKind.AGENT: lambda v: (manifests, manifests.c.agent == v),
@@ -462,12 +471,9 @@ _EXISTS: dict[TargetKind, Callable[[str], tuple[Any, ColumnElement[bool]]]] = {
     ),
     TargetKind.JTI: lambda v: (
         credentials,
-        and_(credentials.c.id == v, credentials.c.kind != "x509"),
+        and_(credentials.c.id == v, credentials.c.kind.in_(("jwt", "task"))),
     ),
-    TargetKind.AUTHORITY: lambda v: (
-        models.authorities,
-        and_(models.authorities.c.id == v, models.authorities.c.kind != "root"),
-    ),
+    TargetKind.AUTHORITY: _is_authority,
     TargetKind.ADMIN: lambda v: (models.admins, models.admins.c.name == v),
 }
 

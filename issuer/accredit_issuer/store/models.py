@@ -246,6 +246,30 @@ class FederationRow(Model, table=True):
     failure: str | None = None  # of the newest attempt; None after a success
 
 
+class SubordinateRow(Model, table=True):
+    """An agent that runs an issuer of its own, and how far that may reach."""
+
+    __tablename__ = "subordinate"
+    agent: str = Field(primary_key=True)
+    namespaces: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    dns_names: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    log_index: int
+
+
+class SubordinateCaRow(Model, table=True):
+    """An issuing CA of a subordinate: known before it is signed, so that a fact can find it."""
+
+    __tablename__ = "subordinate_ca"
+    serial: str = Field(primary_key=True)
+    id: str = Field(index=True)  # key id in hex; renewed for the same key it is the same
+    agent: str = Field(index=True)
+    root: str  # the authority that certified it
+    issued_at: datetime = Field(sa_type=Moment)
+    expires_at: datetime = Field(sa_type=Moment)
+
+
 class LogLeafRow(Model, table=True):
     """One leaf of the log, in the order of the tree."""
 
@@ -293,6 +317,8 @@ revoked_certificates = _core(RevokedCertificateRow)
 crls = _core(CrlRow)
 authorities = _core(AuthorityRow)
 federations = _core(FederationRow)
+subordinates = _core(SubordinateRow)
+subordinate_cas = _core(SubordinateCaRow)
 log_leaves = _core(LogLeafRow)
 log_tile_roots = _core(LogTileRootRow)
 singletons = _core(SingletonRow)
