@@ -151,12 +151,14 @@ def start_after(offline: Offline, tamper: Tampering) -> None:
         pytest.param(strangers_jwt_key, "not the one that its id says", id="jwt key"),
         pytest.param(strangers_certificate("root"), "not the one that its id says", id="root"),
         pytest.param(strangers_certificate("x509"), "not the one that its id says", id="x509"),
-        pytest.param(strangers_root_of_the_same_identifier, "did not sign", id="given root"),
+        pytest.param(
+            strangers_root_of_the_same_identifier, "the log does not tell", id="given root"
+        ),
         pytest.param(our_key_signed_by_a_stranger("root"), "did not sign", id="root's signature"),
         pytest.param(our_key_signed_by_a_stranger("x509"), "did not sign", id="x509's signature"),
         pytest.param(
             our_key_signed_by_a_stranger("root", origin="files"),
-            "did not sign",
+            "the log does not tell",
             id="given root's signature",
         ),
         pytest.param(another_id, "not the one that its id says", id="id"),
@@ -184,6 +186,47 @@ def test_an_added_authority_stops_the_start(tmp_path: Path, kind: str) -> None:
         pytest.raises((AuthorityDamaged, KeyMissing)),
     ):
         start_after(offline, added(kind))
+
+
+@pytest.mark.parametrize("origin", ["files", "parent"])
+@pytest.mark.parametrize("state", ["prepared", "active", "retired", "tainted"])
+def test_a_root_that_is_said_to_be_given_stops_the_start(
+    tmp_path: Path, origin: str, state: str
+) -> None:
+    """No key of ours proves a given root: one that the log does not tell of is not published."""
+
+    def tamper(connection: Connection) -> None:
+        added("root")(connection)
+        mine = select(authorities.c.id).order_by(authorities.c.id)
+        known = set(connection.execute(mine.where(authorities.c.kind == "root")).scalars())
+        theirs = known - {own}
+        of_it = update(authorities).where(authorities.c.id.in_(theirs))
+        connection.execute(of_it.values(origin=origin, state=state))
+
+    with offline_issuer(tmp_path / "issuer") as offline:
+        own = offline.active(AuthorityKind.ROOT)
+        with pytest.raises(AuthorityDamaged, match="the log does not tell of a given root"):
+            start_after(offline, tamper)
+
+
+def test_a_record_that_was_written_into_the_log_proves_nothing(tmp_path: Path) -> None:
+    """A leaf that was changed to tell of a stranger's root is not under the checkpoint."""
+
+    def tamper(connection: Connection) -> None:
+        row = row_of(connection, "root")
+        connection.execute(text("UPDATE authority SET origin = 'files' WHERE kind = 'root'"))
+        leaves = connection.execute(text('SELECT "index", leaf FROM log_leaf')).all()
+        index, leaf = next((i, x) for i, x in leaves if row.id.encode() in x)
+        connection.execute(
+            text('UPDATE log_leaf SET leaf = :leaf WHERE "index" = :index'),
+            {"leaf": leaf.replace(b'"origin":"own"', b'"origin":"files"'), "index": index},
+        )
+
+    with (
+        offline_issuer(tmp_path / "issuer") as offline,
+        pytest.raises(AuthorityDamaged, match="the log does not tell of a given root"),
+    ):
+        start_after(offline, tamper)
 
 
 def test_what_the_issuer_made_itself_is_believed(offline: Offline) -> None:
