@@ -18,6 +18,7 @@ from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.opening import open_upstream
 from accredit_issuer.authority.planning import rules_of
+from accredit_issuer.authority.recorded import check_recorded
 from accredit_issuer.authority.rollover import Rollover
 from accredit_issuer.authority.subordinates import Subordinates
 from accredit_issuer.authority.upstream import Upstream
@@ -80,6 +81,7 @@ class Issuer:
         self.authorities.on_change(self.feed.bundle_changed)
         with database.read() as connection:
             self.revocation.load(connection, clock())
+            check_recorded(connection, self.log.frontier)
             self.authorities.load(connection)
         self.changes = Changes(self.writer, lambda: self.revocation.facts)
         self.rollover = Rollover(
@@ -247,7 +249,7 @@ def open_issuer(
 
     Raises:
         InvalidSettings: there is none, or the CA that is given cannot be used.
-        KeyMissing, LogDamaged: what is there cannot be used.
+        KeyMissing, LogDamaged, SchemaDamaged, AuthorityDamaged: what is there cannot be used.
         ClockWrong: the clock is behind the newest record.
         Unavailable: whoever keeps the keys does not answer.
     """

@@ -91,6 +91,7 @@ def issue_everything(offline: Offline) -> tuple[X509Svid, X509Svid, X509Svid, st
     offline.do(issuance.own_svid(generate_key().public_key()))
     offline.do(issuance.enrol_admin(offline.first_token, certificate_request(generate_key())))
     federate(offline)
+    offline.join_token(offline.register())  # nobody came with it
     offline.state(f"instance:{revoked.instance}")
     offline.state(f"instance:{second.instance}", "suspended")
     offline.state(f"instance:{second.instance}", "restored")
@@ -296,6 +297,38 @@ def replace_authority(connection: Connection, world: World) -> None:
     _, certificate = other_ca(world)
     pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
     connection.execute(update(authorities).where(authorities.c.kind == "x509").values(public=pem))
+
+
+def resign_root(origin: str) -> Tampering:
+    """The root's own key in a certificate that a stranger signed, valid for longer."""
+
+    def tamper(connection: Connection, _world: World) -> None:
+        row = connection.execute(select(authorities).where(authorities.c.kind == "root")).one()
+        root = x509.load_pem_x509_certificate(row.public.encode())
+        ends = root.not_valid_after_utc + timedelta(days=9000)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(root.subject)
+            .issuer_name(root.issuer)
+            .public_key(root.public_key())
+            .serial_number(root.serial_number)
+            .not_valid_before(root.not_valid_before_utc)
+            .not_valid_after(ends)
+        )
+        for extension in root.extensions:
+            builder = builder.add_extension(extension.value, critical=extension.critical)
+        signed = builder.sign(generate_key(), hashes.SHA256())
+        connection.execute(
+            update(authorities)
+            .where(authorities.c.id == row.id)
+            .values(
+                public=signed.public_bytes(serialization.Encoding.PEM).decode(),
+                expires_at=ends,
+                origin=origin,
+            )
+        )
+
+    return tamper
 
 
 def change_leaf(old: bytes, new: bytes, *, rehash: bool) -> Tampering:
@@ -507,6 +540,38 @@ STATE: dict[str, Case] = {
         sql("INSERT INTO enrolment_token SELECT 'x', secret_sha256, admin, expires_at, NULL "
             "FROM enrolment_token"),
         "one-time token x", "does not say that first was given it"),
+    "a one-time token made fresh": (
+        sql("UPDATE enrolment_token SET redeemed_by = NULL"),
+        "one-time token", "the log differ in who spent it"),
+    "a one-time token spent by another": (
+        sql("UPDATE enrolment_token SET redeemed_by = 'x'"),
+        "one-time token", "the log differ in who spent it"),
+    "a one-time token that lasts": (
+        sql("UPDATE enrolment_token SET expires_at = '2099-01-01 00:00:00.000000'"),
+        "one-time token", "its invitation differ in: expires_at"),
+    "a one-time token of another": (
+        sql("UPDATE enrolment_token SET admin = 'eve'"),
+        "one-time token", "does not say that eve was given it"),
+    "a one-time token deleted": (
+        sql("DELETE FROM enrolment_token"), "one-time token", "the database does not have it"),
+    "an admin of another": (
+        sql("UPDATE admin SET created_by = 'eve'"), "admin first", "differ in: actor"),
+    "an admin of before": (
+        sql("UPDATE admin SET created_at = '2020-01-01 00:00:00.000000'"),
+        "admin first", "differ in: at"),
+    "a join token that lasts": (
+        sql("UPDATE join_token SET expires_at = '2099-01-01 00:00:00.000000'"),
+        "join token", "differ in: expires_at"),
+    "a join token used up": (
+        sql("UPDATE join_token SET redeemed_by = 'nobody' WHERE redeemed_by IS NULL"),
+        "join token", "nobody spent it, which never showed it"),
+    "a join token used up by an instance": (
+        sql("UPDATE join_token SET redeemed_by = :id WHERE redeemed_by IS NULL",
+            id="first.instance"),
+        "join token", "spent it, which never showed it"),
+    "a join token deleted": (
+        sql("DELETE FROM join_token WHERE redeemed_by IS NULL"),
+        "log entry", "tells of the join token"),
     "a relationship added": (
         sql("INSERT INTO federation (trust_domain, profile, endpoint_url, allows, created_at, "
             "created_by, log_index) SELECT 'evil.example', profile, endpoint_url, allows, "
@@ -542,6 +607,28 @@ STATE: dict[str, Case] = {
         sql("UPDATE authority SET expires_at = '2036-06-01 12:00:00.000000' "
             "WHERE kind = 'x509'"),
         "authority", "ends at another time"),
+    "a JWT key that lasts": (
+        sql("UPDATE authority SET expires_at = '2099-01-01 00:00:00.000000' WHERE kind = 'jwt'"),
+        "authority", "the log says another expires_at"),
+    "an authority that was tainted": (
+        sql("UPDATE authority SET tainted_at = '2026-06-01 12:00:00.000000' WHERE kind = 'x509'"),
+        "authority", "another tainted_at"),
+    "an authority that was removed": (
+        sql("UPDATE authority SET removed_at = '2026-06-01 12:00:00.000000' WHERE kind = 'x509'"),
+        "authority", "another removed_at"),
+    "an authority's parent": (
+        sql("UPDATE authority SET parent = NULL WHERE kind = 'x509'"),
+        "authority", "another parent"),
+    "an authority's origin": (
+        sql("UPDATE authority SET origin = 'files' WHERE kind = 'root'"),
+        "authority", "another origin"),
+    "an authority's chain": (
+        sql("UPDATE authority SET chain = public WHERE kind = 'x509'"),
+        "authority", "another public_sha256"),
+    "a root that a stranger signed": (
+        resign_root("own"), "authority", "what is above it did not sign its certificate"),
+    "a root that a stranger signed, said to be given": (
+        resign_root("files"), "authority", "another public_sha256"),
     "an authority's moment": (
         sql("UPDATE authority SET activated_at = NULL WHERE kind = 'x509'"),
         "authority", "another activated_at"),
@@ -554,6 +641,34 @@ STATE: dict[str, Case] = {
     "an old CRL": (put_crl("revoked", number=-1, forget=False), "CRL of", "another number"),
     "no CRL at all": (sql("DELETE FROM crl"), "certificate {revoked}", "not on the CRL"),
     "a CRL that is none": (sql("UPDATE crl SET der = x'3000'"), "CRL of", "cannot be read"),
+    "a CRL of longer": (
+        sql("UPDATE crl SET next_update = '2099-01-01 00:00:00.000000'"),
+        "CRL of", "another next update"),
+    "an entry that ends": (
+        sql("UPDATE revoked_certificate SET expires_at = '2020-01-01 00:00:00.000000'"),
+        "certificate {revoked}", "its fact differ in: expires_at"),
+    "an entry of a suspension": (
+        sql("UPDATE revoked_certificate SET suspended = 1"),
+        "certificate {revoked}", "its fact differ in: suspended"),
+    "an entry of another's suspension": (
+        sql("UPDATE revoked_certificate SET suspended = 1, "
+            "fact = (SELECT sequence FROM fact WHERE kind = 'suspended')"),
+        "certificate {revoked}", "its fact differ in: fact"),
+    "an entry that says a suspension of what is revoked": (
+        sql("UPDATE revoked_certificate SET suspended = 1"),
+        "certificate {revoked}", "revokes it, and it is to be on the CRL as suspended"),
+    "an entry of another moment": (
+        sql("UPDATE revoked_certificate SET at = '2020-01-01 00:00:00.000000'"),
+        "certificate {revoked}", "its fact differ in: at"),
+    "an entry of another authority": (
+        sql("UPDATE revoked_certificate SET authority = 'x'"),
+        "certificate {revoked}", "its fact differ in: authority"),
+    "an entry of a token": (
+        sql("UPDATE revoked_certificate SET serial = :id", id="task"),
+        "certificate {task}", "differ in: authority, expires_at, credential"),
+    "an entry of another certificate": (
+        sql("UPDATE revoked_certificate SET serial = :id", id=FIRST),
+        "certificate {first}", "its fact differ in: fact"),
     "an entry for no fact": (
         sql("INSERT INTO revoked_certificate SELECT id, authority, 77, 0, decided_at, expires_at "
             "FROM credential WHERE id = :id", id=FIRST),
@@ -727,34 +842,88 @@ def test_rows_of_before_digests_were_kept_are_no_finding(offline: Offline) -> No
     assert "differ in: instance" in " ".join(f.problem for f in audited(offline).findings)
 
 
-def test_a_rewritten_history_is_found_by_a_kept_checkpoint(
-    world: World, database: Database
-) -> None:
-    """Whoever has the log's key signs another past; a checkpoint of elsewhere tells."""
+def rewrite(world: World, database: Database, change: Callable[[dict[str, Any]], None]) -> int:
+    """Another history, signed by the log's key; returns how many records it has."""
     log = Log(world.config.log_origin, world.log_key)
     with database.writing.begin() as connection:
-        leaves = list(
-            connection.execute(text('SELECT leaf FROM log_leaf ORDER BY "index"')).scalars()
-        )
-        for index, leaf in enumerate(leaves):
-            changed = leaf.replace(b'"actor":"test"', b'"actor":"eve"')
-            leaves[index] = changed
+        rows = connection.execute(text('SELECT "index", leaf FROM log_leaf ORDER BY "index"')).all()
+        leaves = []
+        for index, leaf in rows:
+            record = json.loads(leaf)
+            change(record)
+            leaves.append(json.dumps(record, sort_keys=True, separators=(",", ":")).encode())
             connection.execute(
                 text('UPDATE log_leaf SET leaf = :l, hash = :h WHERE "index" = :i'),
-                {"l": changed, "h": leaf_hash(changed), "i": index},
+                {"l": leaves[-1], "h": leaf_hash(leaves[-1]), "i": index},
             )
         frontier, _ = Frontier().extend(leaf_hash(leaf) for leaf in leaves)
         connection.execute(
             text("UPDATE singleton SET value = :v WHERE name = 'log.checkpoint'"),
             {"v": log.sign(frontier)},
         )
+    return len(leaves)
+
+
+def as_before(record: dict[str, Any]) -> None:
+    """A record as earlier versions wrote it."""
+    newer = {
+        "agent.enrolled": ("expires_at",),
+        "admin.invited": ("expires_at",),
+        "authority.prepared": ("expires_at", "origin", "parent", "public_sha256"),
+    }
+    for name in newer.get(record["kind"], ()):
+        del record["details"][name]
+    if record["kind"] == "admin.enrolled":
+        record["kind"] = "issuer.noted"  # there was none
+
+
+def test_records_of_an_earlier_version_are_counted(world: World, database: Database) -> None:
+    """They say less: what they say is compared, and the rest of their rows is no finding."""
+    rewrite(world, database, as_before)
+    report = world.audit(database)
+    assert report.findings == []
+    # Three authorities, four join tokens, one one-time token.
+    assert report.terse == 8
+    assert "note  8 rows have records of an earlier version, which say less" in lines(report)
+    for statement in ("DELETE FROM enrolment_token", "UPDATE join_token SET created_by = 'eve'"):
+        with database.writing.begin() as connection:
+            connection.execute(text(statement))
+    found = {f.about.split()[0] for f in world.audit(database).findings}
+    assert found == {"one-time", "join"}
+
+
+def test_what_was_suspended_and_then_revoked_is_on_the_crl_since_then(offline: Offline) -> None:
+    """An entry keeps the moment since when it is on the CRL: no finding, unless it is another's."""
+    svid = offline.agent()
+    for kind in ("suspended", "revoked"):
+        offline.clock.advance(minutes=1)
+        offline.state(f"instance:{svid.instance}", kind)
+    assert audited(offline).findings == []
+    change = "UPDATE revoked_certificate SET at = '2026-06-01 12:00:30.000000'"
+    with offline.issuer.database.writing.begin() as connection:
+        connection.execute(text(change))
+    (found,) = audited(offline).findings
+    assert found.problem.endswith("differ in: at")
+
+
+def test_a_rewritten_history_is_found_by_a_kept_checkpoint(
+    world: World, database: Database
+) -> None:
+    """Whoever has the log's key signs another past; a checkpoint of elsewhere tells."""
+
+    def blame_eve(record: dict[str, Any]) -> None:
+        if record["actor"] == "test":
+            record["actor"] = "eve"
+
+    size = rewrite(world, database, blame_eve)
+    with database.writing.begin() as connection:
         connection.execute(text("UPDATE fact SET actor = 'eve'"))
         connection.execute(text("UPDATE signer SET created_by = 'eve'"))
         connection.execute(text("UPDATE manifest SET registered_by = 'eve'"))
         connection.execute(text("UPDATE join_token SET created_by = 'eve'"))
     assert world.audit(database).ok  # it is consistent in itself
     found = world.audit(database, kept=world.checkpoint).findings
-    assert [f.problem for f in found] == [f"its first {len(leaves)} records are not those of then"]
+    assert [f.problem for f in found] == [f"its first {size} records are not those of then"]
 
 
 def test_a_log_that_became_shorter_is_found_by_a_kept_checkpoint(

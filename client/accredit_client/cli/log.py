@@ -30,6 +30,7 @@ _TITLES = {
     "instance.attested": "instance attested",
     "credential.issued": "credential issued",
     "admin.invited": "admin invited",
+    "admin.enrolled": "admin enrolled",
     "request.refused": "request refused",
 }
 _IN_ONE_LINE = ("fact", "problem", "credential", "role", "version", "scope", "purpose", "reason")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Row
@@ -22,6 +21,8 @@ from accredit_issuer.audit.examination import Signer
 from accredit_issuer.audit.recorded import Recorded
 from accredit_issuer.audit.records import written_moment
 from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.rows import public_digest
+from accredit_issuer.authority.stored import AuthorityDamaged, Stored, check_certified
 from accredit_issuer.keys.key_manager import key_id_of
 
 PREFIX = "authority."
@@ -53,6 +54,7 @@ class ReadAuthority:
     row: Row[Any]
     certificate: x509.Certificate | None = field(repr=False)
     signer: Signer
+    stored: Stored | None = field(repr=False)
     problems: tuple[str, ...]
 
 
@@ -81,18 +83,22 @@ def read_authority(row: Row[Any], history: Sequence[Recorded]) -> ReadAuthority:
             problems.append("its key is not the one that its id says")
     except (*UNREADABLE, CredentialError):
         problems.append("its public part cannot be read")
-    return ReadAuthority(row, certificate, signer, tuple(problems))
+    try:
+        stored = Stored.of_row(row)
+    except AuthorityDamaged:
+        stored = None
+    return ReadAuthority(row, certificate, signer, stored, tuple(problems))
 
 
-def check_chain(authority: ReadAuthority, roots: Sequence[x509.Certificate]) -> list[str]:
-    """Whether one of our roots signed what we say that we certified ourselves."""
-    certificate = authority.certificate
-    if certificate is None or authority.row.origin != OWN:
-        return []
-    by_name = [root for root in roots if root.subject == certificate.issuer]
-    if any(_signed_by(certificate, root) for root in by_name):
-        return []
-    return ["no root of ours signed its certificate"]
+def check_chain(authority: ReadAuthority, roots: Mapping[str, Stored]) -> list[str]:
+    """Whether what its row says is above it signed its certificate; ``roots`` by their ids."""
+    if authority.stored is None:
+        return []  # it cannot be read, or is of another key: said already
+    try:
+        check_certified([authority.stored], roots)
+    except AuthorityDamaged as error:
+        return [error.problem]
+    return []
 
 
 def _given(row: Row[Any]) -> bool:
@@ -104,21 +110,17 @@ def _above(row: Row[Any]) -> list[x509.Certificate]:
     return x509.load_pem_x509_certificates(row.chain.encode()) if row.chain else []
 
 
-def _signed_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(root)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
-
-
 def _history(row: Row[Any], history: Sequence[Recorded]) -> Iterator[str]:
     known = [record for record in history if record.kind in _STATES]
     if not known or known[0].kind != "authority.prepared":
         yield "the log does not say that it was prepared"
         return
+    # A root of a parent issuer may come back: what counts is its newest life.
+    made = max(i for i, record in enumerate(known) if record.kind == "authority.prepared")
+    known = known[made:]
     if known[0].details.get("kind") != row.kind:
         yield f"the log says that it is of another kind than {row.kind}"
+    yield from _made(row, known[0])
     # A kind of record that we do not know may have changed the state too.
     if len(known) == len(history) and _STATES[known[-1].kind] != row.state:
         yield f"the log says that it is {_STATES[known[-1].kind]}, and its row {row.state}"
@@ -129,6 +131,25 @@ def _history(row: Row[Any], history: Sequence[Recorded]) -> Iterator[str]:
         moment = getattr(row, column)
         if (None if moment is None else written_moment(moment)) != said.get(column):
             yield f"the log says another {column}"
+
+
+def _made(row: Row[Any], prepared: Recorded) -> Iterator[str]:
+    """What no step changes, as far as the record says it."""
+    holds = {
+        "expires_at": written_moment(row.expires_at),
+        "origin": row.origin,
+        "parent": row.parent,
+        "public_sha256": public_digest(row.public, row.chain),
+    }
+    for name, value in holds.items():
+        if name in prepared.details and prepared.details[name] != value:
+            yield f"the log says another {name}"
+
+
+def is_older(history: Sequence[Recorded]) -> bool:
+    """Whether its record is of before records said what an authority was made as."""
+    prepared = [record for record in history if record.kind == "authority.prepared"]
+    return bool(prepared) and "public_sha256" not in prepared[-1].details
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +171,7 @@ def read_crl(row: Row[Any], authority: ReadAuthority | None) -> ReadCrl:
         holds: Mapping[str, bool] = {
             "number": number == row.number,
             "this update": crl.last_update_utc == row.this_update.replace(microsecond=0),
+            "next update": crl.next_update_utc == row.next_update.replace(microsecond=0),
             "issuer": crl.issuer == authority.certificate.subject,
         }
         problems = [f"another {name} than its row says" for name, same in holds.items() if not same]

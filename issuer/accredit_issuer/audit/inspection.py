@@ -24,10 +24,14 @@ from accredit_attestors.signing import Signer as ManifestSigner
 from accredit_credentials import checkpoint as signed_note
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.merkle import Frontier
+from accredit_credentials.revocation import FactKind
+from accredit_credentials.spiffe_id import SpiffeId
+from accredit_credentials.x509_svid import identity_marks
 from accredit_issuer.audit.authority_rows import (
     ReadAuthority,
     ReadCrl,
     check_chain,
+    is_older,
     read_authority,
     read_crl,
 )
@@ -35,7 +39,7 @@ from accredit_issuer.audit.examination import CERTIFICATES, X509, Bounds, Issued
 from accredit_issuer.audit.kept_rows import KEPT, TABLES, Kept, KeptTable
 from accredit_issuer.audit.log import Log, LogDamaged, LogReader, NodeReader
 from accredit_issuer.audit.recorded import InvalidRecord, Recorded
-from accredit_issuer.audit.records import RecordKind
+from accredit_issuer.audit.records import RecordKind, written_moment
 from accredit_issuer.audit.report import Report
 from accredit_issuer.audit.told import Told
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
@@ -63,6 +67,7 @@ from accredit_issuer.store.models import (
     signers,
     subordinates,
 )
+from accredit_issuer.store.schema import differences
 
 BATCH = 1000
 MAX_NAMED = 100  # intents without a release
@@ -149,7 +154,11 @@ class _Inspection:
         self._report.add(about, *problems)
 
     def _storage(self) -> None:
-        """What follows trusts SQLite: that an index names the rows that are there, each once."""
+        """What follows trusts SQLite: that an index names the rows that are there, each once.
+
+        And that a table is one: a view in its place shows what it likes, when it likes.
+        """
+        self._add("schema", differences(self._connection))
         said = self._connection.scalar(text("PRAGMA integrity_check(1)"))
         if said != "ok":
             self._report.add("database", f"SQLite finds it damaged: {said}")
@@ -227,12 +236,14 @@ class _Inspection:
     def _authority_rows(self) -> None:
         rows = self._connection.execute(select(authorities)).all()
         for row in rows:
-            self._authorities[row.id] = read_authority(row, self._told.histories.get(row.id, ()))
-        roots = [
-            each.certificate
+            history = self._told.histories.get(row.id, ())
+            self._authorities[row.id] = read_authority(row, history)
+            self._report.terse += is_older(history)
+        roots = {
+            each.stored.id: each.stored
             for each in self._authorities.values()
-            if each.row.kind == AuthorityKind.ROOT and each.certificate is not None
-        ]
+            if each.row.kind == AuthorityKind.ROOT and each.stored is not None
+        }
         for authority in self._authorities.values():
             about = f"authority {authority.row.id}"
             self._add(about, (*authority.problems, *check_chain(authority, roots)))
@@ -248,20 +259,38 @@ class _Inspection:
             self._crls[row.authority] = read
             self._add(f"CRL of {row.authority}", read.problems)
         self._report.examined["crls"] = len(self._crls)
-        unfounded = (
-            select(revoked_certificates, facts.c.sequence, credentials.c.id)
-            .outerjoin_from(
-                revoked_certificates, facts, facts.c.sequence == revoked_certificates.c.fact
-            )
-            .outerjoin(credentials, credentials.c.id == revoked_certificates.c.serial)
-        )
-        for row in self._stream(unfounded):
-            problems = []
-            if row.sequence is None or row.id is None:
-                problems.append("it is to be on the CRL, for no fact or no credential of ours")
+        for row in self._stream(_CRL_ENTRIES):
+            problems = self._entry(row)
             if self._has_crl(row.authority) and not self._is_listed(row.authority, row.serial):
                 problems.append("it is to be on the CRL of its authority, and is not")
             self._add(f"certificate {row.serial}", problems)
+
+    def _entry(self, row: Row[Any]) -> list[str]:
+        """An entry of the next CRL against its credential and the fact that it is of."""
+        if row.sequence is None or row.id is None:
+            return ["it is to be on the CRL, for no fact or no credential of ours"]
+        try:
+            marks = _marks(row)
+        except CredentialError:
+            return []  # the subject: said of the credential
+        holds = {
+            "authority": row.authority == row.signed_by,
+            "expires_at": row.expires_at == row.ends,
+            "credential": row.credential == X509,
+            "fact": row.target in marks,
+            "suspended": row.kind
+            == (FactKind.SUSPENDED.value if row.suspended else FactKind.REVOKED.value),
+            "at": row.at == row.stated_at or self._was_on_it(row, marks),
+        }
+        wrong = ", ".join(name for name, same in holds.items() if not same)
+        return [f"its entry of the CRL, its row and its fact differ in: {wrong}"] if wrong else []
+
+    def _was_on_it(self, row: Row[Any], marks: frozenset[str]) -> bool:
+        """Whether it was suspended at the moment of its entry: revoked then, it keeps that."""
+        earlier = select(facts.c.sequence).where(
+            facts.c.target.in_(marks), facts.c.at == row.at, facts.c.sequence < row.sequence
+        )
+        return not row.suspended and self._connection.execute(earlier).first() is not None
 
     def _has_crl(self, authority: str) -> bool:
         """Whether an authority publishes a CRL; of what a removed one signed, nothing is valid."""
@@ -270,7 +299,10 @@ class _Inspection:
 
     def _is_listed(self, authority: str, serial: str) -> bool:
         listed = self._crls.get(authority)
-        return listed is not None and int(serial, 16) in listed.serials
+        try:
+            return listed is not None and int(serial, 16) in listed.serials
+        except ValueError:
+            return False  # no serial number: said of its entry, or of its credential
 
     # Credentials.
 
@@ -303,11 +335,14 @@ class _Inspection:
             listed = self._is_listed(issued.authority, issued.id)
         except (CredentialError, ValueError):
             return []  # the subject or the serial: said already
-        entry = select(revoked_certificates.c.fact).where(
+        query = select(revoked_certificates.c.suspended).where(
             revoked_certificates.c.serial == issued.id,
             revoked_certificates.c.authority == issued.authority,
         )
-        if listed and self._connection.execute(entry).first() is not None:
+        entry = self._connection.execute(query).first()
+        if listed and entry is not None:
+            if entry.suspended and fact.kind is FactKind.REVOKED:
+                return [f"fact {fact.sequence} revokes it, and it is to be on the CRL as suspended"]
             return []
         which = "next CRL" if listed else "CRL"
         return [f"fact {fact.sequence} matches it, and it is not on the {which} of its authority"]
@@ -328,6 +363,7 @@ class _Inspection:
             except InvalidRecord as error:
                 self._report.add(about, f"it has no record: {error}")
                 continue
+            self._report.terse += table.is_terse(record)
             if different := table.differences(row, record, self._trust_domain):
                 self._report.add(
                     about,
@@ -341,6 +377,15 @@ class _Inspection:
             spent = select(join_tokens.c.redeemed_by).where(join_tokens.c.id.in_(shown))
             if self._connection.execute(spent).scalars().all() != [row.id]:
                 self._report.add(f"instance {row.id}", "its join token is not spent by it")
+        spent_by = (
+            select(join_tokens.c.id, join_tokens.c.redeemed_by, instances.c.selectors)
+            .outerjoin_from(join_tokens, instances, instances.c.id == join_tokens.c.redeemed_by)
+            .where(join_tokens.c.redeemed_by.is_not(None))
+        )
+        for row in self._stream(spent_by):
+            if f"{_SHOWN}{row.id}" not in (row.selectors or ()):
+                problem = f"its row says that {row.redeemed_by} spent it, which never showed it"
+                self._report.add(f"join token {row.id}", problem)
 
     def _manifests(self) -> None:
         """Signers' keys are those of their records, and each manifest is what one signed."""
@@ -385,7 +430,12 @@ class _Inspection:
             if record is None:
                 self._report.add(f"admin {name}", "the log does not say that anybody invited it")
             elif different := record.differences(
-                {"details.role": row.role, "details.namespaces": row.namespaces}
+                {
+                    "at": written_moment(row.created_at),
+                    "actor": row.created_by,
+                    "details.role": row.role,
+                    "details.namespaces": row.namespaces,
+                }
             ):
                 self._report.add(
                     f"admin {name}",
@@ -393,13 +443,33 @@ class _Inspection:
                 )
         for missing in self._told.invited.keys() - rows.keys():
             self._report.add(f"admin {missing}", "it was invited, and the database has none")
-        tokens = select(enrolment_tokens.c.id, enrolment_tokens.c.admin)
-        for row in self._connection.execute(tokens):
-            if self._told.enrolment.get(row.id) != row.admin:
-                self._report.add(
-                    f"one-time token {row.id}",
-                    f"the log does not say that {row.admin} was given it",
-                )
+        self._one_time_tokens()
+
+    def _one_time_tokens(self) -> None:
+        """Each one-time token is as its invitation says, and spent if, and by whom, the log says.
+
+        Nothing ever deletes one. Earlier invitations say no end, and then no record tells who
+        spent the token: these are counted.
+        """
+        told = dict(self._told.enrolment)
+        for row in self._connection.execute(select(enrolment_tokens)):
+            about = f"one-time token {row.id}"
+            invitation = told.pop(row.id, None)
+            if invitation is None or invitation.subject != row.admin:
+                problem = f"the log does not say that {row.admin} was given it"
+                self._report.add(about, problem)
+                continue
+            spent = self._told.spent.get(row.id)
+            if "expires_at" not in invitation.details:
+                self._report.terse += 1
+                if spent is None:
+                    continue
+            elif invitation.details["expires_at"] != written_moment(row.expires_at):
+                self._report.add(about, "its row and its invitation differ in: expires_at")
+            if row.redeemed_by != (spent and spent.details.get("instance")):
+                self._report.add(about, "its row and the log differ in who spent it")
+        for missing in told:
+            self._report.add(f"one-time token {missing}", "the database does not have it")
 
     def _federations(self) -> None:
         """Relationships and bundles of other trust domains are those that the log tells of."""
@@ -457,6 +527,24 @@ def _record_of(row: Row[Any]) -> Recorded:
     return Recorded.of_leaf(row.log_index, row.leaf)
 
 
+def _marks(row: Row[Any]) -> frozenset[str]:
+    """What can put a certificate on the CRL.
+
+    Raises:
+        InvalidSpiffeId: its subject is none.
+    """
+    return frozenset(
+        {
+            f"serial:{row.id}",
+            f"authority:{row.signed_by}",
+            f"instance:{row.instance}",
+            f"manifest:{row.manifest}",
+            f"admin:{row.admin}",
+            *identity_marks(SpiffeId.parse(row.subject)),
+        }
+    )
+
+
 def _issued(row: Row[Any]) -> Issued:
     try:
         record = _record_of(row)
@@ -496,6 +584,26 @@ _CREDENTIALS = (
     .outerjoin(instances, instances.c.id == credentials.c.instance)
     .outerjoin(log_leaves, log_leaves.c.index == releases.c.log_index)
     .order_by(credentials.c.number)
+)
+_CRL_ENTRIES = (
+    select(
+        revoked_certificates,
+        facts.c.sequence,
+        facts.c.target,
+        facts.c.kind,
+        facts.c.at.label("stated_at"),
+        credentials.c.id,
+        credentials.c.kind.label("credential"),
+        credentials.c.subject,
+        credentials.c.instance,
+        credentials.c.admin,
+        credentials.c.authority.label("signed_by"),
+        credentials.c.expires_at.label("ends"),
+        instances.c.manifest,
+    )
+    .outerjoin_from(revoked_certificates, facts, facts.c.sequence == revoked_certificates.c.fact)
+    .outerjoin(credentials, credentials.c.id == revoked_certificates.c.serial)
+    .outerjoin(instances, instances.c.id == credentials.c.instance)
 )
 _WITHOUT_INTENT = (
     select(releases.c.number)

@@ -76,6 +76,10 @@ class KeptTable(Kept):
             del said[f"details.{name}"]
         return record.differences(said)
 
+    def is_terse(self, record: Recorded) -> bool:
+        """Whether a record is of an earlier version, and says less than its row."""
+        return not self.newer <= record.details.keys()
+
 
 def _signer(row: Row[Any], _trust_domain: TrustDomain) -> Said:
     return {
@@ -115,7 +119,12 @@ def _instance(row: Row[Any], trust_domain: TrustDomain) -> Said:
 
 
 def _join_token(row: Row[Any], _trust_domain: TrustDomain) -> Said:
-    return {"actor": row.created_by, "subject": row.agent, "details.join_token": row.id}
+    return {
+        "actor": row.created_by,
+        "subject": row.agent,
+        "details.join_token": row.id,
+        "details.expires_at": written_moment(row.expires_at),
+    }
 
 
 def _fact(row: Row[Any], _trust_domain: TrustDomain) -> Said:
@@ -176,6 +185,7 @@ TABLES = (
         indexes=_indexes(join_tokens, join_tokens.c.id),
         table=join_tokens,
         said=_join_token,
+        newer=frozenset({"expires_at"}),
     ),
     KeptTable(
         record=RecordKind.FACT_STATED,

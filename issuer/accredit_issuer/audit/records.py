@@ -26,6 +26,7 @@ class RecordKind(StrEnum):
     AUTHORITY_REVOKED = "authority.revoked"
     CLOCK_CONFIRMED = "clock.confirmed"
     ADMIN_INVITED = "admin.invited"
+    ADMIN_ENROLLED = "admin.enrolled"
     SIGNER_ADDED = "signer.added"
     MANIFEST_REGISTERED = "manifest.registered"
     AGENT_ENROLLED = "agent.enrolled"

@@ -24,6 +24,7 @@ class Report:
         findings: the first of them.
         found: how many there are.
         older: credentials of before digests were kept: only their record was compared.
+        terse: rows whose record is of an earlier version, and says less than they do.
         unreleased: intents without a release: the issuer was killed, or a fact came in between.
         unexpired: those of them that have not ended.
         size: of the log.
@@ -34,6 +35,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     found: int = 0
     older: int = 0
+    terse: int = 0
     unreleased: int = 0
     unexpired: list[str] = field(default_factory=list)
     size: int = 0

@@ -13,6 +13,7 @@ from accredit_issuer.audit.records import RecordKind
 from accredit_issuer.revocation.revocation import LASTING
 
 _FEDERATION_CHANGES = (RecordKind.FEDERATION_CHANGED, RecordKind.FEDERATION_BUNDLE_CHANGED)
+_OF_ADMINS = (RecordKind.ADMIN_INVITED, RecordKind.ADMIN_ENROLLED)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -23,8 +24,9 @@ class Told:
     Attributes:
         facts: those in force.
         histories: the records of each authority.
-        invited: the newest invitation of each admin.
-        enrolment: whom each one-time token was for.
+        invited: the first invitation of each admin: a further one changes nothing of it.
+        enrolment: the invitation that each one-time token belongs to.
+        spent: who spent it.
         federations: what holds of each relationship, by the other trust domain's ID.
         subordinates: what each subordinate issuer was granted, by its agent.
     """
@@ -32,7 +34,8 @@ class Told:
     facts: FactSet = field(default_factory=FactSet)
     histories: defaultdict[str, list[Recorded]] = field(default_factory=lambda: defaultdict(list))
     invited: dict[str, Recorded] = field(default_factory=dict)
-    enrolment: dict[str, str] = field(default_factory=dict)
+    enrolment: dict[str, Recorded] = field(default_factory=dict)
+    spent: dict[str, Recorded] = field(default_factory=dict)
     federations: dict[str, dict[str, Any]] = field(default_factory=dict)
     subordinates: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -46,9 +49,8 @@ class Told:
             fact = _fact_of(record)
             if fact.expires_at > now or fact.target.kind in LASTING:
                 self.facts.apply(fact)
-        elif record.kind == RecordKind.ADMIN_INVITED:
-            self.invited[record.subject] = record
-            self.enrolment[str(record.details.get("enrolment_token"))] = record.subject
+        elif record.kind in _OF_ADMINS:
+            self._note_admin(record)
         elif record.kind.startswith(PREFIX):
             self.histories[record.subject].append(record)
         elif record.kind == RecordKind.SUBORDINATE_ADDED:
@@ -61,6 +63,14 @@ class Told:
             self.federations.pop(record.subject, None)
         elif record.kind in _FEDERATION_CHANGES:
             self.federations.setdefault(record.subject, {}).update(record.details)
+
+    def _note_admin(self, record: Recorded) -> None:
+        token = str(record.details.get("enrolment_token"))
+        if record.kind == RecordKind.ADMIN_ENROLLED:
+            self.spent[token] = record
+        else:
+            self.invited.setdefault(record.subject, record)
+            self.enrolment[token] = record
 
 
 def _fact_of(record: Recorded) -> RevocationFact:

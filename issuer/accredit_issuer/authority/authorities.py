@@ -44,6 +44,7 @@ from accredit_issuer.authority.permitted import (
 from accredit_issuer.authority.planning import rules_of
 from accredit_issuer.authority.profile import CheckedLeaf
 from accredit_issuer.authority.rows import Change, sequence_of, standing_of, write
+from accredit_issuer.authority.stored import Stored, check_certified, check_held
 from accredit_issuer.authority.upstream import (
     CertifiedCa,
     IssuingCaRequest,
@@ -169,6 +170,7 @@ class Authorities:
         """Read the authorities that were not removed.
 
         Raises:
+            AuthorityDamaged: the database holds other ones than were made.
             InvalidSettings: the root that is given was in use before, and is not any more.
             KeyMissing: an authority's key is not there.
             Unavailable: nobody can be asked for keys now.
@@ -176,8 +178,10 @@ class Authorities:
         self._check_given(connection)
         rows = connection.execute(
             select(models.authorities).where(models.authorities.c.state != State.REMOVED.value)
-        )
-        self._replace(tuple(map(self._of_row, rows)), sequence_of(connection))
+        ).all()
+        loaded = tuple(map(self._of_row, rows))
+        check_certified(map(Stored.of_row, rows), _roots_of(connection))
+        self._replace(loaded, sequence_of(connection))
         self._sweep(connection)
 
     def advance(self, changes: Changes, now: datetime, by: Actor) -> list[Due]:
@@ -611,16 +615,12 @@ class Authorities:
             )
 
     def _of_row(self, row: Row[Any]) -> Authority:
-        pem = row.public.encode()
-        standing = standing_of(row)
-        is_jwt = standing.kind is AuthorityKind.JWT
-        certificate = None if is_jwt else x509.load_pem_x509_certificate(pem)
-        public = certificate.public_key() if certificate else serialization.load_pem_public_key(pem)
+        stored = Stored.of_row(row)
         # Of a root that was given the upstream has the key, for as long as it is given.
-        is_ours = standing.kind is not AuthorityKind.ROOT or standing.origin is Origin.OWN
-        key = self._keys.load(row.id) if is_ours else None
-        chain = tuple(x509.load_pem_x509_certificates(row.chain.encode())) if row.chain else ()
-        return Authority(standing, check_public_key(public), certificate, key, chain)
+        key = None if stored.is_given else self._keys.load(row.id)
+        if key is not None:
+            check_held(stored, key)
+        return Authority(standing_of(row), stored.public, stored.certificate, key, stored.chain)
 
     def _jwt_published(self, snapshot: Snapshot) -> list[Authority]:
         # Not a revoked one: whoever has it could go on signing with it.
@@ -659,6 +659,13 @@ def _prepared(key_id: str, kind: AuthorityKind, now: datetime, expires_at: datet
 
 def _pem(certificates: Sequence[x509.Certificate]) -> str:
     return "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
+
+
+def _roots_of(connection: Connection) -> dict[str, Stored]:
+    """All roots that were ever published: an issuing CA may outlive its root by a moment."""
+    table = models.authorities
+    rows = connection.execute(select(table).where(table.c.kind == AuthorityKind.ROOT.value))
+    return {row.id: Stored.of_row(row) for row in rows}
 
 
 def _public_pem(authority: Authority) -> str:

@@ -4,6 +4,7 @@ One step of one or several authorities is one transaction: rows, sequence number
 whenever the process dies.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from accredit_credentials.x509_svid import authority_key_id
-from accredit_issuer.audit.records import Record, RecordKind
+from accredit_issuer.audit.records import Record, RecordKind, written_moment
 from accredit_issuer.authority.lifecycle import AuthorityKind, Origin, Standing, State, Step
 from accredit_issuer.store import models
 from accredit_issuer.store.writer import Transaction
@@ -93,7 +94,7 @@ def write(
                 details={
                     "kind": change.standing.kind.value,
                     "bundle_sequence": sequence,
-                    **_origin_of(change),
+                    **_made_of(change),
                     **change.details,
                 },
             )
@@ -135,12 +136,22 @@ def _write_row(transaction: Transaction, change: Change) -> None:
     transaction.execute(insert(table).values(id=standing.id, **values))
 
 
-def _origin_of(change: Change) -> dict[str, Any]:
-    """Said once, and only of what is not the issuer's own."""
-    origin = change.standing.origin
-    if change.step is not Step.PREPARE or origin is Origin.OWN:
+def _made_of(change: Change) -> dict[str, Any]:
+    """What is said once, of an authority that is new: all that its row says and no step changes."""
+    if change.public is None:
         return {}
-    return {"origin": origin.value}
+    standing = change.standing
+    return {
+        "expires_at": written_moment(standing.expires_at),
+        "origin": standing.origin.value,
+        "parent": standing.parent,
+        "public_sha256": public_digest(change.public, change.chain),
+    }
+
+
+def public_digest(public: str, chain: str) -> str:
+    """What stands in a row for others to know, as its record has it: SHA-256 of the PEM, hex."""
+    return hashlib.sha256(f"{public}{chain}".encode()).hexdigest()
 
 
 def _parent_of(row: Row[Any]) -> str | None:

@@ -58,6 +58,7 @@ def view(report: Report) -> dict[str, Any]:
         "ok": report.ok,
         "examined": report.examined,
         "older": report.older,
+        "terse": report.terse,
         "unreleased": {"number": report.unreleased, "unexpired": report.unexpired},
         "log": {"size": report.size, "checkpoint": report.checkpoint},
         "found": report.found,
@@ -73,6 +74,8 @@ def lines(report: Report) -> Iterator[str]:
         yield f"FAIL  and {left_out:,} more"
     if report.older:
         yield f"note  {report.older:,} credentials are of before their digests were kept"
+    if report.terse:
+        yield f"note  {report.terse:,} rows have records of an earlier version, which say less"
     if report.unreleased:
         yield f"note  {report.unreleased:,} credentials were decided on and never released"
     for each in report.unexpired:

@@ -26,6 +26,7 @@ from accredit_issuer.keys.opening import open_keys
 from accredit_issuer.settings import Config, KeysOnDisk, load
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import authorities, credentials, crls, releases
+from accredit_issuer.store.schema import differences
 
 EXPIRES_SOON = timedelta(days=30)  # of a CA that somebody else has to replace
 
@@ -73,6 +74,7 @@ def examine(config_file: Path, now: datetime) -> list[Finding]:
     database = Database(config.database)
     checks: tuple[Callable[[Config, Database, datetime], Iterator[Finding]], ...] = (
         _permissions,
+        _schema,
         _keys,
         _upstream,
         _log,
@@ -121,6 +123,17 @@ def _permissions(config: Config, _database: Database, _now: datetime) -> Iterato
             f"{mode:04o}",
             "" if private else f"run: chmod 700 {path}",
         )
+
+
+def _schema(_config: Config, database: Database, _now: datetime) -> Iterator[Finding]:
+    with database.read() as connection:
+        different = differences(connection)
+    yield Finding(
+        "schema",
+        not different,
+        "; ".join(different) or "as the migrations make it",
+        "start the issuer once after an update; otherwise see docs/audit.md" if different else "",
+    )
 
 
 def _keys(config: Config, database: Database, now: datetime) -> Iterator[Finding]:

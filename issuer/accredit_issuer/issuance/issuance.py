@@ -432,6 +432,15 @@ class Issuance:
             )
             if spent.rowcount != 1:
                 raise Refusal(Kind.CONFLICT, "the one-time token was used before")
+            transaction.record(
+                Record(
+                    kind=RecordKind.ADMIN_ENROLLED,
+                    at=now,
+                    actor=str(admin_id(self._config.trust_domain, admin.name)),
+                    subject=admin.name,
+                    details={"enrolment_token": token.id, "instance": instance},
+                )
+            )
 
         return await self._issue_admin_svid(admin, instance, public_key, now, beside=spend)
 

@@ -18,7 +18,7 @@ from accredit_attestors.signing import Signer, VerifiedManifest, verify
 from accredit_credentials.errors import InvalidSpiffeId
 from accredit_credentials.spiffe_id import AgentId, check_name
 from accredit_credentials.x509_svid import identity_marks
-from accredit_issuer.audit.records import Record, RecordKind
+from accredit_issuer.audit.records import Record, RecordKind, written_moment
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_not_revoked
 from accredit_issuer.registry.changes import Actor, Changes
@@ -200,7 +200,10 @@ class Administration:
                     at=now,
                     actor=by.name,
                     subject=str(agent),
-                    details={"join_token": kept.id},
+                    details={
+                        "join_token": kept.id,
+                        "expires_at": written_moment(expires_at),
+                    },
                 )
             )
             transaction.execute(
@@ -304,6 +307,7 @@ def _invite(
         "role": admin.role.value,
         "namespaces": list(admin.namespaces),
         "enrolment_token": token.id,
+        "expires_at": written_moment(expires_at),
     }
     transaction.record(
         Record(kind=RecordKind.ADMIN_INVITED, at=now, actor=by, subject=admin.name, details=details)
