@@ -27,6 +27,7 @@ _TAINTED = "accredit_tainted"
 # What cryptography raises for a certificate that it cannot read; most share no root but Exception.
 UNREADABLE = (
     ValueError,
+    TypeError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.InvalidVersion,
@@ -131,9 +132,20 @@ def _x509_authority(jwk: Mapping[str, Any]) -> Sequence[x509.Certificate]:
         certificate = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
         check_public_key(certificate.public_key())
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        _read_in_full(certificate)
     except (*UNREADABLE, InvalidKey, x509.ExtensionNotFound):
         return ()
     return (certificate,) if constraints.value.ca else ()
+
+
+def _read_in_full(certificate: x509.Certificate) -> None:
+    """Read what is parsed only when it is asked for: a certificate that fails later fails here.
+
+    Raises: one of ``UNREADABLE``.
+    """
+    for name in (certificate.subject, certificate.issuer):
+        name.rfc4514_string()
+    _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
 def _jwt_authority(jwk: Mapping[str, Any]) -> Mapping[str, PublicKey]:
