@@ -7,8 +7,10 @@ belongs to one trust domain and is never merged with another's.
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Self
 
 from cryptography import x509
@@ -22,7 +24,9 @@ from accredit_credentials.strict_json import NotStrictJson, parse_object
 
 MAX_BUNDLE_BYTES = 1024 * 1024
 MAX_SEQUENCE = 2**64 - 1
+MAX_TAINTED = 64
 _TAINTED = "accredit_tainted"
+_AUTHORITY_ID = re.compile("[0-9a-f]{1,64}")
 
 # What cryptography raises for a certificate that it cannot read; most share no root but Exception.
 UNREADABLE = (
@@ -47,7 +51,7 @@ class TrustBundle:
         refresh_hint: seconds after which to ask again.
         tainted: ids (lower-case hex) of authorities that are about to be removed: whoever holds
             something that they signed asks for another at once. A parameter of our own, which
-            others ignore (Trust Domain and Bundle §4.1).
+            others ignore (Trust Domain and Bundle §4.1). Of more than 64, the first count.
     """
 
     trust_domain: TrustDomain
@@ -72,6 +76,15 @@ class TrustBundle:
             value = parse_object(document)
         except NotStrictJson as error:
             raise InvalidBundle(f"bundle must be a JSON object: {error}") from error
+        return cls.of_object(trust_domain, value)
+
+    @classmethod
+    def of_object(cls, trust_domain: TrustDomain, value: Mapping[str, Any]) -> Self:
+        """Read a bundle that stands in another document, which has its own bound.
+
+        Raises:
+            InvalidBundle: not a JWK Set, or a number that is not one.
+        """
         keys = value.get("keys")
         if not isinstance(keys, list):
             raise InvalidBundle("bundle must have the member 'keys', an array")
@@ -171,7 +184,8 @@ def _tainted(value: Mapping[str, Any]) -> frozenset[str]:
     ids = value.get(_TAINTED)
     if not isinstance(ids, list):
         return frozenset()
-    return frozenset(each for each in ids if isinstance(each, str))
+    known = (each for each in ids if isinstance(each, str) and _AUTHORITY_ID.fullmatch(each))
+    return frozenset(islice(known, MAX_TAINTED))
 
 
 def _whole_number(value: Mapping[str, Any], name: str) -> int | None:
