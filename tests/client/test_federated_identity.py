@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.authority import Authority
+from support.dripping import DRIPS, Dripping
 from support.fake_issuer import FakeIssuer, fake_issuer
 from support.manual_time import ManualTime, TaskTime
 
@@ -108,6 +109,29 @@ def test_each_feed_is_followed_and_left(
         assert identity._others == {}
         names = {thread.name for thread in threading.enumerate()}
         assert "accredit-revocations" not in names
+
+
+@pytest.mark.parametrize("first", DRIPS.values(), ids=DRIPS.keys())
+def test_a_feed_that_drips_keeps_no_renewal_waiting(
+    first: bytes | None,
+    options: dict[str, Any],
+    federated: FakeIssuer,
+    theirs: FakeIssuer,
+    time: ManualTime,
+) -> None:
+    """Their feed begins and never ends; the relationship does, and our identity goes on."""
+    with closing(Dripping(theirs.authority, first)) as drip:
+        federated.federation = relationship(theirs, drip.url)
+        with closing(AgentIdentity(**options, federation=True)) as identity:
+            identity.start(waiter=time)
+            assert drip.began.wait(20)
+            federated.federation = BundleMap()
+            for _ in range(2):
+                time.advance(seconds=POLL)
+                time.settle()
+            assert identity._others == {}
+            assert identity.status.last_error is None
+            assert len(federated.calls_of(MAP)) == 3
 
 
 def test_a_feed_that_cannot_be_followed_is_a_no(
