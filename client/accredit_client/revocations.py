@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_STALENESS = 30.0  # seconds
 SILENCE = 30.0  # seconds without a heartbeat after which a stream counts as lost
+MAX_FOREIGN_FACTS = 10_000  # in force at once in another trust domain; beyond it it is stale
 CLOSING = 5.0  # seconds that a feed's thread gets to end
 
 Ask = Callable[[int | None], object]
@@ -65,9 +66,15 @@ class _Follower:
     """What both feeds share: what to ask for, and what to make of what comes."""
 
     def __init__(
-        self, bundle: Callable[[], TrustBundle], *, clock: Clock, draw: Draw, ask: Ask | None
+        self,
+        bundle: Callable[[], TrustBundle],
+        *,
+        clock: Clock,
+        draw: Draw,
+        ask: Ask | None,
+        max_facts: int | None,
     ) -> None:
-        self.state = FeedState()
+        self.state = FeedState(max_facts=max_facts)
         self.last_error: Exception | None = None
         self._bundle = bundle
         self._clock = clock
@@ -130,6 +137,7 @@ class RevocationFeed:
         waiter: how to wait between tries.
         draw: for the jitter.
         ask: told that a newer bundle is wanted; an identity's feed tells the identity.
+        max_facts: how many may be in force; see ``FeedState``.
     """
 
     def __init__(
@@ -141,9 +149,10 @@ class RevocationFeed:
         waiter: Waiter | None = None,
         draw: Draw = system_draw,
         ask: Ask | None = None,
+        max_facts: int | None = None,
     ) -> None:
         self._issuer = issuer
-        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask)
+        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts)
         self._waiter = waiter or ThreadWaiter()
         self._changed = threading.Condition()
         self._line: Line | None = None
@@ -248,9 +257,10 @@ class AsyncRevocationFeed:
         waiter: AsyncWaiter | None = None,
         draw: Draw = system_draw,
         ask: Ask | None = None,
+        max_facts: int | None = None,
     ) -> None:
         self._issuer = issuer
-        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask)
+        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts)
         self._waiter = waiter or TaskWaiter()
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[Any] | None = None
