@@ -16,7 +16,12 @@ from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audienc
 from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import AsyncWaiter, TaskWaiter
 from accredit_client.keeper import Blocking, Conversation, Talk
-from accredit_client.revocations import SILENCE, AsyncRevocationFeed, once_a_bundle
+from accredit_client.revocations import (
+    MAX_FOREIGN_FACTS,
+    SILENCE,
+    AsyncRevocationFeed,
+    once_a_bundle,
+)
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 
@@ -187,6 +192,7 @@ class AsyncAgentIdentity(BaseIdentity):
                 clock=self._keeper.clock,
                 draw=self._draw,
                 ask=once_a_bundle(lambda: self._ask_for_bundle(None)),
+                max_facts=MAX_FOREIGN_FACTS,
             )
             await undo.enter_async_context(feed)
             return _Other(url, feed, undo.pop_all())

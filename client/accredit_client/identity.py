@@ -18,6 +18,7 @@ is. When the issuer has taken it back, or it is over, the next use says so.
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audienc
 from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import ThreadWaiter, Waiter
 from accredit_client.keeper import Blocking, Conversation, Talk
-from accredit_client.revocations import SILENCE, RevocationFeed, once_a_bundle
+from accredit_client.revocations import MAX_FOREIGN_FACTS, SILENCE, RevocationFeed, once_a_bundle
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from accredit_client.wire import Issuer
 
 A = TypeVar("A")
+
+LEAVING = 2.0  # seconds that all feeds of others together get to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +219,21 @@ class AgentIdentity(BaseIdentity):
                 clock=self._keeper.clock,
                 draw=self._draw,
                 ask=once_a_bundle(lambda: self._ask_for_bundle(None)),
+                max_facts=MAX_FOREIGN_FACTS,
             )
-            undo.enter_context(feed)
+            feed.start()
             return _Other(url, feed, undo.pop_all())
 
     def _leave_others(self, names: "set[TrustDomain] | None" = None) -> None:
-        for name in set(self._others) if names is None else names:
-            self._others.pop(name).resources.close()
+        """End feeds of others, which must not keep the renewals waiting whatever they do."""
+        left = [self._others.pop(name) for name in (set(self._others) if names is None else names)]
+        for other in left:
+            other.feed.stop()
+        until = time.monotonic() + LEAVING
+        for other in left:
+            # A thread that is still there would read from what is closed below: it ends alone.
+            if other.feed.close(max(0.0, until - time.monotonic())):
+                other.resources.close()
 
     def _begin(self) -> None:
         started = self._keeper.clock()

@@ -312,6 +312,22 @@ class Keeper(ABC):
         pause = renewal.refresh_after(fetched.value.refresh_hint)
         self._map_at = renewal.later(self.clock(), pause)
 
+    def _first_map(self) -> Talk:
+        """Fetch the map; where it cannot be had, start without, and ask again soon.
+
+        The join token is spent by then: to begin again would fail for good. Nobody of another
+        trust domain is let in before there is a map.
+        """
+        try:
+            yield from self._refresh_map()
+        except ClientError as error:
+            if isinstance(error, IssuerRefused) and error.kind == "not-found":
+                raise  # this issuer knows of no federation, and will not by itself
+            self._last_error = error
+            self._map_at = renewal.later(
+                self.clock(), renewal.pause_after(1, draw=self._draw, asked=None)
+            )
+
     def _map_due(self, otherwise: datetime) -> datetime:
         """When the map is due, where it is before ``otherwise``."""
         return otherwise if self._map_at is None else min(otherwise, self._map_at)
@@ -364,8 +380,9 @@ class IssuerKeeper(Keeper):
         """Establish trust, attest, and hold the first SVID."""
         if self._bundle is None:
             self._took_bundle((yield Blocking(self._establish)))
-        yield from self._attest()
-        yield from self._refresh_map()
+        if self._held is None:
+            yield from self._attest()
+        yield from self._first_map()
 
     def due(self, now: datetime) -> datetime:
         """The renewal, the bundle's refresh or the end, whichever comes first."""
@@ -548,7 +565,7 @@ class FolderKeeper(Keeper):
         life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=lambda: 1.0)
         self._hold(bundle, content.identity, life)
         if self._map_at is None:
-            yield from self._refresh_map()
+            yield from self._first_map()
 
     def due(self, now: datetime) -> datetime:
         """The next look."""

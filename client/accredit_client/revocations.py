@@ -33,10 +33,12 @@ from accredit_credentials.errors import UnknownAuthority
 from accredit_credentials.revocation_feed import FeedState, Gap, verify
 
 if TYPE_CHECKING:
-    from accredit_client.wire import AsyncIssuer, Issuer, Stream
+    from accredit_client.wire import AsyncIssuer, Issuer, Line
 
 MAX_STALENESS = 30.0  # seconds
 SILENCE = 30.0  # seconds without a heartbeat after which a stream counts as lost
+MAX_FOREIGN_FACTS = 10_000  # in force at once in another trust domain; beyond it it is stale
+CLOSING = 5.0  # seconds that a feed's thread gets to end
 
 Ask = Callable[[int | None], object]
 """Told that the issuer's bundle has this sequence number, or None: that a key is missing in ours.
@@ -64,9 +66,15 @@ class _Follower:
     """What both feeds share: what to ask for, and what to make of what comes."""
 
     def __init__(
-        self, bundle: Callable[[], TrustBundle], *, clock: Clock, draw: Draw, ask: Ask | None
+        self,
+        bundle: Callable[[], TrustBundle],
+        *,
+        clock: Clock,
+        draw: Draw,
+        ask: Ask | None,
+        max_facts: int | None,
     ) -> None:
-        self.state = FeedState()
+        self.state = FeedState(max_facts=max_facts)
         self.last_error: Exception | None = None
         self._bundle = bundle
         self._clock = clock
@@ -129,6 +137,7 @@ class RevocationFeed:
         waiter: how to wait between tries.
         draw: for the jitter.
         ask: told that a newer bundle is wanted; an identity's feed tells the identity.
+        max_facts: how many may be in force; see ``FeedState``.
     """
 
     def __init__(
@@ -140,12 +149,13 @@ class RevocationFeed:
         waiter: Waiter | None = None,
         draw: Draw = system_draw,
         ask: Ask | None = None,
+        max_facts: int | None = None,
     ) -> None:
         self._issuer = issuer
-        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask)
+        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts)
         self._waiter = waiter or ThreadWaiter()
         self._changed = threading.Condition()
-        self._stream: Stream | None = None
+        self._line: Line | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
 
@@ -185,15 +195,25 @@ class RevocationFeed:
                     f"no fresh revocation statement within {timeout:g} seconds"
                 ) from self.last_error
 
-    def close(self) -> None:
-        """Stop following and join the thread."""
+    def stop(self) -> None:
+        """Stop following; cuts the connection and waits for nothing."""
         self._closing = True
         self._waiter.wake()
-        stream = self._stream
-        if stream is not None:
-            stream.abort()
-        if self._thread is not None:
-            self._thread.join()
+        line = self._line
+        if line is not None:
+            line.cut()
+
+    def close(self, timeout: float = CLOSING) -> bool:
+        """Stop following and join the thread; says whether it has ended.
+
+        Nothing that the other side does keeps it longer than the name service and TCP do; then it
+        ends by itself.
+        """
+        self.stop()
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def __enter__(self) -> Self:
         self.start()
@@ -212,17 +232,16 @@ class RevocationFeed:
                     self._waiter.wait(pause)
 
     def _follow(self) -> None:
-        try:
-            with self._issuer.stream(self._follower.call()) as stream:
-                self._stream = stream
-                if self._closing:  # ``close`` came before there was a stream to abort
-                    return
-                for event, data in stream:
-                    if self._follower.take(event, data):
-                        with self._changed:
-                            self._changed.notify_all()
-        finally:
-            self._stream = None
+        from accredit_client.wire import Line  # noqa: PLC0415 (httpx2 is slow to import)
+
+        self._line = line = Line()
+        if self._closing:  # ``stop`` came before there was a line to cut
+            return
+        with self._issuer.stream(self._follower.call(), line) as events:
+            for event, data in events:
+                if self._follower.take(event, data):
+                    with self._changed:
+                        self._changed.notify_all()
         raise IssuerUnreachable("the issuer ended the revocation stream")
 
 
@@ -238,9 +257,10 @@ class AsyncRevocationFeed:
         waiter: AsyncWaiter | None = None,
         draw: Draw = system_draw,
         ask: Ask | None = None,
+        max_facts: int | None = None,
     ) -> None:
         self._issuer = issuer
-        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask)
+        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts)
         self._waiter = waiter or TaskWaiter()
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[Any] | None = None

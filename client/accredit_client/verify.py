@@ -221,7 +221,9 @@ class TaskTokenVerifier:
                 token, bundle=bundle, issuer=self.issuer, audience=self.audience, now=now
             )
         else:
-            fresh = task_token.verify_foreign(token, bundle=bundle, audience=self.audience, now=now)
+            fresh = task_token.verify_foreign(
+                token, bundle=bundle, own_issuer=self.issuer, audience=self.audience, now=now
+            )
         verified = _Verified(fresh, bundle, fresh.marks(), domain is not None)
         self._verified.put(token, verified)
         return verified

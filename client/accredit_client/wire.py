@@ -6,10 +6,12 @@ used, and no more of an answer is read than its call allows. ``Issuer`` is for t
 ``AsyncIssuer`` for asyncio; what they share decides, they only carry.
 """
 
+import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -47,12 +49,14 @@ class Timeouts:
         read: for the next bytes of an answer.
         write: for room to send.
         pool: for a free connection.
+        opening: until a stream is open, or refused in full: drop by drop is too slow as well.
     """
 
     connect: float = 5.0
     read: float = 10.0
     write: float = 5.0
     pool: float = 5.0
+    opening: float = 20.0
 
 
 DEFAULT_TIMEOUTS = Timeouts()
@@ -86,6 +90,40 @@ def check_issuer_url(url: str) -> str:
     return f"https://{parts.netloc}"
 
 
+class Line:
+    """The connection of one request, which any thread may cut, whatever it is waiting for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._is_cut = False
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Told by httpx2 what happens (its extension ``trace``)."""
+        if event != "connection.connect_tcp.complete":
+            return
+        with self._lock:
+            # A second handle: the TLS socket takes the first one's place, before it shakes hands.
+            self._socket = info["return_value"].get_extra_info("socket").dup()
+        if self._is_cut:
+            self.cut()
+
+    def cut(self) -> None:
+        """Make the waiting thread's handshake, read or write fail at once."""
+        with self._lock:
+            self._is_cut = True
+            if self._socket is not None:
+                with suppress(OSError):  # the other side was faster
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of the connection, which is closed by whoever made it."""
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+
+
 class Issuer:
     """The issuer, for threads. Safe to share between them.
 
@@ -99,6 +137,7 @@ class Issuer:
         self, url: str, contexts: Contexts, *, timeouts: Timeouts = DEFAULT_TIMEOUTS
     ) -> None:
         self.url = check_issuer_url(url)
+        self._opening = timeouts.opening
         self._client = httpx2.Client(
             **_options(self.url, timeouts), transport=RotatingTransport(contexts)
         )
@@ -132,19 +171,35 @@ class Issuer:
         return call.answer(_reply(response, bytes(body)))
 
     @contextmanager
-    def stream(self, call: Call[Any]) -> Iterator["Stream"]:
+    def stream(
+        self, call: Call[Any], line: Line | None = None
+    ) -> Iterator[Iterator[tuple[str, str]]]:
         """Open a stream of server-sent events.
+
+        Args:
+            call: what to ask for.
+            line: gets hold of the connection, so that another thread can end every wait.
 
         Raises:
             IssuerUnreachable, IssuerUntrusted, IssuerRefused: as ``send``.
         """
-        with self._open(call) as response:
-            if response.status_code != httpx2.codes.OK:
-                body = bytearray()
-                for chunk in response.iter_raw():
-                    _take(body, chunk, MAX_PROBLEM_BYTES)
-                raise refusal(_reply(response, bytes(body)))
-            yield Stream(response, call.limit)
+        line = line or Line()
+        opening = threading.Timer(self._opening, line.cut)
+        opening.daemon = True
+        opening.start()
+        try:
+            with self._open(call, line) as response:
+                if response.status_code != httpx2.codes.OK:
+                    body = bytearray()
+                    for chunk in response.iter_raw():
+                        _take(body, chunk, MAX_PROBLEM_BYTES)
+                    raise refusal(_reply(response, bytes(body)))
+                opening.cancel()
+                source = httpx2.EventSource(response, max_event_size=call.limit)
+                yield ((event.event, event.data) for event in source)
+        finally:
+            opening.cancel()
+            line.close()
 
     def close(self) -> None:
         """Close every connection."""
@@ -157,28 +212,14 @@ class Issuer:
         self.close()
 
     @contextmanager
-    def _open(self, call: Call[Any]) -> Iterator[httpx2.Response]:
-        with _failures(self.url), self._client.stream(**_request(call)) as response:
+    def _open(self, call: Call[Any], line: Line | None = None) -> Iterator[httpx2.Response]:
+        request = _request(call)
+        if line is not None:
+            # A connection of its own: one that was kept would not be the line's to cut.
+            request["headers"]["connection"] = "close"
+            request["extensions"] = {"trace": line.trace}
+        with _failures(self.url), self._client.stream(**request) as response:
             yield response
-
-
-class Stream:
-    """Server-sent events that are arriving; ``abort`` ends the wait from any thread."""
-
-    def __init__(self, response: httpx2.Response, limit: int) -> None:
-        self._events = httpx2.EventSource(response, max_event_size=limit)
-        self._socket = response.extensions["network_stream"].get_extra_info("socket")
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        for event in self._events:
-            yield event.event, event.data
-
-    def abort(self) -> None:
-        """Make the waiting thread's read fail at once."""
-        with suppress(OSError):  # it is closed already: nobody waits
-            # The plain socket's shutdown: the TLS socket's would take the state away under a
-            # thread that is reading.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class AsyncIssuer:
@@ -188,6 +229,7 @@ class AsyncIssuer:
         self, url: str, contexts: Contexts, *, timeouts: Timeouts = DEFAULT_TIMEOUTS
     ) -> None:
         self.url = check_issuer_url(url)
+        self._opening = timeouts.opening
         self._client = httpx2.AsyncClient(
             **_options(self.url, timeouts), transport=AsyncRotatingTransport(contexts)
         )
@@ -216,12 +258,17 @@ class AsyncIssuer:
     @asynccontextmanager
     async def stream(self, call: Call[Any]) -> AsyncIterator[AsyncIterator[tuple[str, str]]]:
         """Open a stream of server-sent events; raises as ``Issuer.stream``."""
-        async with self._open(call) as response:
-            if response.status_code != httpx2.codes.OK:
-                body = bytearray()
-                async for chunk in response.aiter_raw():
-                    _take(body, chunk, MAX_PROBLEM_BYTES)
-                raise refusal(_reply(response, bytes(body)))
+        async with AsyncExitStack() as resources:
+            try:
+                async with asyncio.timeout(self._opening):
+                    response = await resources.enter_async_context(self._open(call))
+                    if response.status_code != httpx2.codes.OK:
+                        body = bytearray()
+                        async for chunk in response.aiter_raw():
+                            _take(body, chunk, MAX_PROBLEM_BYTES)
+                        raise refusal(_reply(response, bytes(body)))
+            except TimeoutError as error:
+                raise _failure(self.url, error) from error
             source = httpx2.EventSource(response, max_event_size=call.limit)
             yield ((event.event, event.data) async for event in source)
 

@@ -7,8 +7,10 @@ belongs to one trust domain and is never merged with another's.
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Self
 
 from cryptography import x509
@@ -22,11 +24,14 @@ from accredit_credentials.strict_json import NotStrictJson, parse_object
 
 MAX_BUNDLE_BYTES = 1024 * 1024
 MAX_SEQUENCE = 2**64 - 1
+MAX_TAINTED = 64
 _TAINTED = "accredit_tainted"
+_AUTHORITY_ID = re.compile("[0-9a-f]{1,64}")
 
 # What cryptography raises for a certificate that it cannot read; most share no root but Exception.
 UNREADABLE = (
     ValueError,
+    TypeError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.InvalidVersion,
@@ -46,7 +51,7 @@ class TrustBundle:
         refresh_hint: seconds after which to ask again.
         tainted: ids (lower-case hex) of authorities that are about to be removed: whoever holds
             something that they signed asks for another at once. A parameter of our own, which
-            others ignore (Trust Domain and Bundle §4.1).
+            others ignore (Trust Domain and Bundle §4.1). Of more than 64, the first count.
     """
 
     trust_domain: TrustDomain
@@ -71,6 +76,15 @@ class TrustBundle:
             value = parse_object(document)
         except NotStrictJson as error:
             raise InvalidBundle(f"bundle must be a JSON object: {error}") from error
+        return cls.of_object(trust_domain, value)
+
+    @classmethod
+    def of_object(cls, trust_domain: TrustDomain, value: Mapping[str, Any]) -> Self:
+        """Read a bundle that stands in another document, which has its own bound.
+
+        Raises:
+            InvalidBundle: not a JWK Set, or a number that is not one.
+        """
         keys = value.get("keys")
         if not isinstance(keys, list):
             raise InvalidBundle("bundle must have the member 'keys', an array")
@@ -131,9 +145,20 @@ def _x509_authority(jwk: Mapping[str, Any]) -> Sequence[x509.Certificate]:
         certificate = x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
         check_public_key(certificate.public_key())
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        _read_in_full(certificate)
     except (*UNREADABLE, InvalidKey, x509.ExtensionNotFound):
         return ()
     return (certificate,) if constraints.value.ca else ()
+
+
+def _read_in_full(certificate: x509.Certificate) -> None:
+    """Read what is parsed only when it is asked for: a certificate that fails later fails here.
+
+    Raises: one of ``UNREADABLE``.
+    """
+    for name in (certificate.subject, certificate.issuer):
+        name.rfc4514_string()
+    _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
 def _jwt_authority(jwk: Mapping[str, Any]) -> Mapping[str, PublicKey]:
@@ -159,7 +184,8 @@ def _tainted(value: Mapping[str, Any]) -> frozenset[str]:
     ids = value.get(_TAINTED)
     if not isinstance(ids, list):
         return frozenset()
-    return frozenset(each for each in ids if isinstance(each, str))
+    known = (each for each in ids if isinstance(each, str) and _AUTHORITY_ID.fullmatch(each))
+    return frozenset(islice(known, MAX_TAINTED))
 
 
 def _whole_number(value: Mapping[str, Any], name: str) -> int | None:

@@ -37,7 +37,8 @@ class FederatedDomain:
     """Another trust domain, as ours sees it.
 
     Attributes:
-        bundle: its authorities; its refresh hint is not used, since the map has its own (§5.1.1).
+        bundle: its authorities; its refresh hint is not used, since the map has its own (§5.1.1),
+            nor what it names as tainted, which is for its own agents.
         allowances: what its agents may ask of ours; empty is nothing.
         feed_url: where its revocation facts are; None where none are followed.
         fetched_at: when its issuer was last heard; None where the map does not say.
@@ -49,12 +50,15 @@ class FederatedDomain:
     fetched_at: datetime | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bundle", replace(self.bundle, refresh_hint=None))
+        object.__setattr__(self, "bundle", self._for_others())
         check_allowances(self.bundle.trust_domain, self.allowances)
         if self.feed_url is not None:
             check_https_url(self.feed_url, "feed_url")
         if self.fetched_at is not None and self.fetched_at.tzinfo is None:
             raise InvalidFederation("fetched_at must have a time zone")
+
+    def _for_others(self) -> TrustBundle:
+        return replace(self.bundle, refresh_hint=None, tainted=frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,10 @@ def _name_of(text: str) -> TrustDomain:
 def _domain_of(trust_domain: TrustDomain, member: object) -> FederatedDomain:
     if not isinstance(member, dict):
         raise InvalidBundle(f"bundle of {trust_domain} must be an object")
-    bundle = TrustBundle.parse(trust_domain, json.dumps(member))
+    try:
+        bundle = TrustBundle.of_object(trust_domain, member)
+    except InvalidBundle as error:
+        raise InvalidBundle(f"bundle map, {trust_domain}: {error}") from None
     if _OURS not in member:
         return FederatedDomain(bundle)
     ours = member[_OURS]
@@ -147,9 +154,11 @@ def _domain_of(trust_domain: TrustDomain, member: object) -> FederatedDomain:
         raise InvalidFederation(f"allows of {trust_domain} must be an array")
     if feed_url is not None and not isinstance(feed_url, str):
         raise InvalidFederation(f"feed_url of {trust_domain} must be a text or null")
-    return FederatedDomain(
-        bundle, tuple(map(Allowance.of_object, allows)), feed_url, _moment_of(ours["fetched_at"])
-    )
+    try:
+        allowances = tuple(map(Allowance.of_object, allows))
+        return FederatedDomain(bundle, allowances, feed_url, _moment_of(ours["fetched_at"]))
+    except InvalidFederation as error:
+        raise InvalidFederation(f"bundle map, {trust_domain}: {error}") from None
 
 
 def _ours(domain: FederatedDomain) -> dict[str, Any]:

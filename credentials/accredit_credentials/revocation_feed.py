@@ -103,9 +103,14 @@ class FeedState:
     """What a verifier knows of revocation, and as of when.
 
     One thread applies statements; any number of threads check.
+
+    Args:
+        max_facts: how many may be in force at once; None is any number. Beyond it no statement is
+            taken in, and what is known grows stale.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_facts: int | None = None) -> None:
+        self._max_facts = max_facts
         self._facts = FactSet()
         self._through = 0
         self._as_of: datetime | None = None
@@ -129,8 +134,9 @@ class FeedState:
         A snapshot replaces what is known; any other continues it.
 
         Raises:
-            Gap: facts between what is known and the statement are missing.
-            InvalidRevocation: older than what is known, or from the future.
+            Gap: facts between what is known and the statement are missing, or would be too many
+                with what is known: a snapshot may have fewer.
+            InvalidRevocation: older than what is known, from the future, or of too many facts.
         """
         if (statement.as_of - now).total_seconds() > CLOCK_LEEWAY:
             raise InvalidRevocation("statement comes from the future: compare the clocks")
@@ -141,6 +147,7 @@ class FeedState:
                 f"statement goes back: it knows {statement.through} facts, "
                 f"{self._through} are known"
             )
+        self._check_number(statement)
         if statement.after == 0:
             self._facts = FactSet(statement.facts)
         elif self._as_of is None or statement.after > self._through:
@@ -152,6 +159,15 @@ class FeedState:
         self._facts.drop_expired(now)
         self._through = statement.through
         self._as_of = statement.as_of
+
+    def _check_number(self, statement: Statement) -> None:
+        if self._max_facts is None:
+            return
+        told = len(statement.facts)
+        if told > self._max_facts:
+            raise InvalidRevocation(f"statement has {told} facts, the limit is {self._max_facts}")
+        if statement.after and told + len(self._facts) > self._max_facts:
+            raise Gap(f"more than {self._max_facts} facts would be known")
 
     def check(self, marks: Iterable[str], *, now: datetime, max_age: float) -> None:
         """Decide whether a credential with these marks may be accepted.

@@ -223,23 +223,29 @@ def verify_foreign(
     token: str,
     *,
     bundle: TrustBundle,
+    own_issuer: str,
     audience: str,
     now: datetime,
     leeway: float = CLOCK_LEEWAY,
 ) -> TaskToken:
     """Decide whether another trust domain made this token for us, and its time is now.
 
-    Its ``iss`` is that domain's own matter: the keys of its bundle say who signed, and they speak
-    for SPIFFE IDs of that domain only, the agent and everyone in ``act`` (RFC 8693 §4.1). A token
-    ends ``MAX_FOREIGN_LIFE`` after it was made, however long its issuer lets it live: nobody there
-    is bound by our rules.
+    Its ``iss`` is that domain's own matter, as long as it is not ours: the keys of its bundle say
+    who signed, and they speak for SPIFFE IDs of that domain only: the agent, everyone in ``act``
+    (RFC 8693 §4.1), which is there where the agent acts for somebody else, and ``sub`` where it is
+    a SPIFFE ID. Any other ``sub`` is that domain's word, and nobody of ours. A token ends
+    ``MAX_FOREIGN_LIFE`` after it was made, however long its issuer lets it live: nobody there is
+    bound by our rules.
 
     Raises:
         InvalidToken, Untrusted, WrongAudience, Expired: as ``verify``.
     """
     unverified = jws.parse(token, types=TYPES)
     verified = _signed_by(bundle, unverified)
+    if _plain(verified.issuer) == _plain(own_issuer):
+        raise Untrusted(f"token of {bundle.trust_domain} must not be of the issuer {own_issuer}")
     _check_actors(unverified.claims.get("act"), bundle.trust_domain)
+    _check_principal(verified, unverified.claims)
     latest = verified.issued_at + MAX_FOREIGN_LIFE
     verified = replace(verified, expires_at=min(verified.expires_at, latest))
     _check_made_for(verified, audience, now, leeway)
@@ -258,6 +264,29 @@ def _check_made_for(token: TaskToken, audience: str, now: datetime, leeway: floa
     if token.audience != audience:
         raise WrongAudience(f"token was made for another audience, expected {audience}")
     check_time(token, now=now, leeway=leeway)
+
+
+def _check_principal(token: TaskToken, claims: Mapping[str, Any]) -> None:
+    """Whom the agent acts for is nobody whom its domain's keys do not speak for."""
+    if token.principal == str(token.client):
+        return
+    if claims.get("act") is None:
+        raise InvalidToken("token must say in act who acts, where sub is not the agent itself")
+    # However it is spelt: who reads it later may be less strict.
+    if not _plain(token.principal).startswith("spiffe:"):
+        return
+    try:
+        principal = _client_of(token.principal)
+    except InvalidSpiffeId as error:
+        raise InvalidToken(f"token's sub: {error}") from None
+    if str(principal) != token.principal:
+        raise InvalidToken(f"token's sub must be spelt {principal}")
+    if principal.trust_domain != token.client.trust_domain:
+        raise Untrusted(f"token's sub must be of {token.client.trust_domain}, as its agent")
+
+
+def _plain(text: str) -> str:
+    return text.strip().casefold().rstrip("/")
 
 
 def _check_actors(value: object, trust_domain: TrustDomain) -> None:

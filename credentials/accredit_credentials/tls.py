@@ -25,11 +25,14 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha1, sha256, sha384, sha512
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
+from accredit_credentials import der
 from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.errors import CredentialError, Untrusted
 from accredit_credentials.reach import check_reach
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
 
     from accredit_credentials.bundle import TrustBundle
     from accredit_credentials.spiffe_id import TrustDomain
+
+_DER = serialization.Encoding.DER
+KEY_ID_BYTES = 20  # of a key identifier that is a shortened digest
 
 PeerCheck = Callable[[X509Svid], None]
 """Raises ``CredentialError`` where the peer is not one that we talk to."""
@@ -283,34 +289,76 @@ def _federate(
     """Let OpenSSL's store know the authorities of other domains; who is whose is decided after.
 
     OpenSSL looks an issuer up by name and key identifier and tries no second one: an authority of
-    another domain that takes the names of ours would shut our own agents out. It stays outside.
+    another domain that takes the names of ours would shut our own agents out. It stays outside,
+    and so does every one that OpenSSL cannot read: nothing that is not ours makes ours fail.
     """
     ours = (*bundle.x509_authorities, *(identity.svid.intermediates if identity else ()))
     taken = set(map(_name_and_key, ours))
-    names = {name for name, _ in taken}
     kept: list[x509.Certificate] = []
     for trust_domain in sorted(federated.bundles, key=str):
         for certificate in federated.bundles[trust_domain].x509_authorities:
-            name, key = _name_and_key(certificate)
-            if (name, key) in taken or (key is None and name in names):
+            names = _own_names(certificate)
+            if names is None or names in taken or not _load(context, certificate):
                 continue
-            taken.add((name, key))
-            names.add(name)
             kept.append(certificate)
-    if kept:
-        pem = (each.public_bytes(serialization.Encoding.PEM).decode() for each in kept)
-        context.load_verify_locations(cadata="".join(pem))
     context.authorities |= frozenset(kept)
     own = {bundle.trust_domain: bundle}
     context.federated = Federated({**federated.bundles, **own}, federated.clock)
 
 
-def _name_and_key(certificate: "x509.Certificate") -> "tuple[x509.Name, bytes | None]":
+def _load(context: ssl.SSLContext, certificate: "x509.Certificate") -> bool:
+    """Let OpenSSL's store know one authority; says whether OpenSSL could read it."""
+    try:
+        context.load_verify_locations(cadata=certificate.public_bytes(_DER))
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
+
+
+@lru_cache(maxsize=4096)  # the same authorities come back with each new context
+def _own_names(certificate: "x509.Certificate") -> "tuple[bytes, bytes] | None":
+    """What an authority of another domain is looked up by, where that can be its own only.
+
+    It signed itself, and its key identifier is derived from its key (RFC 5280 §4.2.1.2 method 1,
+    RFC 7093 §2): neither the identifier nor the key of an issuing CA of ours can be in it, of
+    which this context may not even know. Without an identifier nothing below it is accepted
+    anyway, since OpenSSL is strict.
+    """
+    try:
+        certificate.verify_directly_issued_by(certificate)
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        name, key = certificate.subject.public_bytes(), certificate.public_key()
+        whole = key.public_bytes(_DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    except (InvalidSignature, x509.ExtensionNotFound, *UNREADABLE):
+        return None
+    key_id = extension.value.digest
+    derived = {*_digests(_key_bits(whole)), *_digests(whole)}
+    return (name, key_id) if key_id in derived else None
+
+
+def _digests(value: bytes) -> "Iterator[bytes]":
+    """The key identifiers of RFC 7093: in full, and the leftmost 160 bits."""
+    for algorithm in (sha256, sha384, sha512):
+        digest = algorithm(value).digest()
+        yield from (digest, digest[:KEY_ID_BYTES])
+    yield sha1(value, usedforsecurity=False).digest()
+
+
+def _key_bits(spki: bytes) -> bytes:
+    """The BIT STRING of a SubjectPublicKeyInfo, without the number of unused bits."""
+    begin, end = der.read(spki, 0, len(spki), der.SEQUENCE)
+    _, algorithm_end = der.read(spki, begin, end, der.SEQUENCE)
+    begin, end = der.read(spki, algorithm_end, end, der.BIT_STRING)
+    return spki[begin + 1 : end]
+
+
+def _name_and_key(certificate: "x509.Certificate") -> "tuple[bytes, bytes | None]":
+    name = certificate.subject.public_bytes()
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     except (x509.ExtensionNotFound, *UNREADABLE):
-        return certificate.subject, None
-    return certificate.subject, extension.value.digest
+        return name, None
+    return name, extension.value.digest
 
 
 def _harden(context: ssl.SSLContext) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.authority import Authority
+from support.dripping import DRIPS, Dripping
 from support.fake_issuer import FakeIssuer, fake_issuer
 from support.manual_time import ManualTime, TaskTime
 
@@ -19,10 +20,11 @@ from accredit_client.identity import AgentIdentity
 from accredit_client.renewal import BUNDLE_POLL
 from accredit_client.revocations import once_a_bundle
 from accredit_credentials.bundle_map import BundleMap, FederatedDomain
-from accredit_credentials.errors import Revoked, Stale
+from accredit_credentials.errors import Revoked, Stale, Untrusted
 
 POLL = BUNDLE_POLL + 1
 MAP = "/v1/federation/bundles"
+ATTEST = "/v1/attestations"
 MARKS = ("agent:support/triage",)
 
 
@@ -110,6 +112,29 @@ def test_each_feed_is_followed_and_left(
         assert "accredit-revocations" not in names
 
 
+@pytest.mark.parametrize("first", DRIPS.values(), ids=DRIPS.keys())
+def test_a_feed_that_drips_keeps_no_renewal_waiting(
+    first: bytes | None,
+    options: dict[str, Any],
+    federated: FakeIssuer,
+    theirs: FakeIssuer,
+    time: ManualTime,
+) -> None:
+    """Their feed begins and never ends; the relationship does, and our identity goes on."""
+    with closing(Dripping(theirs.authority, first)) as drip:
+        federated.federation = relationship(theirs, drip.url)
+        with closing(AgentIdentity(**options, federation=True)) as identity:
+            identity.start(waiter=time)
+            assert drip.began.wait(20)
+            federated.federation = BundleMap()
+            for _ in range(2):
+                time.advance(seconds=POLL)
+                time.settle()
+            assert identity._others == {}
+            assert identity.status.last_error is None
+            assert len(federated.calls_of(MAP)) == 3
+
+
 def test_a_feed_that_cannot_be_followed_is_a_no(
     options: dict[str, Any], federated: FakeIssuer, theirs: FakeIssuer, time: ManualTime
 ) -> None:
@@ -131,11 +156,14 @@ def test_a_feed_that_cannot_be_followed_is_a_no(
 def test_a_map_with_our_own_name_is_not_taken(
     options: dict[str, Any], issuer: FakeIssuer, time: ManualTime
 ) -> None:
-    """A start fails where the map is wrong; later the old map stays, and grows old."""
+    """A start goes on without, and says what is wrong; later the old map stays, and grows old."""
     options |= {"federation": True}
     good, issuer.federation = issuer.federation, relationship(issuer, None)
-    with pytest.raises(InvalidAnswer, match="our own domain"):
-        AgentIdentity(**options).start(waiter=time)
+    with closing(AgentIdentity(**options)) as identity:
+        identity.start(waiter=time)
+        assert isinstance(identity.status.last_error, InvalidAnswer)
+        assert identity.federation is not None
+        assert identity.federation.map.domains == {}
     issuer.join_tokens.add(options["join_token_file"].read_text())
     issuer.federation = good
     with closing(AgentIdentity(**options)) as identity:
@@ -146,6 +174,25 @@ def test_a_map_with_our_own_name_is_not_taken(
         assert isinstance(identity.status.last_error, InvalidAnswer)
         assert identity.federation is not None
         assert identity.federation.map.domains == {}
+
+
+def test_a_map_that_fails_once_spends_no_second_join_token(
+    options: dict[str, Any], federated: FakeIssuer, theirs: FakeIssuer, time: ManualTime
+) -> None:
+    """The identity starts without a map, lets nobody of theirs in, and has it soon after."""
+    federated.refuse(MAP, "unavailable", status=503)
+    with closing(AgentIdentity(**options, federation=True)) as identity:
+        identity.start(waiter=time)
+        assert len(federated.calls_of(ATTEST)) == 1
+        assert isinstance(identity.status.last_error, IssuerRefused)
+        with pytest.raises(Untrusted):
+            check(identity, theirs)
+        time.advance(seconds=POLL)
+        time.settle()
+        assert identity.status.last_error is None
+        wait_through(identity, theirs, 0)
+        check(identity, theirs)
+        assert len(federated.calls_of(ATTEST)) == 1
 
 
 def test_an_issuer_without_federation_is_said_at_once(

@@ -264,6 +264,45 @@ def test_everyone_who_acts_is_of_the_domain(
         meeting.ask(token=_signed(meeting, act=act))
 
 
+USER = "maria@b.example"
+ACT = {"sub": "spiffe://b.example/ns/support/agent/one"}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sub": USER, "act": ACT},
+        {"sub": "spiffe://b.example/ns/support/agent/other", "act": ACT},
+        {"sub": "user:maria@example.org", "act": ACT},  # their word, and nobody of ours
+    ],
+)
+def test_a_principal_is_their_own(meeting: Meeting, claims: dict[str, Any]) -> None:
+    """An agent of theirs may act for somebody, whom their domain's keys speak for."""
+    assert meeting.ask(token=_signed(meeting, **claims)).principal == claims["sub"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "error"),
+    [
+        ({"sub": "spiffe://example.org/ns/payroll/agent/boss", "act": ACT}, Untrusted),
+        ({"sub": "spiffe://c.example/ns/payroll/agent/boss", "act": ACT}, Untrusted),
+        ({"sub": " spiffe://example.org/ns/payroll/agent/boss", "act": ACT}, InvalidToken),
+        ({"sub": "SPIFFE://example.org/ns/payroll/agent/boss", "act": ACT}, InvalidToken),
+        ({"sub": "spiffe://B.example/ns/support/agent/other", "act": ACT}, InvalidToken),
+        ({"sub": USER, "act": None}, InvalidToken),
+        ({"sub": "spiffe://b.example/ns/support/agent/other", "act": None}, InvalidToken),
+        ({"iss": "https://issuer.example.org"}, Untrusted),
+        ({"iss": "HTTPS://issuer.example.org/"}, Untrusted),
+    ],
+)
+def test_a_principal_or_issuer_of_ours_is_refused(
+    meeting: Meeting, claims: dict[str, Any], error: type[Exception]
+) -> None:
+    """No domain speaks for agents of ours or of a third, nor as our issuer, in any spelling."""
+    with pytest.raises(error, match=r"sub|issuer"):
+        meeting.ask(token=_signed(meeting, **claims))
+
+
 def test_a_token_is_for_us(meeting: Meeting) -> None:
     """A token of theirs for another audience is refused."""
     with pytest.raises(WrongAudience):

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from support.authority import Authority
+from support.dripping import DRIPS, Dripping
 from support.fake_issuer import FakeIssuer, fake_issuer
 from support.manual_time import ManualTime, TaskTime
 
-from accredit_client.errors import Closed, NotReady
+from accredit_client import calls
+from accredit_client.errors import Closed, IssuerUnreachable, NotReady
 from accredit_client.identity import AgentIdentity
 from accredit_client.revocations import AsyncRevocationFeed, RevocationFeed
-from accredit_client.wire import AsyncIssuer, Issuer
+from accredit_client.wire import AsyncIssuer, Issuer, Timeouts
 from accredit_credentials.errors import Revoked, Stale, Untrusted
 from accredit_credentials.revocation import FactKind
 
@@ -167,3 +169,42 @@ def _signed_by(fake: FakeIssuer, forger: Authority, after: int) -> str:
         return FakeIssuer.statement(fake, after)
     finally:
         fake.authority = own
+
+
+@pytest.mark.parametrize("first", DRIPS.values(), ids=DRIPS.keys())
+def test_no_drip_keeps_a_feed_from_closing(
+    first: bytes | None, authority: Authority, time: ManualTime
+) -> None:
+    """Whatever the other side has begun and not ended, closing cuts it and the thread ends."""
+    with (
+        closing(Dripping(authority, first)) as other,
+        Issuer.at(other.url, bundle=authority.bundle) as client,
+    ):
+        feed = RevocationFeed(client, lambda: authority.bundle, clock=time.clock, waiter=time)
+        feed.start()
+        assert other.began.wait(20)
+        assert feed.close(20)
+
+
+@pytest.mark.parametrize("kind", ["handshake", "headers", "refusal"])
+def test_a_stream_that_opens_drop_by_drop_is_given_up(kind: str, authority: Authority) -> None:
+    """Handshake, headers and a refusal's body have one deadline together, however they come."""
+    timeouts = Timeouts(opening=2.0)
+    with (
+        closing(Dripping(authority, DRIPS[kind])) as other,
+        Issuer.at(other.url, bundle=authority.bundle, timeouts=timeouts) as client,
+        pytest.raises(IssuerUnreachable),
+        client.stream(calls.revocation_stream(after=0)),
+    ):
+        pytest.fail("it never opens")
+
+    async def async_twin(url: str) -> None:
+        # There the handshake as a whole has the time to connect.
+        timeouts = Timeouts(connect=0.5) if kind == "handshake" else Timeouts(opening=2.0)
+        async with AsyncIssuer.at(url, bundle=authority.bundle, timeouts=timeouts) as client:
+            with pytest.raises(IssuerUnreachable):
+                async with client.stream(calls.revocation_stream(after=0)):
+                    pytest.fail("it never opens")
+
+    with closing(Dripping(authority, DRIPS[kind])) as other:
+        asyncio.run(async_twin(other.url))

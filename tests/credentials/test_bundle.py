@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtensionOID
 from support.authority import Authority, deviating, raw_extension, uri_san
 
-from accredit_credentials.bundle import MAX_BUNDLE_BYTES, TrustBundle
+from accredit_credentials.bundle import MAX_BUNDLE_BYTES, MAX_TAINTED, TrustBundle
 from accredit_credentials.errors import InvalidBundle
 from accredit_credentials.keys import generate_key, jwk_of
 from accredit_credentials.spiffe_id import TrustDomain
@@ -367,8 +367,18 @@ def test_tainted_authorities_travel_with_the_bundle() -> None:
     assert TrustBundle.parse(bundle.trust_domain, json.dumps(document)) == bundle
 
 
+def test_tainted_authorities_have_a_bound() -> None:
+    """So many ids count, each of at most 64 hex digits: what others write cannot fill us."""
+    ids = [f"{n:x}" for n in range(1, 100)]
+    document = json.dumps({"keys": [], "accredit_tainted": [*ids, "f" * 64, "f" * 65]})
+    tainted = TrustBundle.parse(TrustDomain("example.org"), document).tainted
+    assert tainted == frozenset(ids[:MAX_TAINTED])
+    document = json.dumps({"keys": [], "accredit_tainted": ["f" * 64, "f" * 65]})
+    assert TrustBundle.parse(TrustDomain("example.org"), document).tainted == {"f" * 64}
+
+
 @pytest.mark.spec("SPIFFE-51")
-@pytest.mark.parametrize("value", [None, "ab", 7, {"ab": 1}, [7, None]])
+@pytest.mark.parametrize("value", [None, "ab", 7, {"ab": 1}, [7, None, "", "AB", "xyz"]])
 def test_a_foreign_meaning_of_our_parameter_is_ignored(value: object) -> None:
     """Parameters beyond the specification are never required, and never make a bundle unusable."""
     document = json.dumps({"keys": [], "accredit_tainted": value})

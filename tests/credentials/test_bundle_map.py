@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.authority import NOW, Authority
 
-from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.bundle import MAX_BUNDLE_BYTES, TrustBundle
 from accredit_credentials.bundle_map import (
     MAX_DOMAINS,
     MAX_MAP_BYTES,
@@ -151,6 +151,25 @@ def test_our_member_is_read_strictly(ours: object) -> None:
     assert read({"trust_domains": {"b.example": good}})
     with pytest.raises(InvalidFederation):
         read({"trust_domains": {"b.example": {**good, "accredit": ours}}})
+
+
+def test_what_is_tainted_there_is_not_our_matter(other_authority: Authority) -> None:
+    """Neither made nor read does the map say which of their authorities are about to go."""
+    bundle = replace(other_authority.bundle, tainted=frozenset({"ab"}))
+    assert FederatedDomain(bundle).bundle.tainted == frozenset()
+    member = json.loads(bundle.to_json())
+    assert read({"trust_domains": {OTHER.name: member}}).bundles[OTHER].tainted == frozenset()
+
+
+def test_a_bundle_is_bounded_by_the_map_alone(other_authority: Authority) -> None:
+    """With our member beside it, a bundle of the largest size is no larger than it may be."""
+    member = json.loads(other_authority.bundle.to_json())
+    member |= {"accredit": {"allows": [], "feed_url": None, "fetched_at": None}}
+    member["more"] = "x" * MAX_BUNDLE_BYTES
+    read_back = read({"trust_domains": {OTHER.name: member}}).bundles[OTHER]
+    assert read_back == replace(other_authority.bundle, refresh_hint=None)
+    with pytest.raises(InvalidBundle, match=r"other\.example"):
+        read({"trust_domains": {OTHER.name: {**member, "keys": None}}})
 
 
 def test_a_map_has_limits() -> None:

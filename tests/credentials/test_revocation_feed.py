@@ -328,6 +328,22 @@ def test_expired_facts_take_no_room() -> None:
     assert len(state) == 0
 
 
+def test_what_is_known_has_a_bound() -> None:
+    """Too many facts are not taken in: a continuation asks for a snapshot, and that is refused."""
+    state = FeedState(max_facts=2)
+    state.apply(statement(0, 2, fact(1), fact(2)), now=NOW)
+    state.apply(statement(2, 2, seconds=1), now=NOW + timedelta(seconds=1))
+    with pytest.raises(Gap, match="more than 2"):
+        state.apply(statement(2, 3, fact(3), seconds=1), now=NOW + timedelta(seconds=1))
+    with pytest.raises(InvalidRevocation, match="limit is 2"):
+        state.apply(statement(0, 3, fact(1), fact(2), fact(3), seconds=2), now=NOW)
+    assert (len(state), state.through) == (2, 2)
+    with pytest.raises(Stale):
+        state.check([], now=NOW + timedelta(seconds=MAX_AGE + 2), max_age=MAX_AGE)
+    state.apply(statement(0, 3, fact(2), fact(3), seconds=2), now=NOW)
+    assert state.through == 3
+
+
 def test_a_statement_tells_which_bundle_is_in_force() -> None:
     """A verifier learns from the feed that it has to fetch the bundle again."""
     authority = Authority()

@@ -25,7 +25,7 @@ from support.clock import SettableClock
 from support.foreign_bundle import root, spire_bundle, x509_entry
 from support.offline import Offline, offline_issuer
 
-from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.bundle import MAX_BUNDLE_BYTES, TrustBundle
 from accredit_credentials.bundle_map import MAX_DOMAINS, BundleMap
 from accredit_credentials.federation import Agents, Allowance
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain, issuer_id
@@ -151,7 +151,7 @@ def test_a_bundle_is_fetched_and_handed_on(web: Federating) -> None:
     assert domain.bundle == web.bundle(5, refresh_hint=None)
     assert domain.allowances == (PAYERS,)
     assert domain.feed_url == "https://issuer.b.example"
-    assert domain.fetched_at == web.clock()
+    assert domain.fetched_at == web.clock().replace(minute=0, second=0, microsecond=0)
     assert web.map.refresh_hint == 30
 
 
@@ -311,7 +311,7 @@ def test_an_endpoint_that_is_down_for_a_day(web: Federating) -> None:
     assert standing.fetched_at == heard
     assert standing.state(web.clock()) == "overdue"
     assert standing.attempted_at == heard + timedelta(days=1)
-    assert web.map.domains[B].fetched_at == heard
+    assert web.map.domains[B].fetched_at == heard.replace(minute=0, second=0, microsecond=0)
     levels = [log["log_level"] for log in logs]
     assert levels == ["warning"] * 4 + ["error"] * (24 * 12 - 4)
     assert logs[-1]["age_seconds"] == 86400
@@ -437,6 +437,75 @@ def test_what_does_not_fit_together_is_refused(web: Federating, b_example: Autho
             web.federate(bootstrap, **values)
         assert refusal.value.kind is Kind.MALFORMED
     assert web.records == []
+
+
+def test_a_poll_that_brings_nothing_new_is_no_new_map(web: Federating) -> None:
+    """Verifiers are sent the map where something changed; how old it is they learn to the hour."""
+    web.clock.advance(seconds=3600 - web.clock().timestamp() % 3600)
+    web.federate()
+    web.poll()
+    relationships = web.offline.issuer.relationships
+    tag = relationships.published().tag
+    for _ in range(3):
+        web.after(minutes=15)
+        assert relationships.published().tag == tag
+    heard = web.after(minutes=15).fetched_at
+    assert relationships.published().tag != tag
+    assert web.map.domains[B].fetched_at == heard == web.clock()
+
+
+def test_a_number_is_remembered_through_bundles_without(web: Federating) -> None:
+    """Nine, none, three: the third is refused, since it goes back behind the first."""
+    web.federate()
+    for sequence in (9, None):
+        web.endpoint.serve(web.bundle(sequence))
+        assert web.after(minutes=10).failure is None
+    web.endpoint.serve(web.bundle(3))
+    assert "goes back" in str(web.after(minutes=10).failure)
+    assert web.map.domains[B].bundle.sequence == 9
+
+
+def test_a_bundle_as_large_as_may_be_leaves_the_map_readable(web: Federating) -> None:
+    """One trust domain at the limit of a bundle takes none of the others along."""
+    other = TrustDomain("c.example")
+    relationships = web.offline.issuer.relationships
+    web.federate(trust_domain=other)
+    relationships.keep(
+        relationships.one(other),
+        Authority("c.example").bundle.to_json(),
+        by="test",
+        now=web.clock(),
+    )
+    web.federate(allowances=(PAYERS,))
+    document = json.loads(web.bundle(6).to_json())
+    for more in (["x" * 70], ["ab"] * 100, ["ab"] * 30):
+        document["accredit_tainted"] = more
+        room = MAX_BUNDLE_BYTES - len(json.dumps({**document, "z": ""}))
+        body = json.dumps({**document, "z": "x" * room}).encode()
+        web.endpoint.serve(Served(body=body))
+        assert web.after(minutes=10).failure is None
+        assert set(web.map.domains) == {B, other}
+        assert web.map.domains[B].bundle.tainted == frozenset()
+
+
+def test_a_map_that_nobody_could_read_is_not_made(
+    web: Federating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that verifiers could not read is refused as a whole, and leaves no record."""
+    web.federate(allowances=(PAYERS,))
+    web.poll()
+    before, records = web.map, web.records
+    monkeypatch.setattr("accredit_credentials.bundle_map.MAX_MAP_BYTES", 10)
+    relationships = web.offline.issuer.relationships
+    with pytest.raises(Refusal, match="could not read the map") as refusal:
+        relationships.allow(B, (), by="test", now=web.clock())
+    assert refusal.value.kind is Kind.TOO_LARGE
+    web.endpoint.serve(web.bundle(6))
+    assert "could not read the map" in str(web.after(minutes=10).failure)
+    with pytest.raises(Refusal, match="could not read the map"):
+        web.federate(trust_domain=TrustDomain("c.example"))
+    monkeypatch.undo()
+    assert (web.map, web.records) == (before, records)
 
 
 def test_so_many_and_no_more(web: Federating) -> None:

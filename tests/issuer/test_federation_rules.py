@@ -26,6 +26,7 @@ from accredit_issuer.federation.rules import (
     interval,
     is_overdue,
     next_attempt,
+    numbered,
     redirect_target,
 )
 
@@ -123,6 +124,17 @@ def test_a_bundle_never_goes_back(
     with pytest.raises(InvalidBundle, match="goes back"):
         check_replacement(new, old)
     check_replacement(new, None)
+
+
+def test_a_bundle_without_a_number_is_no_way_back(other_authority: Authority) -> None:
+    """The highest number ever seen counts, whatever came in between without one."""
+    known, without = (replace(other_authority.bundle, sequence=n) for n in (9, None))
+    kept = numbered(without, known)
+    assert kept == known
+    assert numbered(replace(known, sequence=10), kept).sequence == 10
+    assert numbered(without, None) == without
+    with pytest.raises(InvalidBundle, match="goes back"):
+        check_replacement(replace(known, sequence=3), kept)
 
 
 def test_the_first_bundle_replaces_nothing(other_authority: Authority) -> None:

@@ -30,7 +30,7 @@ from accredit_issuer.federation.fetching import (
     fetch,
 )
 from accredit_issuer.federation.relationships import Relationships, Standing
-from accredit_issuer.federation.rules import SHORTEST_INTERVAL, check_replacement
+from accredit_issuer.federation.rules import SHORTEST_INTERVAL, check_replacement, numbered
 from accredit_issuer.registry.changes import Actor, Local
 
 SCHEDULED = Local("scheduler")
@@ -165,7 +165,9 @@ class Polling:
         body = await fetch(self._endpoint(standing))
         fresh = TrustBundle.parse(standing.trust_domain, body)
         # What is known now: nobody else asks this endpoint meanwhile, but one may have before.
-        check_replacement(fresh, self._relationships.one(standing.trust_domain).bundle)
+        known = self._relationships.one(standing.trust_domain).bundle
+        check_replacement(fresh, known)
+        fresh = numbered(fresh, known)
         # What we understood of it, in our own words: what nobody checked is not passed on.
         self._relationships.keep(standing, fresh.to_json(), by=by, now=self._clock())
         if not fresh.x509_authorities and not fresh.jwt_authorities:

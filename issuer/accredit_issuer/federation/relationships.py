@@ -35,6 +35,7 @@ from accredit_issuer.store.writer import Transaction
 MAP_REFRESH_HINT = 30  # seconds after which verifiers ask for the map again
 MAX_ALL_BUNDLES = 4 * 1024 * 1024  # bytes of all bundles, so that the map stays within its bound
 MAX_FAILURE_LENGTH = 500
+AGE_STEP = timedelta(hours=1)  # of ``fetched_at`` in the map: it must not be another at each poll
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,10 @@ class Relationships:
         raise _unknown(trust_domain)
 
     def published(self) -> PublishedMap:
-        """The bundle map of those whose bundle is known; our own is not in it."""
+        """The bundle map of those whose bundle is known; our own is not in it.
+
+        Its tag is another only where something is another: ages are told to the hour.
+        """
         published, version = self._published, self._version
         if published is None:
             document = _map_of(self.all()).to_json().encode()
@@ -202,6 +206,7 @@ class Relationships:
                     fetched_at=now if document is not None else None,
                 )
             )
+            self._check_map(transaction)
             transaction.after_commit(self._changed)
 
         self._changes.make(work, by=by)
@@ -244,6 +249,7 @@ class Relationships:
                 .where(federations.c.trust_domain == str(trust_domain))
                 .values(allows=allows)
             )
+            self._check_map(transaction)
             transaction.after_commit(self._changed)
 
         self._changes.make(work, by=by)
@@ -290,7 +296,8 @@ class Relationships:
             row = transaction.execute(_row_of(trust_domain)).first()
             if row is None or row.log_index != standing.log_index:
                 raise _unknown(trust_domain)
-            if row.bundle is None or _digest(row.bundle) != digest:
+            changed = row.bundle is None or _digest(row.bundle) != digest
+            if changed:
                 self._check_size(transaction, trust_domain, document)
                 details: dict[str, Any] = {
                     "bundle": digest,
@@ -311,6 +318,8 @@ class Relationships:
                 .where(federations.c.trust_domain == str(trust_domain))
                 .values(bundle=document, fetched_at=now, attempted_at=now, failure=None)
             )
+            if changed:
+                self._check_map(transaction)
             transaction.after_commit(self._changed)
 
         self._changes.make(work, by=by)
@@ -376,6 +385,19 @@ class Relationships:
             )
 
     @staticmethod
+    def _check_map(transaction: Transaction) -> None:
+        """Read the map that this change makes, as every verifier will.
+
+        Raises:
+            Refusal: they could not read it: one trust domain would shut all the others out.
+        """
+        rows = transaction.execute(select(federations)).all()
+        try:
+            BundleMap.parse(_map_of(tuple(map(_standing, rows))).to_json())
+        except CredentialError as error:
+            raise Refusal(Kind.TOO_LARGE, f"verifiers could not read the map: {error}") from None
+
+    @staticmethod
     def _record(
         transaction: Transaction,
         kind: RecordKind,
@@ -397,13 +419,19 @@ def _map_of(standings: tuple[Standing, ...]) -> BundleMap:
                 standing.bundle,
                 standing.relationship.allowances,
                 standing.relationship.feed_url,
-                standing.fetched_at,
+                _to_the_hour(standing.fetched_at),
             )
             for standing in standings
             if standing.bundle is not None
         },
         MAP_REFRESH_HINT,
     )
+
+
+def _to_the_hour(moment: datetime | None) -> datetime | None:
+    if moment is None:
+        return None
+    return moment - (moment - datetime.min.replace(tzinfo=moment.tzinfo)) % AGE_STEP
 
 
 def _row_of(trust_domain: TrustDomain) -> Any:

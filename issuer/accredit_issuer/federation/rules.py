@@ -7,7 +7,7 @@ these: its trust domain took all its keys back, and nothing of it is valid any m
 and Bundle §4.1.3).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -113,7 +113,7 @@ def check_new(asked: Relationship, bootstrap: TrustBundle | None, *, own: TrustD
 def check_replacement(fresh: TrustBundle, known: TrustBundle | None) -> None:
     """Decide whether a fetched bundle may take the place of the known one (Federation §4.2).
 
-    One without a sequence number is taken to be the newest, as §4.2 says.
+    One without a sequence number is taken to be the newest, as §4.2 says; see ``numbered``.
 
     Raises:
         InvalidBundle: it goes back, or holds an authority of another trust domain.
@@ -126,6 +126,16 @@ def check_replacement(fresh: TrustBundle, known: TrustBundle | None) -> None:
             f"bundle goes back: it has the sequence number {fresh.sequence}, "
             f"{known.sequence} is known"
         )
+
+
+def numbered(fresh: TrustBundle, known: TrustBundle | None) -> TrustBundle:
+    """A fetched bundle, with the highest sequence number that was seen so far.
+
+    One without a number would otherwise let the next one go back behind the one before it.
+    """
+    if known is None or fresh.sequence is not None:
+        return fresh
+    return replace(fresh, sequence=known.sequence)
 
 
 def check_authorities(bundle: TrustBundle) -> None:
