@@ -24,6 +24,7 @@ from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.data_folder import check_present, check_trust_domain
 from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.federation.fetching import check_ca_file
 from accredit_issuer.federation.polling import Polling
 from accredit_issuer.federation.relationships import Relationships
 from accredit_issuer.issuance.issuance import Issuance, Parts
@@ -244,12 +245,13 @@ def open_issuer(
     that the clock is right, whatever the log says.
 
     Raises:
-        InvalidSettings: there is none, or the CA that is given cannot be used.
+        InvalidSettings: there is none, or a file that the settings name cannot be used.
         KeyMissing, LogDamaged: what is there cannot be used.
         ClockWrong: the clock is behind the newest record.
         Unavailable: whoever keeps the keys does not answer.
     """
     check_present(config)
+    check_ca_file(config.federation_ca_file)
     upstream = open_upstream(config, clock())
     database = Database(config.database)
     database.migrate()

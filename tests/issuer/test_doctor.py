@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
 
 from accredit_issuer.cli.doctor import Finding, examine
 from accredit_issuer.clock import system_clock
@@ -199,6 +200,34 @@ def test_a_checkpoint_that_cannot_be_read(place: Place, make: Callable[[Path], o
     assert done.stderr.startswith(f"error: --checkpoint {file} cannot be read: ")
     assert "/v1/log/checkpoint" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["doctor", "run"])
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "no such file"), ("no PEM", "no certificate in PEM"), ("", "PEM")]
+)
+def test_a_ca_file_that_cannot_be_used(
+    place: Place, command: str, content: str | None, said: str
+) -> None:
+    """It is refused before anything is served, in one line that names the key."""
+    with place.settings.open("a") as settings:
+        settings.write('[federation]\nca_file = "ca.pem"\n')
+    file = place.settings.parent / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    done = place.run(command)
+    assert done.returncode == 1
+    (line,) = [each for each in (done.stdout + done.stderr).splitlines() if "ca.pem" in each]
+    assert f"federation.ca_file {file} cannot be used: " in line
+    assert said in line
+
+
+def test_a_ca_file_that_holds(place: Place, tmp_path: Path) -> None:
+    """The neighbour: any certificate in PEM."""
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    with place.settings.open("a") as settings:
+        settings.write(f'[federation]\nca_file = "{tmp_path / "ca.pem"}"\n')
+    assert place.failures() == []
 
 
 def test_help_and_version_as_elsewhere(place: Place) -> None:

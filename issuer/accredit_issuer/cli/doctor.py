@@ -23,6 +23,7 @@ from accredit_issuer.cli.said import said_of
 from accredit_issuer.clock_guard import judge
 from accredit_issuer.data_folder import check_present, check_trust_domain
 from accredit_issuer.errors import InvalidSettings, IssuerError
+from accredit_issuer.federation.fetching import check_ca_file
 from accredit_issuer.keys.key_manager import KeyManager, KeyMissing
 from accredit_issuer.keys.opening import open_keys
 from accredit_issuer.settings import Config, KeysOnDisk, load
@@ -310,6 +311,14 @@ def _https_web(place: _Place) -> Iterator[Finding]:
     )
 
 
+def _federation(place: _Place) -> Iterator[Finding]:
+    """What endpoints of other trust domains are verified with."""
+    file = place.config.federation_ca_file
+    if file is not None:
+        check_ca_file(file)
+        yield Finding("federation.ca_file", True, str(file))
+
+
 _CHECKS: Mapping[str, Callable[[_Place], Iterator[Finding]]] = {
     "permissions": _permissions,
     "database": _tables,
@@ -321,4 +330,5 @@ _CHECKS: Mapping[str, Callable[[_Place], Iterator[Finding]]] = {
     "CRLs": _crls,
     "unreleased intents": _unfinished,
     "bundle.https_web": _https_web,
+    "federation.ca_file": _federation,
 }
