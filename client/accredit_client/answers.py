@@ -289,7 +289,7 @@ class FederatedBundle:
         """Read it."""
         return cls(
             digest=members.text("digest"),
-            sequence=None if members.values.get("sequence") is None else members.number("sequence"),
+            sequence=_optional_number(members, "sequence"),
             x509_authorities=members.number("x509_authorities"),
             jwt_authorities=members.number("jwt_authorities"),
         )
@@ -299,8 +299,9 @@ class FederatedBundle:
 class RelationshipRecord:
     """A relationship with another trust domain, and how it stands.
 
-    ``state`` is ``current``, ``waiting`` (for a first bundle), ``failing`` or ``overdue``;
-    ``allowances`` are as the issuer wrote them.
+    ``state`` is ``current``, ``waiting`` (for a first bundle), ``unconfirmed`` (the first bundle is
+    an admin's, and was never fetched), ``failing`` or ``overdue``; ``allowances`` are as the issuer
+    wrote them. Until the first fetch there is no age; ``waiting_seconds`` counts from its start.
     """
 
     trust_domain: str
@@ -314,7 +315,8 @@ class RelationshipRecord:
     state: str
     bundle: FederatedBundle | None
     fetched_at: datetime | None
-    age_seconds: int
+    age_seconds: int | None
+    waiting_seconds: int | None
     interval_seconds: int
     attempted_at: datetime | None
     failure: str | None
@@ -335,11 +337,16 @@ class RelationshipRecord:
             state=members.text("state"),
             bundle=FederatedBundle.of(members.member("bundle")) if known else None,
             fetched_at=members.optional_moment("fetched_at"),
-            age_seconds=members.number("age_seconds"),
+            age_seconds=_optional_number(members, "age_seconds"),
+            waiting_seconds=_optional_number(members, "waiting_seconds"),
             interval_seconds=members.number("interval_seconds"),
             attempted_at=members.optional_moment("attempted_at"),
             failure=members.optional_text("failure"),
         )
+
+
+def _optional_number(members: Members, name: str) -> int | None:
+    return None if members.values.get(name) is None else members.number(name)
 
 
 def _allowance(members: Members) -> Allowance:

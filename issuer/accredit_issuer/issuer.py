@@ -5,7 +5,6 @@ The only place that wires effects (database, keys, clock) to decisions.
 
 import contextlib
 import fcntl
-import json
 import os
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +23,9 @@ from accredit_issuer.authority.subordinates import Subordinates
 from accredit_issuer.authority.upstream import Upstream
 from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
+from accredit_issuer.data_folder import check_present, check_trust_domain
 from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.federation.fetching import check_ca_file
 from accredit_issuer.federation.polling import Polling
 from accredit_issuer.federation.relationships import Relationships
 from accredit_issuer.issuance.issuance import Issuance, Parts
@@ -248,17 +249,18 @@ def open_issuer(
     that the clock is right, whatever the log says.
 
     Raises:
-        InvalidSettings: there is none, or the CA that is given cannot be used.
+        InvalidSettings: there is none, or a file that the settings name cannot be used.
         KeyMissing, LogDamaged, SchemaDamaged, AuthorityDamaged: what is there cannot be used.
         ClockWrong: the clock is behind the newest record.
         Unavailable: whoever keeps the keys does not answer.
     """
-    if not config.database.exists():
-        raise InvalidSettings(f"there is no issuer in {config.data}: run 'accredit-issuer init'")
+    check_present(config)
+    check_ca_file(config.federation_ca_file)
     upstream = open_upstream(config, clock())
     database = Database(config.database)
     database.migrate()
-    _check_trust_domain(config, database)
+    with database.read() as connection:
+        check_trust_domain(config, connection)
     issuer = Issuer(config, clock, database, keys or open_keys(config), steady, upstream=upstream)
     try:
         if confirmed_by is not None:
@@ -268,17 +270,3 @@ def open_issuer(
         issuer.close()
         raise
     return issuer
-
-
-def _check_trust_domain(config: Config, database: Database) -> None:
-    """Decide whether the data is of the trust domain that the settings name.
-
-    Raises:
-        InvalidSettings: it is of another.
-    """
-    with database.read() as connection:
-        first = LogReader(connection).entries(0, 1)
-    if first and (of := json.loads(first[0].leaf)["subject"]) != str(config.trust_domain.id):
-        raise InvalidSettings(
-            f"trust_domain is {config.trust_domain}, and {config.data} belongs to {of}"
-        )

@@ -117,7 +117,7 @@ def test_another_authoritys_taint_is_nobodys_business(
     changing: AgentIdentity, issuer: FakeIssuer, authority: Authority, time: ManualTime
 ) -> None:
     """An SVID of an authority that is in order stays until half life."""
-    issuer.bundle = bundle_of(authority, tainted=frozenset({"00" * 20, "jwt-1"}))
+    issuer.bundle = bundle_of(authority, tainted=frozenset({"00" * 20, authority.kid}))
     for _ in range(10):
         step(time, POLL)
     assert changing.bundle.tainted

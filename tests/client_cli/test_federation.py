@@ -69,15 +69,36 @@ def test_from_nothing_to_nothing(
 def test_a_failure_is_one_line(
     world: World, endpoint: BundleEndpoint, arguments: list[str], b_example: Authority
 ) -> None:
-    """What went wrong and what holds now are said; a refresh that fails is exit code 1."""
+    """What went wrong and what holds now are said; a first fetch that fails is exit code 1."""
     endpoint.serve(Served(status=503))
-    added = succeed(*arguments)
+    added = accredit(*arguments)
+    assert added.code == 1
     assert "last attempt failed: the endpoint answered with the status 503" in added.err
-    assert "the last good bundle stays in use" in added.err
+    assert "the given bundle stays in use" in added.err
+    assert "the relationship is kept" in added.err
+    assert "accredit federation refresh b.example" in added.err
+    assert "given by hand, not confirmed" in added.out
+    assert "given by hand, not confirmed" in succeed("federation", "list").out
     assert accredit("federation", "refresh", "b.example").code == 1
     endpoint.serve(replace(b_example.bundle, sequence=7))
     refreshed = succeed("federation", "refresh", "b.example", "--json").document
     assert (refreshed["bundle"]["sequence"], refreshed["failure"]) == (7, None)
+
+
+def test_a_given_bundle_that_does_not_vouch_for_the_endpoint(
+    world: World, endpoint: BundleEndpoint, arguments: list[str], tmp_path: Path
+) -> None:
+    """The file is doubted as long as no fetch confirmed it, and it has no age."""
+    other = Authority("b.example", now=datetime.now(UTC).replace(microsecond=0))
+    (tmp_path / "b.example.json").write_text(other.bundle.to_json())
+    added = accredit(*arguments)
+    assert added.code == 1
+    assert "wrong or outdated bundle file?" in added.err
+    (listed,) = succeed("federation", "list", "--json").document
+    assert (listed["state"], listed["fetched_at"], listed["age_seconds"]) == (
+        "unconfirmed", None, None,
+    )  # fmt: skip
+    assert listed["waiting_seconds"] >= 0
 
 
 @pytest.mark.parametrize(

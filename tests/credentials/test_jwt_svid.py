@@ -77,7 +77,7 @@ def test_what_is_signed_comes_back(authority: Authority, token: str) -> None:
 @pytest.mark.spec("SPIFFE-29")
 def test_the_header_has_three_members(authority: Authority, token: str) -> None:
     """We write alg, kid and typ, and nothing else."""
-    expected = b'{"alg":"ES256","kid":"jwt-1","typ":"JWT"}'
+    expected = b'{"alg":"ES256","kid":"6a77742d31","typ":"JWT"}'
     assert b64url_decode(token.split(".", 1)[0]) == expected
 
 

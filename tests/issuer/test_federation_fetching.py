@@ -158,7 +158,8 @@ def test_https_spiffe_another_id(b_example: Authority, path: str) -> None:
     with spiffe_endpoint(b_example.issue(b_example.id(path))) as other:
         other.serve(BUNDLE)
         endpoint = SpiffeEndpoint(url=other.url, spiffe_id=SERVER, bundle=b_example.bundle)
-        refused(endpoint, "must be spiffe://b.example/accredit/issuer")
+        said = refused(endpoint, "must be spiffe://b.example/accredit/issuer")
+        assert ": peer refused: the endpoint must be " in said, "as words, and no tuple"
         assert other.requests == []
 
 
@@ -300,10 +301,21 @@ def test_an_endpoint_that_never_answers(web: BundleEndpoint, ca_file: Path) -> N
 
 
 def test_nobody_there(ca: trustme.CA, ca_file: Path) -> None:
-    """A closed port is a failure like any other."""
+    """A closed port is said with host and port, and so is a name that nobody has."""
     with web_endpoint(ca) as gone:
-        url = gone.url
-    refused(WebEndpoint(url=url, ca_file=ca_file), "did not answer")
+        url, port = gone.url, gone.port
+    said = refused(WebEndpoint(url=url, ca_file=ca_file), "did not answer")
+    assert said == f"localhost:{port} did not answer: the connection was refused"
+    said = refused(WebEndpoint(url="https://nobody.invalid/x", ca_file=ca_file), "did not answer")
+    assert said == "nobody.invalid:443 did not answer: the name is not known"
+
+
+def test_where_a_redirect_leads_is_not_repeated(ca: trustme.CA, ca_file: Path) -> None:
+    """Host and port of a hop are the endpoint's words, and not in what is said."""
+    with web_endpoint(ca) as web:
+        web.serve(redirect("https://canary.invalid/"))
+        said = refused(WebEndpoint(url=web.url, ca_file=ca_file), "did not answer")
+    assert said == "where the endpoint redirects to did not answer: the name is not known"
 
 
 @pytest.mark.spec("SPIFFE-86")

@@ -30,6 +30,7 @@ from accredit_credentials.bundle_map import MAX_DOMAINS, BundleMap
 from accredit_credentials.federation import Agents, Allowance
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain, issuer_id
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.federation.polling import WRONG_FILE
 from accredit_issuer.federation.relationships import MAX_ALL_BUNDLES, Standing
 from accredit_issuer.federation.rules import SHORTEST_INTERVAL, Profile, Relationship
 from accredit_issuer.metrics import Metrics
@@ -346,8 +347,16 @@ def test_a_self_serving_endpoint_is_known_by_its_newest_bundle(
         b_example.bundle, profile=Profile.SPIFFE, endpoint_spiffe_id=SERVER, allowances=(PAYERS,)
     )
     assert spiffe.map.domains[B].bundle.sequence == 1
-    assert spiffe.poll().failure is None
+    assert spiffe.map.domains[B].fetched_at is None, "given, and fetched from nobody"
+    assert spiffe.standing.state(spiffe.clock()) == "unconfirmed"
+    spiffe.endpoint.serve(Served(status=503))
+    assert spiffe.poll().state(spiffe.clock()) == "unconfirmed"
+    spiffe.endpoint.serve(spiffe.bundle(5))
+    assert spiffe.after(seconds=300).failure is None
+    assert spiffe.standing.state(spiffe.clock()) == "current"
     assert spiffe.map.domains[B].bundle.sequence == 5
+    # Rounded down, so that the map's tag stays as long as nothing else changes.
+    assert spiffe.map.domains[B].fetched_at == spiffe.clock().replace(minute=0)
     # b.example goes on to another root: first announced, then used, and the old one taken away.
     fresh = Authority("b.example", now=REAL_NOW)
     both = (*b_example.bundle.x509_authorities, *fresh.bundle.x509_authorities)
@@ -358,6 +367,7 @@ def test_a_self_serving_endpoint_is_known_by_its_newest_bundle(
     # The endpoint still shows an SVID of the root that its own bundle has given up.
     standing = spiffe.after(seconds=300)
     assert "not the one that is trusted" in str(standing.failure)
+    assert WRONG_FILE not in str(standing.failure), "that was long ago"
     assert standing.bundle is not None
     assert standing.bundle.x509_authorities == fresh.bundle.x509_authorities
 
@@ -473,7 +483,7 @@ def test_a_bundle_as_large_as_may_be_leaves_the_map_readable(web: Federating) ->
     relationships.keep(
         relationships.one(other),
         Authority("c.example").bundle.to_json(),
-        by="test",
+        by=Local("test"),
         now=web.clock(),
     )
     web.federate(allowances=(PAYERS,))
@@ -498,7 +508,7 @@ def test_a_map_that_nobody_could_read_is_not_made(
     monkeypatch.setattr("accredit_credentials.bundle_map.MAX_MAP_BYTES", 10)
     relationships = web.offline.issuer.relationships
     with pytest.raises(Refusal, match="could not read the map") as refusal:
-        relationships.allow(B, (), by="test", now=web.clock())
+        relationships.allow(B, (), by=Local("test"), now=web.clock())
     assert refusal.value.kind is Kind.TOO_LARGE
     web.endpoint.serve(web.bundle(6))
     assert "could not read the map" in str(web.after(minutes=10).failure)

@@ -497,10 +497,16 @@ def test_callers_are_told_when_to_come_back(token: SoftToken, tmp_path: Path, ti
                     assert int(answer.headers["retry-after"]) >= PAUSE_SECONDS
                     assert LABEL.encode() not in answer.body
                 assert _count(issuer, releases) == released
+                assert _readiness(as_admin) == (503, "the keys cannot be used now")
                 assert as_admin.ask("GET", "/v1/whoami").status == 200
                 assert as_admin.ask("GET", "/v1/bundle").status == 200
             ticks.pause()
             assert [answer.status for answer in ask()] == [200, 200, 201]
+
+
+def _readiness(client: RawClient) -> tuple[int, str | None]:
+    answer = client.ask("GET", "/health/ready")
+    return answer.status, answer.json.get("reason")
 
 
 def test_the_commands_with_a_token(token: SoftToken, tmp_path: Path) -> None:

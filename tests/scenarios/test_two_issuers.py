@@ -91,7 +91,11 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
         def side(trust_domain: str) -> Side:
             folder = tmp_path / trust_domain
-            running = stack.enter_context(running_issuer(folder, trust_domain=trust_domain))
+            # Each has a name of its own for its tokens: one that says ours is refused.
+            server = {"port": 0, "token_issuer": f"https://issuer.{trust_domain}"}
+            running = stack.enter_context(
+                running_issuer(folder, trust_domain=trust_domain, server=server)
+            )
             return Side(running, log_in(running, running.first_token))
 
         ours, theirs = side("example.org"), side("b.example")

@@ -48,7 +48,7 @@ class Authority:
         self.root = self.ca(common_name=f"{trust_domain} root")
         self.issuing = self.ca(below=self.root, path_length=0, common_name="issuing")
         self.jwt_key = generate_key()
-        self.kid = "jwt-1"
+        self.kid = "6a77742d31"
         self._serial = 1000
 
     @property

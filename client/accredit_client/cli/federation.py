@@ -27,6 +27,8 @@ class EndpointProfile(StrEnum):
     SPIFFE = "https_spiffe"
 
 
+_STATES = {"unconfirmed": "given by hand, not confirmed"}
+
 Name = Annotated[str, typer.Argument(metavar="DOMAIN", help="The other trust domain.")]
 Allow = Annotated[
     list[str] | None,
@@ -77,7 +79,8 @@ def add(
 ) -> None:
     """Trust another trust domain for its own SPIFFE IDs, and fetch its bundle.
 
-    Its agents may ask for nothing but what --allow says.
+    Its agents may ask for nothing but what --allow says. Exit code 1 where the bundle was not
+    fetched; the relationship is kept, and asked again.
     """
     name = TrustDomain.parse(domain)
     first = None if bundle is None else TrustBundle.parse(name, read_text(bundle, "trust bundle"))
@@ -95,6 +98,7 @@ def add(
         output.note(f"relationship with {name} made; asking its endpoint for the bundle")
         standing = issuer.send(calls.refresh_federated(name))
     _print_one(standing, as_json=as_json)
+    _check_fetched(standing, kept=", the relationship is kept")
 
 
 @app.command("list", epilog=example("accredit federation list"))
@@ -112,9 +116,9 @@ def list_relationships(
         [
             (
                 each.trust_domain,
-                each.state,
+                _STATES.get(each.state, each.state),
                 each.bundle and each.bundle.sequence,
-                f"{each.age_seconds} s",
+                _age(each),
                 len(each.allowances),
                 each.failure,
             )
@@ -185,8 +189,7 @@ def refresh(
     with session.open_issuer(profile) as issuer:
         standing = issuer.send(calls.refresh_federated(name))
     _print_one(standing, as_json=as_json)
-    if standing.failure is not None:
-        raise Failed(f"the bundle of {name} was not fetched: {standing.failure}")
+    _check_fetched(standing)
 
 
 def _allowances(texts: Sequence[str] | None) -> tuple[Allowance, ...]:
@@ -209,6 +212,21 @@ def _document(standing: RelationshipRecord) -> dict[str, object]:
     return {**members, "allows": [each.to_object() for each in allowances]}
 
 
+def _age(standing: RelationshipRecord) -> str:
+    if standing.age_seconds is not None:
+        return f"{standing.age_seconds} s"
+    since = "given" if standing.bundle else "waiting"
+    return f"{since} {standing.waiting_seconds} s"
+
+
+def _check_fetched(standing: RelationshipRecord, *, kept: str = "") -> None:
+    if standing.failure is not None:
+        raise Failed(
+            f"the bundle of {standing.trust_domain} was not fetched{kept}: {standing.failure}",
+            hint=f"accredit federation refresh {standing.trust_domain} asks again",
+        )
+
+
 def _print_one(standing: RelationshipRecord, *, as_json: bool) -> None:
     if as_json:
         output.document(_document(standing))
@@ -217,7 +235,7 @@ def _print_one(standing: RelationshipRecord, *, as_json: bool) -> None:
     output.pairs(
         {
             "trust_domain": standing.trust_domain,
-            "state": standing.state,
+            "state": _STATES.get(standing.state, standing.state),
             "profile": standing.profile,
             "endpoint": standing.endpoint_url,
             "endpoint_id": standing.endpoint_spiffe_id,
@@ -231,14 +249,15 @@ def _print_one(standing: RelationshipRecord, *, as_json: bool) -> None:
             f"{bundle.jwt_authorities} JWT keys",
             "digest": bundle and bundle.digest,
             "fetched": standing.fetched_at,
-            "age": f"{standing.age_seconds} s",
+            "age": _age(standing),
             "asked_every": f"{standing.interval_seconds} s",
         }
     )
     if standing.failure is not None:
         output.note(f"last attempt failed: {standing.failure}")
+        which = "the last good" if standing.fetched_at else "the given"
         output.note(
-            f"the last good bundle stays in use; asked again every {standing.interval_seconds} s"
+            f"{which} bundle stays in use; asked again every {standing.interval_seconds} s"
             if bundle
             else f"asked again every {standing.interval_seconds} s; accredit federation refresh "
             f"{standing.trust_domain} asks at once"

@@ -128,6 +128,7 @@ _RELATIONSHIP = {
     },
     "fetched_at": _MOMENT,
     "age_seconds": 42,
+    "waiting_seconds": None,
     "interval_seconds": 300,
     "attempted_at": _MOMENT,
     "failure": None,

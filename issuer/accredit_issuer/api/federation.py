@@ -116,6 +116,7 @@ def _allowances(values: list[dict[str, Any]]) -> tuple[Allowance, ...]:
 
 def _view(standing: Standing, now: datetime) -> dict[str, Any]:
     relationship, bundle = standing.relationship, standing.bundle
+    silent = int((now - standing.heard_at).total_seconds())
     return {
         "trust_domain": str(standing.trust_domain),
         **relationship.to_object(),
@@ -130,7 +131,8 @@ def _view(standing: Standing, now: datetime) -> dict[str, Any]:
             "jwt_authorities": len(bundle.jwt_authorities),
         },
         "fetched_at": standing.fetched_at and text_of(standing.fetched_at),
-        "age_seconds": int((now - standing.heard_at).total_seconds()),
+        "age_seconds": silent if standing.fetched_at else None,
+        "waiting_seconds": None if standing.fetched_at else silent,
         "interval_seconds": int(standing.interval().total_seconds()),
         "attempted_at": standing.attempted_at and text_of(standing.attempted_at),
         "failure": standing.failure,

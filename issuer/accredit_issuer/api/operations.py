@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.issuer import Issuer
+from accredit_issuer.keys.probe import Probe
 from accredit_issuer.metrics import Metrics
 
 # Anybody may ask: what the parent says, and where our files are, stands in the log only.
@@ -16,6 +17,7 @@ WAITING = "the parent is not to be had, the log says why"
 def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
     """The calls of this page."""
     router = APIRouter(tags=["operations"])
+    probe = Probe(issuer.keys)
 
     @router.get("/health/live", summary="The process answers")
     async def live() -> Response:
@@ -27,9 +29,11 @@ def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
             issuer.guarded_clock()
             for kind in AuthorityKind:
                 issuer.authorities.now_in_force.active(kind)
+            probe.check()
             issuer.writer.run(lambda _: None).result(timeout=2)
         except (IssuerError, TimeoutError) as error:
-            return JSONResponse({"ready": False, "reason": str(error)}, status_code=503)
+            reason = str(error) or "the database takes no write"
+            return JSONResponse({"ready": False, "reason": reason}, status_code=503)
         # Neither is a reason to be unready: what is there, or known of others, goes on being used.
         overdue = issuer.polling.overdue(issuer.clock())
         trouble = issuer.authorities.trouble

@@ -29,6 +29,7 @@ from accredit_issuer.settings import Config, KeysOnDisk, load
 app = typer.Typer(
     help="Run an Accredit issuer.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -50,15 +51,37 @@ names = ["localhost"]
 """
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415 (only here, and slow)
+
+        typer.echo(f"accredit {version('accredit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options of the first level."""
+
+
 def main() -> None:
     """Run the command line."""
     os.umask(0o077)  # whatever an issuer writes is its own
     try:
         app()
-    except (IssuerError, CredentialError, OSError) as error:
+    except Exception as error:
         if os.environ.get("ACCREDIT_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 (a command line speaks)
+        from accredit_issuer.cli.said import said_of  # noqa: PLC0415 (slow to import)
+
+        print(f"error: {said_of(error)}", file=sys.stderr)  # noqa: T201 (a command line speaks)
+        if not isinstance(error, (IssuerError, CredentialError, OSError)):
+            print("hint: ACCREDIT_DEBUG=1 shows where", file=sys.stderr)  # noqa: T201
         sys.exit(1)
 
 

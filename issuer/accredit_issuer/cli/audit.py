@@ -2,16 +2,16 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from accredit_issuer.audit.inspection import amount, inspect
-from accredit_issuer.audit.log import Log
+from accredit_issuer.audit.log import Log, LogDamaged
 from accredit_issuer.audit.report import Report
+from accredit_issuer.cli.said import said_of
+from accredit_issuer.data_folder import check_present, check_trust_domain
 from accredit_issuer.errors import InvalidSettings, IssuerError
 from accredit_issuer.keys.opening import open_keys
 from accredit_issuer.settings import Config, load
@@ -28,28 +28,43 @@ def audit_issuer(config_file: Path, now: datetime, kept: Path | None = None) -> 
     """Examine the issuer of these settings; ``kept`` is a file with a checkpoint of elsewhere.
 
     Raises:
-        IssuerError: settings, keys or database cannot be read.
-        OSError: the checkpoint cannot be read.
+        IssuerError: settings, keys, database or the checkpoint cannot be read.
     """
     config = load(config_file)
-    checkpoint = None if kept is None else kept.read_text(encoding="utf-8")
-    if not config.database.exists():
-        raise InvalidSettings(f"there is no issuer in {config.data}: run 'accredit-issuer init'")
+    checkpoint = None if kept is None else _read_checkpoint(kept)
+    check_present(config)
     database = Database(config.database)
     try:
         return _inspected(config, database, now, checkpoint)
-    except SQLAlchemyError as error:
-        raise IssuerError(f"{config.database} cannot be examined: {error}") from error
+    except IssuerError:
+        raise
+    except Exception as error:
+        # Whatever was done to the file: one line, and the cause for whoever asks for it.
+        raise IssuerError(f"{config.database} cannot be examined: {said_of(error)}") from error
     finally:
         database.close()
 
 
 def _inspected(config: Config, database: Database, now: datetime, kept: str | None) -> Report:
     # One connection, one transaction: all that is compared is of one moment.
+    # Of a first record that cannot be read the examination says more.
+    with suppress(LogDamaged), database.read() as connection:
+        check_trust_domain(config, connection)
     with closing(open_keys(config)) as keys, database.read() as connection:
         log = Log(config.log_origin, keys.load_log_key())
         with _progress(amount(connection)) as step:
             return inspect(connection, config, log, now, kept=kept, step=step)
+
+
+def _read_checkpoint(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise InvalidSettings(
+            f"--checkpoint {file} cannot be read: {str(why).lower()}; it is a file with what "
+            "GET /v1/log/checkpoint gave at another time, or a login's log_checkpoint"
+        ) from error
 
 
 def view(report: Report) -> dict[str, Any]:

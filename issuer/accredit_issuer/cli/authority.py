@@ -12,7 +12,6 @@ import typer
 
 from accredit_issuer.cli.options import DEFAULT_CONFIG, AsJson, ConfigFile
 from accredit_issuer.clock import system_clock
-from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.settings import load
 
 app = typer.Typer(
@@ -40,11 +39,11 @@ def show(
     from accredit_issuer.authority.planning import rules_of  # noqa: PLC0415
     from accredit_issuer.authority.rows import sequence_of  # noqa: PLC0415
     from accredit_issuer.cli.timeline import ASCII, BLOCKS, WIDTH, draw  # noqa: PLC0415
+    from accredit_issuer.data_folder import check_present  # noqa: PLC0415
     from accredit_issuer.store.database import Database  # noqa: PLC0415
 
     settings = load(config)
-    if not settings.database.exists():
-        raise InvalidSettings(f"there is no issuer in {settings.data}: run 'accredit-issuer init'")
+    check_present(settings)
     now = system_clock()
     database = Database(settings.database)
     try:

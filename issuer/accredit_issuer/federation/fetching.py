@@ -11,7 +11,10 @@ What an error says is ours: nothing of what the endpoint sent is in it.
 """
 
 import asyncio
+import os
+import socket
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +26,22 @@ from accredit_credentials.federation import check_https_url
 from accredit_credentials.spiffe_id import SpiffeId
 from accredit_credentials.tls import client_context
 from accredit_credentials.x509_svid import X509Svid
+from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.federation.rules import MAX_REDIRECTS, redirect_target
 
 FETCH_SECONDS = 8.0  # of everything together: name, connection, redirects, body
 
+_HTTPS = 443
 _OK = 200
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})  # RFC 9110 §15.4
 
 
 class FetchFailed(Exception):
     """The endpoint was not reached, is not the one that is meant, or serves no bundle."""
+
+
+class EndpointUntrusted(FetchFailed):
+    """Somebody answered who is not the one that is meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +65,7 @@ class WebEndpoint:
         if self.ca_file is None:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         else:
-            context.load_verify_locations(self.ca_file)
+            load_ca_file(context, self.ca_file)
         return context
 
 
@@ -91,6 +100,31 @@ class SpiffeEndpoint:
 Endpoint = WebEndpoint | SpiffeEndpoint
 
 
+def load_ca_file(context: ssl.SSLContext, file: Path) -> None:
+    """Trust the certificates of ``federation.ca_file``, and no others.
+
+    Raises:
+        InvalidSettings: it cannot be read, or holds no certificate; one line that names the key.
+    """
+    try:
+        context.load_verify_locations(file)
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        if isinstance(error, ssl.SSLError):
+            why = "it holds no certificate in PEM"
+        raise InvalidSettings(f"federation.ca_file {file} cannot be used: {why}") from error
+
+
+def check_ca_file(file: Path | None) -> None:
+    """Decide at the start what would fail at each fetch.
+
+    Raises:
+        InvalidSettings: as ``load_ca_file``.
+    """
+    if file is not None:
+        load_ca_file(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), file)
+
+
 async def fetch(endpoint: Endpoint, *, seconds: float = FETCH_SECONDS) -> bytes:
     """The document that an endpoint serves now; nothing is decided about it yet.
 
@@ -101,11 +135,11 @@ async def fetch(endpoint: Endpoint, *, seconds: float = FETCH_SECONDS) -> bytes:
         async with asyncio.timeout(seconds):
             return await _follow(endpoint)
     except TimeoutError:
-        raise FetchFailed(f"the endpoint took longer than {seconds:.0f} s") from None
-    except CredentialError as error:
+        raise FetchFailed(f"the endpoint took longer than {seconds:.0f} s (timeout)") from None
+    except (CredentialError, InvalidSettings) as error:
         raise FetchFailed(str(error)) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-        raise FetchFailed(_reason(error)) from None
+        raise _failure(error, endpoint.url) from None
 
 
 async def _follow(endpoint: Endpoint) -> bytes:
@@ -148,12 +182,51 @@ async def _get(url: str, context: ssl.SSLContext) -> bytes | str:
         return bytes(body)
 
 
-def _reason(error: BaseException) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
+def _failure(error: BaseException, url: str) -> FetchFailed:
+    where = _place_of(error, url)
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            why = getattr(cause, "verify_message", "") or str(cause)
-            return f"the endpoint is not the one that is trusted: {why}"
-        cause = cause.__cause__ or cause.__context__
+            return EndpointUntrusted(f"the endpoint is not the one that is trusted: {_why(cause)}")
+        if isinstance(cause, OSError) and (said := _of_system(cause)):
+            return FetchFailed(f"{where} {said}")
     # The kind only: a parser's text may quote what came.
-    return f"the endpoint did not answer ({type(error).__name__})"
+    return FetchFailed(f"{where} did not answer ({type(error).__name__})")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]  # several addresses were tried: one is as good as another
+        else:
+            error = error.__cause__ or error.__context__
+
+
+def _of_system(cause: OSError) -> str | None:
+    if isinstance(cause, ssl.SSLError):
+        # A word of OpenSSL's own table: nothing of it came over the wire.
+        return f"speaks no TLS that we do ({(cause.reason or 'unknown').replace('_', ' ').lower()})"
+    if isinstance(cause, socket.gaierror):
+        return "did not answer: the name is not known"
+    if isinstance(cause, ConnectionRefusedError):
+        return "did not answer: the connection was refused"
+    return f"did not answer: {os.strerror(cause.errno).lower()}" if cause.errno else None
+
+
+def _why(error: ssl.SSLCertVerificationError) -> str:
+    # Of our own check the text is the only argument; OpenSSL's has a message and a number.
+    own = error.args[0] if len(error.args) == 1 else ""
+    return str(getattr(error, "verify_message", "") or own or "its certificate is not valid")
+
+
+def _place_of(error: BaseException, url: str) -> str:
+    """Host and port as an admin gave them; a redirect's are the endpoint's words."""
+    asked = httpx2.URL(url)
+    try:
+        failed = error.request.url if isinstance(error, httpx2.RequestError) else asked
+    except RuntimeError:  # it came before there was a request
+        failed = asked
+    if (failed.host, failed.port) != (asked.host, asked.port):
+        return "where the endpoint redirects to"
+    host = f"[{asked.host}]" if ":" in asked.host else asked.host
+    return f"{host}:{asked.port or _HTTPS}"

@@ -24,6 +24,7 @@ from accredit_issuer.clock import Clock
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.federation.fetching import (
     Endpoint,
+    EndpointUntrusted,
     FetchFailed,
     SpiffeEndpoint,
     WebEndpoint,
@@ -34,6 +35,7 @@ from accredit_issuer.federation.rules import SHORTEST_INTERVAL, check_replacemen
 from accredit_issuer.registry.changes import Actor, Local
 
 SCHEDULED = Local("scheduler")
+WRONG_FILE = "wrong or outdated bundle file?"
 
 _log = structlog.get_logger("accredit.federation")
 
@@ -156,6 +158,10 @@ class Polling:
     async def _ask(self, standing: Standing, by: Actor) -> None:
         try:
             await self._take_in(standing, by)
+        except EndpointUntrusted as error:
+            # Nobody but an admin knows whether that was the bundle that was meant.
+            doubt = f"; {WRONG_FILE}" if standing.given else ""
+            self._failed(standing, f"{error}{doubt}", by)
         except (FetchFailed, CredentialError, IssuerError) as error:
             self._failed(standing, str(error), by)
         except Exception as error:  # noqa: BLE001 (one endpoint must not keep the others from being asked)

@@ -49,7 +49,7 @@ class Standing:
         log_index: where the log says so; tells it from a later one with the same trust domain.
         bundle: the last good one; None before the first.
         digest: SHA-256 of its document, in hex.
-        fetched_at: when it was last fetched, or given.
+        fetched_at: when it was last fetched; None where that never was, whoever gave the first.
         attempted_at: when the endpoint was last asked.
         failure: what went wrong then; None where nothing did.
     """
@@ -70,6 +70,11 @@ class Standing:
         return self.relationship.trust_domain
 
     @property
+    def given(self) -> bool:
+        """Whether the bundle is the one that an admin gave."""
+        return self.bundle is not None and self.fetched_at is None
+
+    @property
     def heard_at(self) -> datetime:
         """Since when nothing newer is known."""
         return self.fetched_at or self.created_at
@@ -84,9 +89,14 @@ class Standing:
         return is_overdue(self.heard_at, self.bundle, now)
 
     def state(self, now: datetime) -> str:
-        """``overdue``, ``failing``, ``waiting`` for a first bundle, or ``current``."""
+        """``overdue``, ``unconfirmed``, ``failing``, ``waiting`` (for a bundle) or ``current``.
+
+        Unconfirmed is a first bundle that an admin gave, and the endpoint did not yet.
+        """
         if self.overdue(now):
             return "overdue"
+        if self.given:
+            return "unconfirmed"
         if self.failure is not None:
             return "failing"
         return "waiting" if self.bundle is None else "current"
@@ -203,7 +213,6 @@ class Relationships:
                     created_by=by.name,
                     log_index=index,
                     bundle=document,
-                    fetched_at=now if document is not None else None,
                 )
             )
             self._check_map(transaction)
