@@ -17,6 +17,7 @@ def test_a_forced_rotation(world: World) -> None:
     waiting = accredit("authority", "activate", new)
     assert waiting.code == 1
     assert "verifiers may not know it before" in waiting.err
+    assert "--early" in waiting.err
     assert "active" in succeed("authority", "activate", new, "--early").out
     refused = accredit("authority", "taint", new, "--reason", "x")
     assert "prepare and activate another first" in refused.err
@@ -24,6 +25,13 @@ def test_a_forced_rotation(world: World) -> None:
     assert "removed" in succeed("authority", "revoke", old["id"], "--reason", "all renewed").out
     assert old["id"][:12] not in succeed("authority", "show").out
     assert old["id"][:12] in succeed("authority", "show", "--all").out
+
+
+def test_an_issuing_ca_need_not_be_known_before(world: World) -> None:
+    """It travels with each leaf: no moment is named from which on verifiers know it."""
+    prepared = succeed("authority", "prepare", "x509")
+    assert "prepared" in prepared.out
+    assert prepared.err == ""
 
 
 def test_planned_moments_are_marked(world: World) -> None:
