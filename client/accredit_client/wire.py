@@ -362,10 +362,26 @@ def _failure(url: str, error: Exception) -> ClientError:
             "or attest again",
         )
     return IssuerUnreachable(
-        f"{url} did not answer: {str(error) or type(error).__name__}",
+        f"{url} did not answer: {_words(error)}",
         hint="check the address, and that the issuer is running",
     )
 
 
 def _reason(error: ssl.SSLCertVerificationError) -> str:
-    return error.verify_message if getattr(error, "verify_message", "") else str(error)
+    # Of our own check the text is the only argument; OpenSSL's has a message and a number.
+    own = error.args[0] if len(error.args) == 1 else str(error)
+    return str(getattr(error, "verify_message", "") or own)
+
+
+def _words(error: Exception) -> str:
+    """What the system said, where the library says no more than that it failed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return "the name is not known"
+        if isinstance(cause, ConnectionRefusedError):
+            return "the connection was refused"
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx2.TimeoutException):
+        return "it took too long"
+    return str(error) or type(error).__name__

@@ -188,6 +188,36 @@ def check_https_url(text: str, what: str) -> str:
     return text
 
 
+def check_origin(text: str, what: str) -> str:
+    """Return ``text`` if it is ``https://host[:port]``: known paths lie below it.
+
+    Raises:
+        InvalidFederation: it is no https URL, or has a path or a query.
+    """
+    parts = urlsplit(check_https_url(text, what))
+    if parts.path or parts.query or text.endswith("?"):
+        raise InvalidFederation(f"{what} must be https://host[:port] without a path")
+    return text
+
+
+def check_audiences(allowances: Iterable[Allowance], what: str) -> None:
+    """Check that each resource is a URL: a name of one's own means something here only.
+
+    Raises:
+        InvalidFederation: one has no scheme or no host.
+    """
+    for each in allowances:
+        try:
+            parts = urlsplit(each.resource)
+            good = bool(parts.scheme and parts.hostname)
+        except ValueError:
+            good = False
+        if not good:
+            raise InvalidFederation(
+                f"{what} must be a URL such as https://ledger.example.org, not {each.resource[:80]}"
+            )
+
+
 def _check_resource(text: str) -> None:
     if len(text) > MAX_RESOURCE_LENGTH or not _RESOURCE.fullmatch(text):
         raise InvalidFederation(

@@ -309,7 +309,7 @@ def _said_of(error: ValidationError) -> str:
         return f"unknown key {_quoted(name)}{hint}"
     if first["type"] == "missing":
         return f"{name} is missing"
-    return f"{name}: {first['msg'].lower()}"
+    return f"{name}: {first['msg'].removeprefix('Value error, ').lower()}"
 
 
 def _keys_of(section: Sequence[str]) -> list[str]:

@@ -90,7 +90,9 @@ def test_unreachable_issuer_is_exit_code_3(world: World) -> None:
         "--token-file", "-", stdin=_CANARY.encode(),
     )  # fmt: skip
     assert (result.code, result.out) == (3, "")
-    assert result.err.startswith("error: https://127.0.0.1:1 did not answer")
+    assert result.err.startswith(
+        "error: https://127.0.0.1:1 did not answer: the connection was refused"
+    )
 
 
 @pytest.mark.parametrize("command", ["whoami", "agent list", "log verify", "facts"])

@@ -22,6 +22,7 @@ def test_a_forced_rotation(world: World) -> None:
     waiting = accredit("authority", "activate", new)
     assert waiting.code == 1
     assert "verifiers may not know it before" in waiting.err
+    assert "--early" in waiting.err
     assert "active" in succeed("authority", "activate", new, "--early").out
     refused = accredit("authority", "taint", new, "--reason", "x")
     assert "prepare and activate another first" in refused.err
@@ -82,6 +83,13 @@ def test_the_emergency_takes_the_ids_that_are_shown(alone: World) -> None:
     assert f"authority:{old}" in succeed("revoke", "authority", old[:12], "--reason", "leak").out
     unknown = accredit("revoke", "authority", "00" * 6, "--reason", "leak")
     assert "no authorities begin with" in unknown.err
+
+
+def test_an_issuing_ca_need_not_be_known_before(world: World) -> None:
+    """It travels with each leaf: no moment is named from which on verifiers know it."""
+    prepared = succeed("authority", "prepare", "x509")
+    assert "prepared" in prepared.out
+    assert prepared.err == ""
 
 
 def test_planned_moments_are_marked(world: World) -> None:

@@ -496,6 +496,10 @@ def test_callers_are_told_when_to_come_back(token: SoftToken, tmp_path: Path, ti
                     assert (answer.status, answer.kind) == (503, "unavailable")
                     assert int(answer.headers["retry-after"]) >= PAUSE_SECONDS
                     assert LABEL.encode() not in answer.body
+                recorded = as_admin.ask("POST", "/v1/agents/support/summarizer/join-tokens", {})
+                assert recorded.json["detail"] == (
+                    "could not be recorded: the key manager does not answer"
+                )
                 assert _count(issuer, releases) == released
                 assert _readiness(as_admin) == (503, "the keys cannot be used now")
                 assert as_admin.ask("GET", "/v1/whoami").status == 200

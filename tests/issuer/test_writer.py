@@ -247,6 +247,8 @@ def test_a_broken_disk_fails_everybody(bench: Bench) -> None:
     with bench.held():
         futures: list[Future[Any]] = [bench.writer.run(work) for work in (write("x"), fail)]
     assert all(isinstance(future.exception(TIMEOUT), Unavailable) for future in futures)
+    said = {str(future.exception(TIMEOUT)) for future in futures}
+    assert said == {"could not be recorded: the database cannot be written"}
     assert tries == ["x"]
     assert bench.log.head is head
     assert bench.writer.run(write("after")).result(TIMEOUT) == "after"

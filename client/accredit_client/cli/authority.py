@@ -68,7 +68,8 @@ def prepare(
         opened.profile.ask_again()
     _print(changed, as_json=as_json)
     for each in changed:
-        if not as_json and each.activates_from is not None:
+        # An issuing CA travels with each leaf: nobody has to know it before.
+        if not as_json and kind is not Kind.X509 and each.activates_from is not None:
             output.note(f"verifiers know it from {output.moment(each.activates_from)} on")
 
 

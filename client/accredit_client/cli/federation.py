@@ -14,7 +14,14 @@ from accredit_client.cli.framework import example, group
 from accredit_client.cli.local_files import read_text
 from accredit_client.cli.problems import Failed, WrongUsage
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.federation import Agents, Allowance
+from accredit_credentials.errors import InvalidSpiffeId
+from accredit_credentials.federation import (
+    Agents,
+    Allowance,
+    check_audiences,
+    check_https_url,
+    check_origin,
+)
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 
 app = group("Other trust domains, and what their agents may ask.")
@@ -71,7 +78,9 @@ def add(
     ] = None,
     feed: Annotated[
         str | None,
-        typer.Option("--feed", metavar="URL", help="Its issuer, for the facts that it states."),
+        typer.Option(
+            "--feed", metavar="URL", help="Its issuer, https://host[:port], for its facts."
+        ),
     ] = None,
     allow: Allow = None,
     profile: options.Profile = options.DEFAULT_PROFILE,
@@ -83,12 +92,16 @@ def add(
     fetched; the relationship is kept, and asked again.
     """
     name = TrustDomain.parse(domain)
+    server = _endpoint(name, endpoint_profile, endpoint_id, given=bundle is not None)
+    check_https_url(url, "--url")
+    if feed is not None:
+        check_origin(feed, "--feed")
     first = None if bundle is None else TrustBundle.parse(name, read_text(bundle, "trust bundle"))
     call = calls.federate(
         trust_domain=name,
         profile=endpoint_profile.value,
         endpoint_url=url,
-        endpoint_spiffe_id=None if endpoint_id is None else SpiffeId.parse(endpoint_id),
+        endpoint_spiffe_id=server,
         bundle=first,
         feed_url=feed,
         allowances=_allowances(allow),
@@ -192,8 +205,39 @@ def refresh(
     _check_fetched(standing)
 
 
+def _endpoint(
+    name: TrustDomain, profile: EndpointProfile, text: str | None, *, given: bool
+) -> SpiffeId | None:
+    """Who serves the bundle; what does not go together is said by the names of the options."""
+    if (profile is EndpointProfile.SPIFFE) != (text is not None):
+        raise Failed(
+            "--endpoint-id must be given with --endpoint-profile https_spiffe, and only then"
+        )
+    if text is None:
+        if given:
+            raise Failed("--bundle must be given with --endpoint-profile https_spiffe only")
+        return None
+    try:
+        server = SpiffeId.parse(text)
+    except InvalidSpiffeId as error:
+        raise Failed(f"--endpoint-id: {error}") from error
+    if given and server.trust_domain != name:
+        raise Failed(
+            f"--endpoint-id is of {server.trust_domain}, the relationship is with {name}",
+            hint="a first --bundle is for an endpoint of the other trust domain itself",
+        )
+    if not given and server.trust_domain == name:
+        raise Failed(
+            f"--bundle must be given where --endpoint-id is of {name} itself",
+            hint="its bundle as it is now, brought by a way that you trust",
+        )
+    return server
+
+
 def _allowances(texts: Sequence[str] | None) -> tuple[Allowance, ...]:
-    return tuple(map(_allowance, texts or ()))
+    allowances = tuple(map(_allowance, texts or ()))
+    check_audiences(allowances, "the resource of --allow")
+    return allowances
 
 
 def _allowance(text: str) -> Allowance:

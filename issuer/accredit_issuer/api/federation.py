@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import CredentialError
-from accredit_credentials.federation import Allowance
+from accredit_credentials.federation import Allowance, check_audiences, check_origin
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_issuer.api import bodies
 from accredit_issuer.api.callers import AdminCaller, Caller, Callers
@@ -86,16 +86,19 @@ def routes(issuer: Issuer, callers: Callers) -> APIRouter:
 def _relationship(body: bodies.FederationBody) -> Relationship:
     endpoint = body.endpoint_spiffe_id
     try:
-        return Relationship(
+        asked = Relationship(
             trust_domain=TrustDomain.parse(body.trust_domain),
             profile=body.profile,
             endpoint_url=body.endpoint_url,
             endpoint_spiffe_id=None if endpoint is None else SpiffeId.parse(endpoint),
             feed_url=body.feed_url,
-            allowances=tuple(map(Allowance.of_object, body.allows)),
+            allowances=_allowances(body.allows),
         )
+        if asked.feed_url is not None:
+            check_origin(asked.feed_url, "feed_url")
     except CredentialError as error:
         raise Refusal(Kind.MALFORMED, str(error)) from None
+    return asked
 
 
 def _bootstrap(body: bodies.FederationBody, asked: Relationship) -> TrustBundle | None:
@@ -109,9 +112,11 @@ def _bootstrap(body: bodies.FederationBody, asked: Relationship) -> TrustBundle 
 
 def _allowances(values: list[dict[str, Any]]) -> tuple[Allowance, ...]:
     try:
-        return tuple(map(Allowance.of_object, values))
+        allowances = tuple(map(Allowance.of_object, values))
+        check_audiences(allowances, "allowance's resource")
     except CredentialError as error:
         raise Refusal(Kind.MALFORMED, str(error)) from None
+    return allowances
 
 
 def _view(standing: Standing, now: datetime) -> dict[str, Any]:

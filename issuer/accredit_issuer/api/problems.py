@@ -111,7 +111,12 @@ def of_invalid(errors: Sequence[Any]) -> Refusal:
     """
     first: dict[str, Any] = errors[0]
     where = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})
-    return Refusal(Kind.MALFORMED, f"{where or 'body'}: {str(first['msg']).lower()}")
+    return Refusal(Kind.MALFORMED, f"{where or 'body'}: {_words_of(first)}")
+
+
+def _words_of(error: Mapping[str, Any]) -> str:
+    # The validator says in front whose error it is, which is nothing to whoever reads it.
+    return str(error["msg"]).removeprefix("Value error, ").lower()
 
 
 async def _on_known(_request: Request, error: Exception) -> Response:

@@ -86,7 +86,7 @@ def check_activate(
         raise _refused(
             standing,
             f"verifiers may not know it before {from_moment:%Y-%m-%dT%H:%M:%SZ}: wait until then, "
-            "or activate it early",
+            "or activate it early (--early)",
         )
     return True
 

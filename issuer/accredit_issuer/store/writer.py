@@ -259,7 +259,7 @@ class Writer:
                 self._commit([asked])
             return
         _log.error("could not be recorded", reason=repr(error), cause=repr(error.__cause__))
-        unavailable = Unavailable(f"could not be recorded ({type(error).__name__})")
+        unavailable = Unavailable(f"could not be recorded: {_cause(error)}")
         unavailable.__cause__ = error
         for _, waiter, _ in group:
             waiter.settle(None, unavailable)
@@ -285,6 +285,15 @@ def _undone_on_failure(connection: Connection) -> Iterator[None]:
         driver: Any = connection.connection.driver_connection
         driver.rollback()
         raise
+
+
+def _cause(error: Exception) -> str:
+    """In words of ours: whoever asked gets them."""
+    if isinstance(error, Unavailable):
+        return "the key manager does not answer"  # nothing but the log's key is asked for here
+    if isinstance(error, OperationalError | sqlite3.OperationalError | OSError):
+        return "the database cannot be written"
+    return f"unexpected {type(error).__name__}"
 
 
 def _tell(outcomes: Sequence[_Outcome]) -> None:
