@@ -22,7 +22,7 @@ import _ssl
 import os
 import ssl
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha1, sha256, sha384, sha512
@@ -137,6 +137,12 @@ class SpiffeContext(ssl.SSLContext):
 
 class _Socket(ssl.SSLSocket):
     _peer_verified = False
+
+    def __del__(self) -> None:
+        # ``ssl`` lets go of a socket that was cut between connecting and shaking hands without
+        # closing it, and nobody else ever held it.
+        with suppress(OSError):
+            self.close()
 
     def do_handshake(self, block: bool = False) -> None:
         super().do_handshake(block)

@@ -173,7 +173,7 @@ def test_an_endpoint_under_another_name_is_refused(world: World, theirs: Endpoin
         )
         try:
             refreshed = client.send(calls.refresh_federated(B))
-            assert refreshed.state == "failing"
+            assert refreshed.state == "unconfirmed"
             assert refreshed.failure
         finally:
             client.send(calls.end_federation(B))

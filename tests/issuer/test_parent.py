@@ -49,6 +49,7 @@ from accredit_issuer.authority.lifecycle import AuthorityKind, State
 from accredit_issuer.clock import system_clock
 from accredit_issuer.errors import InvalidSettings, Refusal, Unavailable
 from accredit_issuer.issuer import Issuer, initialise, open_issuer
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.store.models import subordinates
 from accredit_issuer.store.writer import Transaction
 
@@ -359,9 +360,9 @@ def test_a_parent_that_says_no_and_yes_again(family: Family) -> None:
         first = issuer.authorities.now_in_force.active(X509).id
         root = issuer.authorities.now_in_force.active(ROOT).id
         family.admin.send(calls.remove_subordinate(CHILD))
-        (made,) = rollover.prepare(ROOT, by="test")
-        rollover.activate(made["id"], early=True, by="test")
-        rollover.taint(root, "test", by="test")
+        (made,) = rollover.prepare(ROOT, by=Local("test"))
+        rollover.activate(made["id"], early=True, by=Local("test"))
+        rollover.taint(root, "test", by=Local("test"))
         family.refresh()
         issuer.keep_up()
         assert "was not named a subordinate issuer" in str(issuer.authorities.trouble)
@@ -390,7 +391,7 @@ def test_a_revoked_child(family: Family) -> None:
         assert family.parent.issuer.revocation.facts.match(leaf.marks()) is not None
         family.admin.send(calls.revoke(target=f"agent:{CHILD}", kind="revoked", reason="stolen"))
         with pytest.raises(Unavailable, match=r"says no: .*agent:infra/child.* revoked"):
-            issuer.rollover.prepare(X509, by="test")
+            issuer.rollover.prepare(X509, by=Local("test"))
 
 
 def test_the_parents_root_is_replaced(family: Family) -> None:
@@ -399,21 +400,21 @@ def test_the_parents_root_is_replaced(family: Family) -> None:
     with family.child() as child:
         issuer, rollover = child.issuer, family.parent.issuer.rollover
         (old,) = issuer.bundle.x509_authorities
-        (made,) = rollover.prepare(ROOT, by="test")
+        (made,) = rollover.prepare(ROOT, by=Local("test"))
         family.refresh()
         issuer.keep_up()
         assert set(issuer.bundle.x509_authorities) == {old, *family.parent.bundle.x509_authorities}
         assert issuer.authorities.now_in_force.active(ROOT).certificate == old
         before = issuer.authorities.now_in_force.active(ROOT).id
-        rollover.activate(made["id"], early=True, by="test")
-        rollover.taint(before, "test", by="test")
+        rollover.activate(made["id"], early=True, by=Local("test"))
+        rollover.taint(before, "test", by=Local("test"))
         family.refresh()
         issuer.keep_up()
         assert issuer.authorities.now_in_force.active(ROOT).id == made["id"]
         leaf = signed_by(issuer, "/ns/support/agent/x", family.clock)
         check_valid(family, leaf)
         facts = family.parent.issuer.revocation.facts
-        rollover.revoke(before, "test", by="test")
+        rollover.revoke(before, "test", by=Local("test"))
         family.refresh()
         issuer.keep_up()
         assert old not in issuer.bundle.x509_authorities
@@ -433,10 +434,10 @@ def test_the_parents_roots_are_not_ours_to_change(family: Family) -> None:
         rollover = child.issuer.rollover
         root = child.issuer.authorities.now_in_force.active(ROOT).id
         for refused in (
-            lambda: rollover.prepare(ROOT, by="test"),
-            lambda: rollover.activate(root, early=True, by="test"),
-            lambda: rollover.taint(root, "x", by="test"),
-            lambda: rollover.revoke(root, "x", by="test"),
+            lambda: rollover.prepare(ROOT, by=Local("test")),
+            lambda: rollover.activate(root, early=True, by=Local("test")),
+            lambda: rollover.taint(root, "x", by=Local("test")),
+            lambda: rollover.revoke(root, "x", by=Local("test")),
         ):
             with pytest.raises(Refusal, match="parent's"):
                 refused()

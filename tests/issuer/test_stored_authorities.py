@@ -20,6 +20,7 @@ from accredit_credentials.keys import generate_key
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.authority.stored import AuthorityDamaged, Stored, check_certified
 from accredit_issuer.keys.key_manager import KeyMissing, key_id_of
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import authorities
 
@@ -233,9 +234,9 @@ def test_what_the_issuer_made_itself_is_believed(offline: Offline) -> None:
     """Rolled over, retired, tainted, removed, and from before parents were written: it starts."""
     for kind in AuthorityKind:
         old = offline.replace(kind)
-        offline.issuer.rollover.taint(old, "test", by="test")
+        offline.issuer.rollover.taint(old, "test", by=Local("test"))
         offline.reopen()
-        offline.issuer.rollover.revoke(old, "test", by="test")
+        offline.issuer.rollover.revoke(old, "test", by=Local("test"))
         offline.reopen()
     for _ in range(6):
         offline.clock.advance(hours=11)

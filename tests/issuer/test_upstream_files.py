@@ -28,6 +28,7 @@ from accredit_issuer.cli.timeline import draw
 from accredit_issuer.clock import system_clock
 from accredit_issuer.errors import InvalidSettings, Refusal, Unavailable
 from accredit_issuer.issuer import initialise, open_issuer
+from accredit_issuer.registry.changes import Local
 
 ROOT, X509 = AuthorityKind.ROOT, AuthorityKind.X509
 HOUR = timedelta(hours=1)
@@ -261,9 +262,9 @@ def test_a_given_root_is_tainted_and_revoked_like_any(tmp_path: Path) -> None:
         give(offline, new, folder)
         offline.activate(new_id(offline))
         rollover = offline.issuer.rollover
-        rollover.taint(first, "seen elsewhere", by="test")
+        rollover.taint(first, "seen elsewhere", by=Local("test"))
         assert offline.issuer.bundle.tainted == {first, ca}
-        rollover.revoke(first, "seen elsewhere", by="test")
+        rollover.revoke(first, "seen elsewhere", by=Local("test"))
         assert offline.issuer.bundle.x509_authorities == (new.root,)
         assert offline.issuer.revocation.facts.match([f"authority:{ca}"]) is not None
 

@@ -45,6 +45,7 @@ def domain(name: str, folder: Path, federated: BundleMap | None = None) -> Itera
     """A trust domain that knows these others."""
     authority = Authority(name, now=real_now())
     with fake_issuer(authority, utc_now) as issuer, ExitStack() as stack:
+        issuer.token_issuer = f"https://issuer.{name}"  # a foreign one that says ours is refused
         if federated is not None:
             issuer.federation = federated
         token = JoinToken.new().reveal()

@@ -91,6 +91,7 @@ class FakeIssuer:
     _answers: dict[str, tuple[int, bytes, dict[str, str]]] = field(default_factory=dict)
     _streams: list["queue.Queue[str | None]"] = field(default_factory=list)
     url: str = ""
+    token_issuer: str = ISSUER
 
     # What a test says
 
@@ -150,7 +151,7 @@ class FakeIssuer:
         """A signed task token; ``fields`` are those of ``TaskToken``."""
         now = self.clock()
         values: dict[str, Any] = {
-            "issuer": ISSUER,
+            "issuer": self.token_issuer,
             "principal": str(self.spiffe_id),
             "client": self.spiffe_id,
             "audience": AUDIENCE,
