@@ -20,9 +20,7 @@ import structlog
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from accredit_credentials.asgi_peer import exposing_peer
 from accredit_credentials.keys import generate_key
 from accredit_credentials.tls import front_context, server_context
 from accredit_credentials.x509_svid import X509Identity, X509Svid
@@ -30,6 +28,7 @@ from accredit_issuer import bundle_endpoint
 from accredit_issuer.api.hot import HotRoutes
 from accredit_issuer.app import make_app, make_public_app
 from accredit_issuer.bundle_endpoint import WebCertificate
+from accredit_issuer.connection import Connection
 from accredit_issuer.errors import InvalidSettings, IssuerError
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.scheduler import Scheduler
@@ -37,14 +36,9 @@ from accredit_issuer.settings import HttpsWeb
 
 BACKLOG = 4096  # a thousand verifiers that connect again at once
 SHUTDOWN_SECONDS = 2
-REQUEST_SECONDS = 10.0  # from the handshake, or its first byte, to a request's end
-MAX_PIPELINED = 16  # requests of one connection that wait
-MAX_CONNECTIONS = 10_000
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection: theirs to close
 RETRY_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 30.0  # a sleeping machine's timers stand still: the clock is asked often
-MAX_HEAD = 64 * 1024  # bytes
-MAX_REQUEST = 1024 * 1024  # bytes; beyond it nobody is answered any more
 
 _log = structlog.get_logger("accredit.server")
 
@@ -112,62 +106,6 @@ class OwnIdentity:
         svid = self._identity.svid
         half = svid.not_before + (svid.not_after - svid.not_before) / 2
         return max(0.0, (half - now).total_seconds())
-
-
-class _Protocol(exposing_peer(HttpToolsProtocol)):  # type: ignore[misc]
-    _in_head = False
-    _received = 0  # bytes since the request began, as far as they came in reads of their own
-
-    _deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
-        self._expect_request()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._expect_nothing()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        self._in_head, self._received = True, 0
-        self._expect_request()
-        super().on_message_begin()
-
-    def on_message_complete(self) -> None:
-        self._expect_nothing()
-        super().on_message_complete()
-
-    def _expect_request(self) -> None:
-        """A connection is there to ask: one that does not, or never ends its question, is cut."""
-        self._expect_nothing()
-        self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
-
-    def _expect_nothing(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if len(self.pipeline) > MAX_PIPELINED:
-            self.transport.abort()
-        # The parser keeps whatever comes: headers, a single header and trailers without end.
-        self._received += len(data)
-        if self._received > (MAX_HEAD if self._in_head else MAX_REQUEST):
-            self.transport.abort()
-
-    def shutdown(self) -> None:
-        # An idle connection is cut: closing it in TLS waits for the peer, which may be asleep.
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.abort()
-        else:
-            super().shutdown()
 
 
 class _Uvicorn(uvicorn.Server):
@@ -309,7 +247,7 @@ def _cut_connections(server: uvicorn.Server) -> None:
 def _config(app: ASGIApp, front: ssl.SSLContext) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=Connection,
         loop="none",
         ws="none",
         log_config=None,

@@ -36,7 +36,7 @@ from accredit_credentials.revocation import FactKind, Target
 from accredit_credentials.spiffe_id import issuer_id
 from accredit_credentials.x509_svid import X509Svid, parse_der, validate
 from accredit_issuer import bundle_endpoint
-from accredit_issuer import server as server_module
+from accredit_issuer import connection as connection_module
 from accredit_issuer.api.discovery import JWKS, OAUTH, OPENID
 from accredit_issuer.api.documents import Document, Kept, has_it
 from accredit_issuer.app import make_app, make_public_app
@@ -508,7 +508,7 @@ def test_strangers_at_the_web_listener_are_cut(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deadlines and caps of the issuer's own listener hold there, too."""
-    monkeypatch.setattr(server_module, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(connection_module, "REQUEST_SECONDS", 0.2)
     for data in (b"", b"GET /v1/bun", b"GET /v1/bundle HTTP/1.1\r\nhost: x\r\n\r\n" * 3000):
         with (
             socket.create_connection(("127.0.0.1", world.web.port), 20) as raw,

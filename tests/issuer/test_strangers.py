@@ -25,7 +25,7 @@ from accredit_client import calls
 from accredit_client.errors import IssuerRefused
 from accredit_client.wire import issuer_context
 from accredit_credentials.keys import generate_key
-from accredit_issuer import server as module
+from accredit_issuer import connection as module
 from accredit_issuer.clock import system_clock
 from accredit_issuer.issuance import nonces
 
