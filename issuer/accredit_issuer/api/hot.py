@@ -9,10 +9,10 @@ Both framings say the same no: problems come from ``problems``, bodies are JSON 
 """
 
 import inspect
-import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import orjson
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
@@ -28,7 +28,6 @@ MAX_BODY = 64 * 1024  # bytes
 
 Endpoint = Callable[..., Awaitable[dict[str, Any]]]
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _JSON = (b"content-type", b"application/json")
 
 
@@ -64,7 +63,7 @@ class HotRoute(APIRoute):
         except Exception as error:  # noqa: BLE001 (every error has an answer, see problems)
             await problems.answer_to(error)(scope, receive, send)
             return
-        body = _encode(answer).encode()
+        body = orjson.dumps(answer)
         length = (b"content-length", str(len(body)).encode("ascii"))
         start = {"type": "http.response.start", "status": 200, "headers": [_JSON, length]}
         await send(start)

@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import orjson
+
 VERSION = 1
 
 
@@ -70,7 +72,7 @@ class Record:
             "subject": self.subject,
             "details": self.details,
         }
-        return _canonical(value).encode()
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def read_leaf(leaf: bytes) -> tuple[RecordKind | None, datetime]:
@@ -83,8 +85,3 @@ def read_leaf(leaf: bytes) -> tuple[RecordKind | None, datetime]:
 def written_moment(at: datetime) -> str:
     """A moment as a record says it: UTC, milliseconds."""
     return f"{at.isoformat(timespec='milliseconds')[:23]}Z"
-
-
-_canonical = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-).encode
