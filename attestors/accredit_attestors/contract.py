@@ -44,6 +44,7 @@ __all__ = [
 MAX_PAYLOAD_BYTES = 128 * 1024
 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_encoded = json.JSONEncoder(allow_nan=False).encode
 _NONCE = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
 
@@ -198,7 +199,7 @@ class Attestor(Protocol):
 
 def _check_payload(payload: Mapping[str, object]) -> None:
     try:
-        size = len(json.dumps(dict(payload), allow_nan=False).encode())
+        size = len(_encoded(dict(payload)).encode())
     except (TypeError, ValueError, RecursionError):
         # The cause quotes the value, which may be a secret: it is cut off.
         raise InvalidEvidence("payload must be made of JSON values") from None

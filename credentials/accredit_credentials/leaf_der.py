@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from accredit_credentials import der
+from accredit_credentials.keys import P256_HEAD, P256_SIZE
 from accredit_credentials.x509_svid import X509Svid
 from accredit_credentials.x509_template import LeafTemplate, subject_key_id
 
@@ -40,9 +41,7 @@ _OID_AUTHORITY_KEY = bytes.fromhex("0603551d23")
 _OID_ALT_NAME = bytes.fromhex("0603551d11")
 _OID_CRL_POINTS = bytes.fromhex("0603551d1f")
 
-# SubjectPublicKeyInfo of an uncompressed P-256 point: this head, then the 65 bytes of the point.
-_P256_HEAD = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
-_P256_SIZE = 91
+_P256_BITS = len(P256_HEAD) - 1  # where the key's bits begin: the head holds the first octet
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ class SignedLeaf:
 
 def tbs_of(template: LeafTemplate, ca: IssuingCa) -> bytes:
     """The TBSCertificate (RFC 5280 §4.1.2) of a leaf below ``ca``, signed with ES256."""
-    spki = template.spki
+    spki = template.subject_key.der
     extensions = (
         _USAGES
         + _extension(_OID_SUBJECT_KEY, der.tlv(der.OCTET_STRING, _key_id(spki)))
@@ -151,8 +150,8 @@ def pem_of(certificate: bytes) -> str:
 
 def _key_id(spki: bytes) -> bytes:
     """SHA-1 of the key's bits (RFC 5280 §4.2.1.2, method 1)."""
-    if len(spki) == _P256_SIZE and spki.startswith(_P256_HEAD):
-        return hashlib.sha1(spki[len(_P256_HEAD) :], usedforsecurity=False).digest()
+    if len(spki) == P256_SIZE and spki.startswith(P256_HEAD):
+        return hashlib.sha1(spki[_P256_BITS:], usedforsecurity=False).digest()
     begin, end = der.read(spki, 0, len(spki), der.SEQUENCE)
     _, after_algorithm = der.read(spki, begin, end, der.SEQUENCE)
     bits, _ = der.read(spki, after_algorithm, end, der.BIT_STRING)

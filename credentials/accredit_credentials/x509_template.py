@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from accredit_credentials.errors import InvalidCertificate
-from accredit_credentials.keys import PublicKey, public_key_der
+from accredit_credentials.keys import PublicKey, SubjectKey
 from accredit_credentials.reach import namespace_attributes
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.x509_svid import X509Svid
@@ -27,7 +27,7 @@ class LeafTemplate:
 
     Attributes:
         spiffe_id: with a path.
-        public_key: the key of the one who asked, which proved possession of it.
+        subject_key: the key of the one who asked, which proved possession of it.
         serial: positive, at most 20 octets (RFC 5280 §4.1.2.2).
         not_before: with time zone, whole seconds.
         not_after: with time zone, whole seconds.
@@ -36,11 +36,10 @@ class LeafTemplate:
             an agent.
         dns_names: further names of a server; only the issuer's own SVID has them.
         crl_url: where the CRL that covers it is found, if anywhere (RFC 5280 §4.2.1.13).
-        spki: the public key as DER SubjectPublicKeyInfo.
     """
 
     spiffe_id: SpiffeId
-    public_key: PublicKey = field(repr=False)
+    subject_key: SubjectKey = field(repr=False)
     serial: int
     not_before: datetime
     not_after: datetime
@@ -48,10 +47,6 @@ class LeafTemplate:
     manifest: str | None = None
     dns_names: tuple[str, ...] = ()
     crl_url: str | None = None
-    spki: bytes = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "spki", public_key_der(self.public_key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +77,7 @@ def leaf_builder(template: LeafTemplate, issuer: x509.Certificate) -> x509.Certi
         x509.CertificateBuilder()
         .subject_name(_leaf_subject(template))
         .issuer_name(issuer.subject)
-        .public_key(template.public_key)
+        .public_key(template.subject_key.key)
         .serial_number(template.serial)
         .not_valid_before(template.not_before)
         .not_valid_after(template.not_after)
@@ -151,7 +146,7 @@ def check_signed_leaf(
         "serial number": signed.serial_number == template.serial,
         "notBefore": signed.not_valid_before_utc == template.not_before,
         "notAfter": signed.not_valid_after_utc == template.not_after,
-        "public key": signed.public_key() == template.public_key,
+        "public key": signed.public_key() == template.subject_key.key,
         "extensions": [(extension.value, extension.critical) for extension in signed.extensions]
         == _leaf_extensions(template, issuer),
     }
@@ -176,7 +171,7 @@ def _leaf_extensions(
         (_LEAF_USAGE, True),
         (_LEAF_EXTENDED_USAGE, False),
         (_NOT_A_CA, True),
-        (x509.SubjectKeyIdentifier.from_public_key(template.public_key), False),
+        (x509.SubjectKeyIdentifier.from_public_key(template.subject_key.key), False),
         (_authority_key_identifier(issuer), False),
         (x509.SubjectAlternativeName(names), False),
     ]

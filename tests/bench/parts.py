@@ -38,7 +38,7 @@ from accredit_credentials.x509_svid import X509Identity
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.clock import system_clock
 from accredit_issuer.issuance.attestation import attest_again, parse_evidence
-from accredit_issuer.issuance.csr import public_key_of
+from accredit_issuer.issuance.csr import key_of_request
 from accredit_issuer.issuance.issuance import TaskTokenRequest
 from accredit_issuer.issuer import Issuer, initialise
 from accredit_issuer.settings import load
@@ -91,7 +91,7 @@ def _x509(
     issuer.authorities.sign_leaf = sign_leaf  # type: ignore[method-assign]
     checked = signed[0]
     yield _row("x509.core", core, floor=floors.x509, note=f"{TOGETHER} at once, two commits each")
-    yield _row("x509.csr", seconds_each(lambda: public_key_of(csr)))
+    yield _row("x509.csr", seconds_each(lambda: key_of_request(csr)))
     yield _row(
         "x509.claimant",
         seconds_each(lambda: issuer.issuance.claimant(identity.svid)),

@@ -14,6 +14,7 @@ from support.authority import HOUR, NOW, Authority
 
 from accredit_credentials import der
 from accredit_credentials.errors import InvalidCertificate
+from accredit_credentials.keys import SubjectKey
 from accredit_credentials.leaf_der import IssuingCa, SignedLeaf, pem_of, tbs_of
 from accredit_credentials.leaf_lint import LintedLeaf, lint
 from accredit_credentials.leaf_signing import sign_leaf
@@ -41,7 +42,7 @@ templates = st.builds(
     spiffe_id=st.lists(SEGMENT, min_size=1, max_size=6).map(
         lambda parts: SpiffeId.parse("spiffe://example.org/" + "/".join(parts))
     ),
-    public_key=st.sampled_from(KEYS),
+    subject_key=st.sampled_from(KEYS).map(SubjectKey.of),
     serial=st.integers(1, (1 << 159) - 1),
     not_before=SECONDS.map(lambda s: datetime(1990, 1, 1, tzinfo=UTC) + timedelta(seconds=s)),
     not_after=SECONDS.map(lambda s: datetime(2075, 1, 1, tzinfo=UTC) + timedelta(seconds=s)),
@@ -55,7 +56,7 @@ templates = st.builds(
 def template(**changes: Any) -> LeafTemplate:
     """A leaf with everything that one can have."""
     everything: dict[str, Any] = {
-        "public_key": KEY,
+        "subject_key": SubjectKey.of(KEY),
         "manifest": MANIFEST,
         "crl_url": "http://crl.example.org/1.crl",
     }
@@ -107,7 +108,7 @@ def test_a_signed_leaf_is_an_svid() -> None:
         {"instance": "0b8f7c1e-5a44-4c0e-9d3a-2f6f1f0a7b12"},
         {"manifest": "sha256:" + "5f" * 32},
         {"manifest": None},
-        {"public_key": OTHER_KEY},
+        {"subject_key": SubjectKey.of(OTHER_KEY)},
         {"spiffe_id": SpiffeId.parse("spiffe://example.org/ns/support/agent/triagf")},
         {"dns_names": ()},
         {"dns_names": ("localhosu",)},

@@ -19,7 +19,7 @@ from support.authority import (
 )
 
 from accredit_credentials.errors import InvalidCertificate
-from accredit_credentials.keys import generate_key
+from accredit_credentials.keys import SubjectKey, generate_key
 from accredit_credentials.x509_svid import authority_key_id
 from accredit_credentials.x509_template import (
     LeafTemplate,
@@ -56,7 +56,7 @@ def test_what_was_meant_is_released(fields: dict[str, Any], authority: Authority
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"public_key": generate_key().public_key()}, "public key"),
+        ({"subject_key": SubjectKey.of(generate_key().public_key())}, "public key"),
         ({"serial": 1}, "serial number"),
         ({"not_before": NOW}, "notBefore"),
         ({"not_after": NOW + timedelta(hours=2)}, "notAfter"),

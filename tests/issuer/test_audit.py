@@ -27,7 +27,7 @@ from accredit_attestors import manifest as attested_manifests
 from accredit_client.calls import certificate_request
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.federation import Agents, Allowance
-from accredit_credentials.keys import generate_key
+from accredit_credentials.keys import SubjectKey, generate_key
 from accredit_credentials.merkle import Frontier, leaf_hash
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Svid
@@ -249,7 +249,7 @@ def leaf_of(world: World, **changes: Any) -> x509.CertificateBuilder:
     svid = world.first
     values: dict[str, Any] = {
         "spiffe_id": svid.spiffe_id,
-        "public_key": generate_key().public_key(),
+        "subject_key": SubjectKey.of(generate_key().public_key()),
         "serial": svid.leaf.serial_number,
         "not_before": svid.not_before,
         "not_after": svid.not_after,

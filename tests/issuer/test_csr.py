@@ -12,9 +12,9 @@ from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
 from support.judges import openssl
 
 from accredit_client.calls import certificate_request
-from accredit_credentials.keys import generate_key
+from accredit_credentials.keys import SubjectKey, generate_key
 from accredit_issuer.errors import Kind, Refusal
-from accredit_issuer.issuance.csr import MAX_CSR_BYTES, public_key_of
+from accredit_issuer.issuance.csr import MAX_CSR_BYTES, key_of_request
 
 # Big keys take minutes to make and are only ever read: any odd number of the size will do.
 _BIG = {bits: (1 << (bits - 1)) | 1 for bits in (8192, 16384)}
@@ -76,7 +76,7 @@ def test_an_accepted_key_comes_back(key: Any) -> None:
     """P-256, P-384 and RSA 2048 are accepted, with or without a subject that nobody looks at."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "admin")])
     for text in (request(key), request(key, subject=name)):
-        assert public_key_of(text) == key.public_key()
+        assert key_of_request(text) == SubjectKey.of(key.public_key())
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_accepted_key_comes_back(key: Any) -> None:
 def test_another_key_is_refused_by_its_kind(key: Any) -> None:
     """Every other curve, kind, size and exponent is refused, and the text says what is not."""
     with pytest.raises(Refusal, match="csr: ") as refused:
-        public_key_of(request(key))
+        key_of_request(request(key))
     assert refused.value.kind is Kind.MALFORMED
 
 
@@ -105,7 +105,7 @@ def test_a_huge_key_costs_nothing(bits: int) -> None:
     begin = time.thread_time()
     for _ in range(50):
         with pytest.raises(Refusal, match=f"{bits} bits"):
-            public_key_of(text)
+            key_of_request(text)
     assert time.thread_time() - begin < 0.5
 
 
@@ -129,7 +129,7 @@ WISHES: dict[str, x509.ExtensionType] = {
 def test_a_wish_is_refused_and_not_dropped(wish: x509.ExtensionType) -> None:
     """A request that asks for any extension, readable or not, is refused."""
     with pytest.raises(Refusal, match="asks for"):
-        public_key_of(request(generate_key(), wish))
+        key_of_request(request(generate_key(), wish))
 
 
 UNKNOWN = x509.ObjectIdentifier("1.2.3.4")
@@ -147,7 +147,7 @@ def test_an_attribute_is_refused_and_not_dropped(oid: x509.ObjectIdentifier, val
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     made = builder.add_attribute(oid, value).sign(key, hashes.SHA256())
     with pytest.raises(Refusal, match=f"attributes {oid.dotted_string}") as refused:
-        public_key_of(made.public_bytes(serialization.Encoding.PEM).decode())
+        key_of_request(made.public_bytes(serialization.Encoding.PEM).decode())
     assert "secret" not in refused.value.detail
 
 
@@ -164,7 +164,7 @@ def test_a_plain_request_of_openssl_is_accepted(tmp_path: Path) -> None:
     )
     plain = openssl("req", "-new", "-key", key, "-subj", "/CN=agent")
     assert plain.accepted
-    assert public_key_of(plain.text) == private.public_key()
+    assert key_of_request(plain.text) == SubjectKey.of(private.public_key())
     config.write_text(
         "[req]\nprompt = no\ndistinguished_name = name\nattributes = more\n"
         "[name]\nCN = agent\n[more]\nchallengePassword = secret\n"
@@ -172,7 +172,7 @@ def test_a_plain_request_of_openssl_is_accepted(tmp_path: Path) -> None:
     more = openssl("req", "-new", "-key", key, "-config", config)
     assert more.accepted
     with pytest.raises(Refusal, match="attributes"):
-        public_key_of(more.text)
+        key_of_request(more.text)
 
 
 def test_an_empty_extension_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_an_empty_extension_request(monkeypatch: pytest.MonkeyPatch) -> None:
             der(0x30, info, bytes.fromhex("300a06082a8648ce3d040302"), der(0x03, b"\0" + signature))
         )
         try:
-            assert public_key_of(text) == key.public_key()
+            assert key_of_request(text) == SubjectKey.of(key.public_key())
         except Refusal as refusal:
             assert refusal.kind is Kind.MALFORMED  # noqa: PT017 (either answer will do)
     assert plain
@@ -207,10 +207,10 @@ def test_the_key_must_have_signed() -> None:
     for at in set(range(len(ours))) - {spare_bits}:
         changed = ours[:at] + bytes([ours[at] ^ 1]) + ours[at + 1 :]
         with pytest.raises(Refusal):
-            public_key_of(pem(changed))
+            key_of_request(pem(changed))
     swapped = der(0x30, info, theirs[4 + len(info) - 1 :])
     with pytest.raises(Refusal):
-        public_key_of(pem(swapped))
+        key_of_request(pem(swapped))
 
 
 @pytest.mark.parametrize(
@@ -232,5 +232,5 @@ def test_the_key_must_have_signed() -> None:
 def test_garbage_is_malformed(text: str) -> None:
     """Whatever is not a request is refused as malformed, at any length."""
     with pytest.raises(Refusal) as refused:
-        public_key_of(text)
+        key_of_request(text)
     assert refused.value.kind is Kind.MALFORMED

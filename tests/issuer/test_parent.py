@@ -36,7 +36,7 @@ from accredit_client.calls import certificate_request
 from accredit_client.errors import IssuerRefused
 from accredit_client.files import FolderContent, write_folder
 from accredit_credentials.errors import Untrusted
-from accredit_credentials.keys import generate_key
+from accredit_credentials.keys import SubjectKey, generate_key
 from accredit_credentials.reach import namespaces_of
 from accredit_credentials.spiffe_id import AgentId, SpiffeId
 from accredit_credentials.tls import client_context, server_context
@@ -142,7 +142,7 @@ def signed_by(issuer: Issuer, path: str, now: SettableClock) -> X509Svid:
     assert ca.key is not None
     template = LeafTemplate(
         spiffe_id=SpiffeId(issuer.config.trust_domain, path),
-        public_key=generate_key().public_key(),
+        subject_key=SubjectKey.of(generate_key().public_key()),
         serial=4711,
         not_before=now().replace(microsecond=0) - MINUTE,
         not_after=now().replace(microsecond=0) + MINUTE,
@@ -524,7 +524,7 @@ def test_an_agent_below_the_child_in_tls(family: Family) -> None:
             leaf = signed_by(child.issuer, path, family.clock).leaf
             template = LeafTemplate(
                 spiffe_id=SpiffeId(child.bundle.trust_domain, path),
-                public_key=key.public_key(),
+                subject_key=SubjectKey.of(key.public_key()),
                 serial=leaf.serial_number,
                 not_before=leaf.not_valid_before_utc,
                 not_after=leaf.not_valid_after_utc,

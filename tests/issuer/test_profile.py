@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from support.authority import HOUR, NOW, Authority
 
 from accredit_credentials.errors import CredentialError, InvalidKey
+from accredit_credentials.keys import SubjectKey
 from accredit_credentials.leaf_der import IssuingCa
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.x509_template import LeafTemplate
@@ -125,5 +126,5 @@ def test_a_weak_key_is_not_certified(
 ) -> None:
     """The key is judged again before the signature, whoever let it through before."""
     with pytest.raises(InvalidKey):
-        check(replace(template, public_key=key), authority)
+        check(replace(template, subject_key=SubjectKey.of(key)), authority)
     assert issubclass(InvalidKey, CredentialError)

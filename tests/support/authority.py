@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.keys import PrivateKey, generate_key
+from accredit_credentials.keys import PrivateKey, SubjectKey, generate_key
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.x509_svid import X509Identity, X509Svid
 from accredit_credentials.x509_template import CaTemplate, LeafTemplate, ca_builder, leaf_builder
@@ -95,7 +95,8 @@ class Authority:
         self._serial += 1
         good = LeafTemplate(
             spiffe_id=spiffe_id or self.id(),
-            public_key=fields.pop("public_key", None) or generate_key().public_key(),
+            subject_key=fields.pop("subject_key", None)
+            or SubjectKey.of(generate_key().public_key()),
             serial=self._serial,
             not_before=self.now - timedelta(seconds=10),
             not_after=self.now + HOUR,
@@ -130,7 +131,7 @@ class Authority:
         """
         key = key or generate_key()
         signer = signer or self.issuing
-        template = self.template(spiffe_id, public_key=key.public_key(), **fields)
+        template = self.template(spiffe_id, subject_key=SubjectKey.of(key.public_key()), **fields)
         leaf = deviating(
             signer.sign(leaf_builder(template, signer.certificate)),
             signer,

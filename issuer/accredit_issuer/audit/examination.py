@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.errors import CredentialError, InvalidSpiffeId
+from accredit_credentials.keys import SubjectKey
 from accredit_credentials.leaf_der import IssuingCa, certificate_of
 from accredit_credentials.leaf_lint import lint
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain, issuer_id
@@ -306,7 +307,7 @@ def _template(issued: Issued, svid: X509Svid) -> LeafTemplate:
     """What must have been meant; key, names and CRL's address are the certificate's own."""
     return LeafTemplate(
         spiffe_id=svid.spiffe_id,
-        public_key=svid.leaf.public_key(),  # type: ignore[arg-type]  # check_leaf looked at it
+        subject_key=SubjectKey.of(svid.leaf.public_key()),  # type: ignore[arg-type]  # see check_leaf
         serial=svid.leaf.serial_number,
         not_before=svid.not_before,
         not_after=issued.expires_at,

@@ -77,6 +77,7 @@ class Profile:
             InvalidKey: a key that nothing is bound to.
             InvalidCertificate: the bytes are not what the template says.
         """
+        check_public_key(template.subject_key.key)
         begin, end = template.not_before, template.not_after
         bounds = (
             ("trust domain", template.spiffe_id.trust_domain == self.trust_domain),
@@ -91,7 +92,6 @@ class Profile:
             ("manifest", self._allows_manifest(template.manifest)),
             ("DNS names", self.dns_names.issuperset(template.dns_names)),
         )
-        check_public_key(template.public_key)
         if broken := ", ".join([name for name, holds in bounds if not holds]):
             raise ProfileViolation(f"leaf for {template.spiffe_id} breaks its profile: {broken}")
         return CheckedLeaf(lint(tbs_of(template, ca), template, ca))

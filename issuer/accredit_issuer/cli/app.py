@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 app.add_typer(authority.app, name="authority")
 
+COLLECT_AFTER = 20_000  # new objects: a request makes hundreds, and next to none stays
 OPERATOR = "operator"  # whoever has the issuer's files
 TOKEN_FILE = "first-admin.token"  # noqa: S105 (a file's name)
 
@@ -161,6 +162,7 @@ def run(
         # What is there now stays: the collector need not walk over it again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(COLLECT_AFTER)
         if as_json:
             _print_json({"ready": True, "host": host, "port": port, "url": settings.url})
         else:

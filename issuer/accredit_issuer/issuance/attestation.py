@@ -105,21 +105,14 @@ def attest_again(
     nonce: str,
     manifest: VerifiedManifest,
     now: datetime,
-) -> Attestation:
-    """Decide what the evidence at a renewal proves: that what runs is still what was signed.
+) -> None:
+    """Decide whether the evidence at a renewal proves that what runs is still what was signed.
 
     Raises:
         Refusal: no code digest, an unknown kind, or one that does not hold.
     """
     _require(evidence, CODE_DIGEST)
-    context = VerifyContext(nonce=nonce, now=now, manifest=manifest)
-    proofs = _verify_all(evidence, attestors, context)
-    return Attestation(
-        manifest=manifest,
-        selectors=tuple(selector for proof in proofs for selector in proof.selectors),
-        assurance=max(proof.assurance for proof in proofs),
-        join_token_id=None,
-    )
+    _verify_all(evidence, attestors, VerifyContext(nonce=nonce, now=now, manifest=manifest))
 
 
 def join_token_shown(evidence: Mapping[str, Evidence], lookup: Lookup) -> JoinTokenRecord | None:

@@ -8,27 +8,27 @@ signature is checked: a huge key costs nothing.
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import SignatureAlgorithmOID
 
+from accredit_credentials import der
 from accredit_credentials.bundle import UNREADABLE
-from accredit_credentials.errors import InvalidKey
-from accredit_credentials.keys import PublicKey, check_public_key
+from accredit_credentials.errors import InvalidCertificate, InvalidKey
+from accredit_credentials.keys import P256_HEAD, P256_SIZE, PublicKey, SubjectKey, check_public_key
 from accredit_issuer.errors import Kind, Refusal
 
 MAX_CSR_BYTES = 8 * 1024
 
 _EXTENSION_REQUEST = x509.ObjectIdentifier("1.2.840.113549.1.9.14")  # RFC 2985 §5.4.2
-_ECDSA = frozenset(
-    {
-        SignatureAlgorithmOID.ECDSA_WITH_SHA256,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA384,
-        SignatureAlgorithmOID.ECDSA_WITH_SHA512,
-    }
-)
+_ECDSA = {
+    SignatureAlgorithmOID.ECDSA_WITH_SHA256: ec.ECDSA(hashes.SHA256()),
+    SignatureAlgorithmOID.ECDSA_WITH_SHA384: ec.ECDSA(hashes.SHA384()),
+    SignatureAlgorithmOID.ECDSA_WITH_SHA512: ec.ECDSA(hashes.SHA512()),
+}
 
 
-def public_key_of(csr_pem: str) -> PublicKey:
+def key_of_request(csr_pem: str) -> SubjectKey:
     """The key of a PKCS #10 request whose signature proves that the sender holds it.
 
     Raises:
@@ -54,7 +54,7 @@ def public_key_of(csr_pem: str) -> PublicKey:
             f"csr must ask for nothing but its key, and asks for {wishes}: "
             "an SVID's contents follow from the attestation",
         )
-    return key
+    return _subject_key(csr, key)
 
 
 def _is_signed(csr: x509.CertificateSigningRequest, key: PublicKey) -> bool:
@@ -62,15 +62,31 @@ def _is_signed(csr: x509.CertificateSigningRequest, key: PublicKey) -> bool:
         if not isinstance(key, ec.EllipticCurvePublicKey):
             return csr.is_signature_valid
         # The same, without reading the key a second time.
-        algorithm = csr.signature_hash_algorithm
-        if algorithm is None or csr.signature_algorithm_oid not in _ECDSA:
+        algorithm = _ECDSA.get(csr.signature_algorithm_oid)
+        if algorithm is None:
             return False
-        key.verify(csr.signature, csr.tbs_certrequest_bytes, ec.ECDSA(algorithm))
+        key.verify(csr.signature, csr.tbs_certrequest_bytes, algorithm)
     except InvalidSignature:
         return False
     except UNREADABLE:
         return False
     return True
+
+
+def _subject_key(csr: x509.CertificateSigningRequest, key: PublicKey) -> SubjectKey:
+    """The key with its encoding: the request's own, where it is the one we would write."""
+    request = csr.tbs_certrequest_bytes
+    try:
+        at, end = der.read(request, 0, len(request), der.SEQUENCE)
+        _, at = der.read(request, at, end, der.INTEGER)
+        _, begin = der.read(request, at, end, der.SEQUENCE)
+        _, after = der.read(request, begin, end, der.SEQUENCE)
+    except InvalidCertificate:  # the library reads some spellings that we do not write
+        return SubjectKey.of(key)
+    spki = request[begin:after]
+    if len(spki) == P256_SIZE and spki.startswith(P256_HEAD):
+        return SubjectKey(key, spki)
+    return SubjectKey.of(key)
 
 
 def _wishes(csr: x509.CertificateSigningRequest) -> str:

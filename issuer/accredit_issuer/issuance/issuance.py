@@ -18,7 +18,7 @@ from sqlalchemy import insert, select, update
 from accredit_attestors.contract import Attestor, Evidence, JoinTokenRecord
 from accredit_credentials import jwt_svid, task_token
 from accredit_credentials.jwt_svid import AgentBlock, JwtSvid
-from accredit_credentials.keys import PublicKey, public_key_der
+from accredit_credentials.keys import PublicKey, SubjectKey
 from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.spiffe_id import AgentId, SpiffeId, admin_id, issuer_id
 from accredit_credentials.task_token import Binding, TaskToken
@@ -36,7 +36,7 @@ from accredit_issuer.issuance.attestation import (
     join_token_shown,
     parse_evidence,
 )
-from accredit_issuer.issuance.csr import public_key_of
+from accredit_issuer.issuance.csr import key_of_request
 from accredit_issuer.issuance.cycle import Cycle, Intent, Signed, record_refusal
 from accredit_issuer.issuance.decision import (
     Claimant,
@@ -130,7 +130,7 @@ class Issuance:
         self._issuing_cas = IssuingCas(
             parts.config, parts.authorities, parts.subordinates, parts.revocation, self._cycle
         )
-        self._public_key_of = Together(public_key_of)
+        self._key_of_request = Together(key_of_request)
         self._config = parts.config
         lifetimes = parts.config.lifetimes
         self._agents = Profile(
@@ -189,7 +189,7 @@ class Issuance:
     async def _attest(
         self, request: AttestationRequest, evidence: Mapping[str, Evidence], now: datetime
     ) -> SignedLeaf:
-        public_key = await self._public_key_of(request.csr)
+        subject_key = await self._key_of_request(request.csr)
         registry = self._parts.registry
         attestation = attest(
             evidence,
@@ -241,7 +241,7 @@ class Issuance:
                 )
             )
 
-        grant = self._agent_grants(claimant, now)(public_key)
+        grant = self._agent_grants(claimant, now)(subject_key)
         return await self._x509.issue(grant, beside=born)
 
     async def renew(self, svid: X509Svid, csr: str, evidence: Sequence[Any]) -> SignedLeaf:
@@ -253,9 +253,9 @@ class Issuance:
         """
         now = self._parts.clock()
         claimant = self.claimant(svid)
-        public_key = await self._public_key_of(csr)
+        subject_key = await self._key_of_request(csr)
         self._attest_again(claimant, svid, evidence, now)
-        return await self._x509.issue(self._agent_grants(claimant, now)(public_key))
+        return await self._x509.issue(self._agent_grants(claimant, now)(subject_key))
 
     async def renew_all(
         self, svid: X509Svid, csrs: Sequence[str], evidence: Sequence[Any]
@@ -269,12 +269,12 @@ class Issuance:
         now = self._parts.clock()
         claimant = self.claimant(svid)
         self._attest_again(claimant, svid, evidence, now)
-        keys: list[PublicKey] = []
+        keys: list[SubjectKey] = []
         for number, csr in enumerate(csrs, start=1):
-            keys.append(public_key_of(csr))
+            keys.append(key_of_request(csr))
             if not number % AT_ONCE:
                 await asyncio.sleep(0)  # others are asking too
-        if len({public_key_der(key) for key in keys}) != len(keys):
+        if len({key.der for key in keys}) != len(keys):
             raise Refusal(Kind.MALFORMED, "csrs must have a key of their own each")
         decide = self._agent_grants(claimant, now)
         return await self._x509.issue_all([decide(key) for key in keys])
@@ -412,7 +412,7 @@ class Issuance:
         """
         now = self._parts.clock()
         token = EnrolmentToken.parse(token_text)
-        public_key = await self._public_key_of(csr)
+        subject_key = await self._key_of_request(csr)
         with self._parts.database.read() as connection:
             row = connection.execute(
                 select(enrolment_tokens).where(enrolment_tokens.c.id == token.id)
@@ -442,7 +442,7 @@ class Issuance:
                 )
             )
 
-        return await self._issue_admin_svid(admin, instance, public_key, now, beside=spend)
+        return await self._issue_admin_svid(admin, instance, subject_key, now, beside=spend)
 
     async def renew_admin(self, svid: X509Svid, admin: Admin, csr: str) -> SignedLeaf:
         """An admin's next SVID, for a new key.
@@ -454,7 +454,7 @@ class Issuance:
         return await self._issue_admin_svid(
             admin,
             svid.instance or str(uuid.uuid4()),
-            await self._public_key_of(csr),
+            await self._key_of_request(csr),
             self._parts.clock(),
             shown=svid.marks(),
         )
@@ -472,7 +472,7 @@ class Issuance:
             X509Grant(
                 profile=self._servers,
                 ca=ca,
-                public_key=public_key,
+                subject_key=SubjectKey.of(public_key),
                 spiffe_id=issuer_id(self._config.trust_domain),
                 instance=str(uuid.uuid4()),
                 expires_at=ends.replace(microsecond=0),
@@ -543,7 +543,7 @@ class Issuance:
             now=now,
         )
 
-    def _agent_grants(self, claimant: Claimant, now: datetime) -> Callable[[PublicKey], X509Grant]:
+    def _agent_grants(self, claimant: Claimant, now: datetime) -> Callable[[SubjectKey], X509Grant]:
         """Decide about an agent's X.509-SVID; what was decided holds for any key of it.
 
         Raises:
@@ -561,10 +561,10 @@ class Issuance:
         spiffe_id = declared.agent.spiffe_id(
             self._config.trust_domain, claimant.instance if declared.instance_in_path else None
         )
-        return lambda public_key: X509Grant(
+        return lambda subject_key: X509Grant(
             profile=self._agents,
             ca=ca,
-            public_key=public_key,
+            subject_key=subject_key,
             spiffe_id=spiffe_id,
             instance=claimant.instance,
             expires_at=granted.expires_at,
@@ -578,7 +578,7 @@ class Issuance:
         self,
         admin: Admin,
         instance: str,
-        public_key: PublicKey,
+        subject_key: SubjectKey,
         now: datetime,
         *,
         shown: tuple[str, ...] = (),
@@ -592,7 +592,7 @@ class Issuance:
             X509Grant(
                 profile=self._admins,
                 ca=ca,
-                public_key=public_key,
+                subject_key=subject_key,
                 spiffe_id=admin_id(self._config.trust_domain, admin.name),
                 instance=instance,
                 expires_at=ends.replace(microsecond=0),

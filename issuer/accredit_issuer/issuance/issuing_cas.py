@@ -21,7 +21,7 @@ from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.subordinates import CaAsked, Subordinates, decide
 from accredit_issuer.authority.upstream import RootCa, key_id_of_public
 from accredit_issuer.errors import Kind, Refusal
-from accredit_issuer.issuance.csr import public_key_of
+from accredit_issuer.issuance.csr import key_of_request
 from accredit_issuer.issuance.cycle import Cycle, Intent, Signed
 from accredit_issuer.issuance.decision import Claimant
 from accredit_issuer.revocation.revocation import Revocation
@@ -79,7 +79,7 @@ class IssuingCas:
         root = self._authorities.certifying_root()
         asked = CaAsked(
             agent=AgentId.from_spiffe_id(svid.spiffe_id),
-            public_key=public_key_of(csr),
+            public_key=key_of_request(csr).key,
             marks=claimant.marks,
         )
         template = decide(

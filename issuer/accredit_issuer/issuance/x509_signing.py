@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from cryptography import x509
 
-from accredit_credentials.keys import PublicKey
+from accredit_credentials.keys import SubjectKey
 from accredit_credentials.leaf_der import IssuingCa, SignedLeaf
 from accredit_credentials.spiffe_id import SpiffeId
 from accredit_credentials.x509_template import LeafTemplate
@@ -32,7 +32,7 @@ class X509Grant:
     Attributes:
         profile: the bounds of its kind.
         ca: who signs it.
-        public_key: of the one who asked.
+        subject_key: of the one who asked.
         spiffe_id: whom it is about.
         instance: a UUID.
         expires_at: whole seconds.
@@ -46,7 +46,7 @@ class X509Grant:
 
     profile: Profile
     ca: Authority
-    public_key: PublicKey = field(repr=False)
+    subject_key: SubjectKey = field(repr=False)
     spiffe_id: SpiffeId
     instance: str
     expires_at: datetime
@@ -103,7 +103,7 @@ class X509Signing:
         crls = self._config.crl_url
         return LeafTemplate(
             spiffe_id=grant.spiffe_id,
-            public_key=grant.public_key,
+            subject_key=grant.subject_key,
             serial=new_serial(self._config.replica),
             not_before=(grant.now - self._config.lifetimes.backdate).replace(microsecond=0),
             not_after=grant.expires_at,

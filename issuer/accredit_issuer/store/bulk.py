@@ -7,6 +7,7 @@ Values are converted as the columns' types would, so that SQLAlchemy reads them 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -14,7 +15,8 @@ from sqlalchemy import JSON, Connection, Table
 
 from accredit_issuer.store.models import Moment
 
-Row = tuple[Any, ...]
+Row = Sequence[Any]
+"""The values of one row, in the order of the columns."""
 
 # Rows of one statement. Between two statements the interpreter's lock changes hands, and the event
 # loop takes its time to give it back.
@@ -30,10 +32,13 @@ class BulkInsert:
         places = f"({', '.join('?' * len(names))})"
         insert = f'INSERT INTO "{table.name}" ({columns}) VALUES '  # noqa: S608 (names of ours)
         self._statements = [(size, insert + ", ".join([places] * size)) for size in AT_ONCE]
-        self._columns: list[tuple[str, Callable[[Any], Any] | None]] = [
-            (column.name, _conversion(column.type)) for column in table.columns
+        self._names = names
+        self._known = frozenset(names)
+        self._conversions = [
+            (index, convert)
+            for index, column in enumerate(table.columns)
+            if (convert := _conversion(column.type)) is not None
         ]
-        self._names = frozenset(names)
 
     def row(self, values: Mapping[str, Any]) -> Row:
         """One row as the driver takes it.
@@ -41,15 +46,14 @@ class BulkInsert:
         Raises:
             KeyError: the table has no such column.
         """
-        if unknown := values.keys() - self._names:
-            raise KeyError(f"no such columns: {', '.join(sorted(unknown))}")
-        given = values.get
-        return tuple(
-            [
-                value if convert is None or value is None else convert(value)
-                for value, convert in [(given(name), convert) for name, convert in self._columns]
-            ]
-        )
+        if not self._known.issuperset(values):
+            unknown = sorted(values.keys() - self._known)
+            raise KeyError(f"no such columns: {', '.join(unknown)}")
+        row = list(map(values.get, self._names))
+        for index, convert in self._conversions:
+            if row[index] is not None:
+                row[index] = convert(row[index])
+        return row
 
     def write(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Insert the rows as part of the connection's transaction."""
@@ -62,6 +66,7 @@ class BulkInsert:
                 written += size
 
 
+@lru_cache(maxsize=256)  # what is written together has its moments in common
 def stored_moment(moment: datetime) -> str:
     """A moment as ``Moment`` has it stored.
 

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 
 from accredit_issuer.store.schema import check_schema, migrate
 
+WAL_PAGES = 4000  # of 4 KiB, then what the write-ahead log holds is copied into the database
+
 
 class Database:
     """Two engines on one SQLite file."""
@@ -56,6 +58,9 @@ def _engine(file: Path, *, begin: str, query_only: bool) -> Engine:
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",
+            # Serial numbers are random: the pages of their index change again and again before
+            # they have to be copied back.
+            f"wal_autocheckpoint={WAL_PAGES}",
             "foreign_keys=ON",
             "trusted_schema=OFF",  # what a changed schema calls may do nothing
             "busy_timeout=5000",
