@@ -86,10 +86,10 @@ def issue_everything(offline: Offline) -> tuple[X509Svid, X509Svid, X509Svid, st
     issuance = offline.issuer.issuance
     first, second, revoked = (offline.agent() for _ in range(3))
     offline.renew(first)
-    offline.do(issuance.jwt_svid(first, ("https://a.example",)))
+    offline.do(issuance.tokens.jwt_svid(first, ("https://a.example",)))
     task = offline.task_token(first).content.jti
-    offline.do(issuance.own_svid(generate_key().public_key()))
-    offline.do(issuance.enrol_admin(offline.first_token, certificate_request(generate_key())))
+    offline.do(issuance.own.issue(generate_key().public_key()))
+    offline.do(issuance.admins.enrol(offline.first_token, certificate_request(generate_key())))
     federate(offline)
     offline.join_token(offline.register())  # nobody came with it
     offline.state(f"instance:{revoked.instance}")
@@ -796,7 +796,7 @@ def test_killed_in_the_middle_is_no_finding(offline: Offline) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        offline.do(offline.issuer.issuance._cycle.issue(intent, killed))
+        offline.do(offline.issuer.issuance.cycle.issue(intent, killed))
     report = audited(offline)
     assert report.ok
     assert (report.unreleased, report.unexpired) == (1, ["abc"])

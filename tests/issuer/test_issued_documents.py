@@ -35,7 +35,7 @@ def authorities(offline: Offline) -> list[x509.Certificate]:
 
 def leaves(offline: Offline) -> list[X509Svid]:
     """The SVID of an agent, and that of the issuer's own server."""
-    own = offline.do(offline.issuer.issuance.own_svid(generate_key().public_key())).svid()
+    own = offline.do(offline.issuer.issuance.own.issue(generate_key().public_key())).svid()
     return [offline.agent(), own]
 
 
@@ -134,7 +134,7 @@ def test_every_leaf_has_the_form_of_an_svid(offline: Offline) -> None:
 def test_a_jwt_svid_has_its_form(offline: Offline) -> None:
     """Compact, three headers, a key id of the bundle, and subject, audience and end."""
     svid = offline.agent()
-    issued = offline.do(offline.issuer.issuance.jwt_svid(svid, ("https://a.example",)))
+    issued = offline.do(offline.issuer.issuance.tokens.jwt_svid(svid, ("https://a.example",)))
     header, claims = parts_of(issued.token)
     bundle = offline.issuer.bundle
     assert header == {"alg": "ES256", "kid": next(iter(bundle.jwt_authorities)), "typ": "JWT"}

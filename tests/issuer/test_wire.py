@@ -399,17 +399,17 @@ def test_fifty_at_once_without_sockets(offline: Offline) -> None:
     async def all_at_once(*work: Any) -> list[Any]:
         return list(await asyncio.gather(*work, return_exceptions=True))
 
-    answers = offline.do(all_at_once(*(issuance.attest(request) for request in requests)))
+    answers = offline.do(all_at_once(*(issuance.agents.attest(request) for request in requests)))
     assert sum(not isinstance(answer, Exception) for answer in answers) == 1
     assert {a.kind for a in answers if isinstance(a, Refusal)} == {Kind.ATTESTATION_REFUSED}
     enrolment = offline.issuer.administration.invite(
         AdminRole("ann", Role.VIEWER), by=Local("test"), now=offline.clock()
     ).text
-    answers = offline.do(all_at_once(*(issuance.enrol_admin(enrolment, CSR) for _ in range(50))))
+    answers = offline.do(all_at_once(*(issuance.admins.enrol(enrolment, CSR) for _ in range(50))))
     assert sum(not isinstance(answer, Exception) for answer in answers) == 1
     # One nonce for all: the first alone gets past it.
     request = offline.attestation(manifest)
-    answers = offline.do(all_at_once(*(issuance.attest(request) for _ in range(50))))
+    answers = offline.do(all_at_once(*(issuance.agents.attest(request) for _ in range(50))))
     assert sum(not isinstance(answer, Exception) for answer in answers) == 1
 
 
@@ -519,7 +519,7 @@ def test_a_token_admits_its_own_agent(offline: Offline) -> None:
     other = offline.register(agent=AgentId.parse("support/other"))
     request = offline.attestation(other, token=offline.join_token(one))
     with pytest.raises(Refusal, match="admits support/summarizer"):
-        offline.do(offline.issuer.issuance.attest(request))
+        offline.do(offline.issuer.issuance.agents.attest(request))
 
 
 def test_a_token_has_its_end(offline: Offline) -> None:
@@ -528,10 +528,12 @@ def test_a_token_has_its_end(offline: Offline) -> None:
     token = offline.join_token(manifest)
     late = offline.join_token(manifest)
     offline.clock.advance(seconds=599)
-    assert offline.do(offline.issuer.issuance.attest(offline.attestation(manifest, token=token)))
+    assert offline.do(
+        offline.issuer.issuance.agents.attest(offline.attestation(manifest, token=token))
+    )
     offline.clock.advance(seconds=1)
     with pytest.raises(Refusal, match="expired"):
-        offline.do(offline.issuer.issuance.attest(offline.attestation(manifest, token=late)))
+        offline.do(offline.issuer.issuance.agents.attest(offline.attestation(manifest, token=late)))
 
 
 def test_renewal_with_a_siblings_certificate(world: World) -> None:
