@@ -26,6 +26,7 @@ from support.judges import ask, openssl, program
 
 from accredit_attestors.manifest import generate_signer_key
 from accredit_client import calls
+from accredit_client.call import Call
 from accredit_client.calls import certificate_request
 from accredit_client.errors import IssuerRefused
 from accredit_credentials.errors import Untrusted
@@ -181,7 +182,7 @@ def test_who_is_not_a_subordinate(family: Family) -> None:
     client = family.parent.connect(family.identity)
     family.name_child("support")
     family.admin.send(calls.remove_subordinate(CHILD))
-    call = calls.Call(
+    call = Call(
         method="POST",
         path="/v1/issuing-cas",
         read=lambda body: body,
@@ -199,7 +200,7 @@ def test_one_key_is_one_authority(family: Family) -> None:
     family.name_child("support")
     ours = family.parent.issuer.authorities.now_in_force.active(X509)
     assert ours.key is not None
-    call = calls.Call(
+    call = Call(
         method="POST",
         path="/v1/issuing-cas",
         read=lambda body: body,

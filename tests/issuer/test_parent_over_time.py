@@ -12,6 +12,7 @@ from support.issuer import (
 )
 
 from accredit_client import calls
+from accredit_client.call import Call
 from accredit_credentials.x509_svid import validate
 from accredit_issuer.api.operations import WAITING
 from accredit_issuer.authority.lifecycle import State
@@ -19,7 +20,7 @@ from accredit_issuer.errors import Refusal, Unavailable
 from accredit_issuer.issuer import initialise, open_issuer
 from accredit_issuer.registry.changes import Local
 
-READY: calls.Call[Any] = calls.Call(method="GET", path="/health/ready", read=json.loads)
+READY: Call[Any] = Call(method="GET", path="/health/ready", read=json.loads)
 
 
 def test_a_parent_that_is_not_to_be_had(family: Family) -> None:

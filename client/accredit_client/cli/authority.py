@@ -13,7 +13,7 @@ import typer
 
 from accredit_client import calls
 from accredit_client.answers import AuthorityRecord
-from accredit_client.calls import Call
+from accredit_client.call import Call
 from accredit_client.cli import options, output, session
 from accredit_client.cli.framework import example, group
 from accredit_client.cli.problems import Failed
