@@ -5,9 +5,7 @@ from pathlib import Path
 
 from accredit_client import renewal
 from accredit_client.effects import Clock, Draw
-from accredit_client.errors import (
-    NotReady,
-)
+from accredit_client.errors import NotReady
 from accredit_client.files import FolderContent, read_folder, version_of
 from accredit_client.keeper import Held, Keeper
 from accredit_client.talk import Blocking, Talk

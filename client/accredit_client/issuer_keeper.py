@@ -14,12 +14,7 @@ from accredit_client import calls, renewal
 from accredit_client.answers import X509Answer
 from accredit_client.call import Call
 from accredit_client.effects import Clock, Draw
-from accredit_client.errors import (
-    ClientError,
-    InvalidAnswer,
-    IssuerRefused,
-    NotReady,
-)
+from accredit_client.errors import ClientError, InvalidAnswer, IssuerRefused, NotReady
 from accredit_client.keeper import Held, Keeper
 from accredit_client.talk import Blocking, Talk
 from accredit_client.tls import View

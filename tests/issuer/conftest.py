@@ -8,15 +8,10 @@ import pytest
 import trustme
 from support.audit_world import AuditWorld, audit_world_in
 from support.authority import Authority
-from support.bundle_endpoint import (
-    spiffe_endpoint,
-    web_endpoint,
-)
+from support.bundle_endpoint import spiffe_endpoint, web_endpoint
 from support.family import Family, family_in
 from support.federating import REAL_NOW, SERVER, Federating, offline_with
-from support.issuer import (
-    running_issuer,
-)
+from support.issuer import running_issuer
 from support.offline import Offline, offline_issuer
 from support.wire import Wire
 

@@ -5,12 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.issuer import (
-    AgentFolder,
-    attest,
-    evidence_for,
-    join_token_file,
-)
+from support.issuer import AgentFolder, attest, evidence_for, join_token_file
 from support.offline import Offline
 from support.wire import CSR, Wire
 

@@ -11,15 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
-from support.audit_world import (
-    AuditWorld,
-    Case,
-    Tampering,
-    audited,
-    cases,
-    check_found,
-    sql,
-)
+from support.audit_world import AuditWorld, Case, Tampering, audited, cases, check_found, sql
 from support.offline import Offline
 
 from accredit_credentials.merkle import Frontier, leaf_hash

@@ -6,10 +6,7 @@ from datetime import timedelta
 import pytest
 import structlog
 from support.authority import Authority
-from support.bundle_endpoint import (
-    Served,
-    redirect,
-)
+from support.bundle_endpoint import Served, redirect
 from support.federating import PAYERS, REAL_NOW, SERVER, B, Federating
 from support.foreign_bundle import spire_bundle
 

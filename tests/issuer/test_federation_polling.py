@@ -7,10 +7,7 @@ import pytest
 import structlog
 import trustme
 from prometheus_client.parser import text_string_to_metric_families
-from support.bundle_endpoint import (
-    Served,
-    web_endpoint,
-)
+from support.bundle_endpoint import Served, web_endpoint
 from support.federating import PAYERS, B, Federating
 
 from accredit_credentials.spiffe_id import TrustDomain

@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from support.authority import Authority
-from support.bundle_endpoint import (
-    Served,
-)
+from support.bundle_endpoint import Served
 from support.federating import PAYERS, SERVER, B, Federating
 from support.foreign_bundle import root, x509_entry
 

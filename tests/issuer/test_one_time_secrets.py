@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
-from support.issuer import (
-    running_issuer,
-)
+from support.issuer import running_issuer
 from support.offline import Offline
 from support.raw_http import Answer
 from support.wire import CSR, Wire

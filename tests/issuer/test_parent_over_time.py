@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 from support.family import CHILD, MINUTE, ROOT, X509, Family, check_valid, signed_by
-from support.issuer import (
-    make_config,
-    serving,
-)
+from support.issuer import make_config, serving
 
 from accredit_client import calls
 from accredit_client.call import Call

@@ -5,9 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from support.issuer import (
-    attest,
-)
+from support.issuer import attest
 from support.wire import Wire
 
 from accredit_client import calls

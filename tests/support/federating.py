@@ -10,9 +10,7 @@ from typing import Any
 
 import trustme
 from support.authority import Authority
-from support.bundle_endpoint import (
-    BundleEndpoint,
-)
+from support.bundle_endpoint import BundleEndpoint
 from support.clock import SettableClock
 from support.offline import Offline, offline_issuer
 

@@ -11,12 +11,7 @@ from accredit_issuer.audit.authority_inspection import ReadAuthorities
 from accredit_issuer.audit.examination import CERTIFICATES, X509, Bounds, Issued, examine
 from accredit_issuer.audit.recorded import InvalidRecord, record_of
 from accredit_issuer.audit.scope import Scope
-from accredit_issuer.settings import (
-    LONGEST_JWT_SVID,
-    LONGEST_TASK_TOKEN,
-    LONGEST_X509_SVID,
-    Config,
-)
+from accredit_issuer.settings import LONGEST_JWT_SVID, LONGEST_TASK_TOKEN, LONGEST_X509_SVID, Config
 from accredit_issuer.store.models import (
     credentials,
     instances,

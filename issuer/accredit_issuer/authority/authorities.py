@@ -52,7 +52,7 @@ from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.settings import Config
 from accredit_issuer.store.writer import Transaction
 
-__all__ = ["Authorities", "Authority", "Snapshot"]
+__all__ = ["Authorities", "Authority"]
 
 RETRY = timedelta(seconds=30)  # until a parent that was not to be had is asked again
 MAX_ROUNDS = 4  # prepare, activate, remove, nothing: more would mean that a step changes nothing

@@ -10,14 +10,7 @@ from datetime import datetime
 from cryptography import x509
 
 from accredit_credentials.keys import check_public_key
-from accredit_issuer.authority.lifecycle import (
-    AuthorityKind,
-    Origin,
-    Standing,
-    State,
-    Step,
-    after,
-)
+from accredit_issuer.authority.lifecycle import AuthorityKind, Origin, Standing, State, Step, after
 from accredit_issuer.authority.planning import Rules
 from accredit_issuer.authority.snapshot import Authority, Snapshot
 from accredit_issuer.authority.spent_keys import delete_key

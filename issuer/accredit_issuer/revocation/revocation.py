@@ -10,17 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    and_,
-    delete,
-    func,
-    insert,
-    literal,
-    select,
-)
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, literal, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from accredit_credentials.revocation import (
