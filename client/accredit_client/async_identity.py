@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from accredit_client import calls
 from accredit_client.answers import JwtAnswer, TaskTokenAnswer
 from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audiences_of
-from accredit_client.calls import Call, TaskTokenRequest
+from accredit_client.call import Call
+from accredit_client.calls import TaskTokenRequest
 from accredit_client.effects import AsyncWaiter, TaskWaiter
-from accredit_client.keeper import Blocking, Conversation, Talk
 from accredit_client.revocations import (
     MAX_FOREIGN_FACTS,
     SILENCE,
     AsyncRevocationFeed,
     once_a_bundle,
 )
+from accredit_client.talk import Blocking, Conversation, Talk
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 

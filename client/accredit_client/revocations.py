@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from accredit_client import calls, renewal
-from accredit_client.calls import Call
+from accredit_client.call import Call
 from accredit_client.effects import (
     AsyncWaiter,
     Clock,

@@ -13,7 +13,7 @@ import typer
 
 from accredit_client import calls
 from accredit_client.answers import AuthorityRecord
-from accredit_client.calls import Call
+from accredit_client.call import Call
 from accredit_client.cli import options, output, session
 from accredit_client.cli.framework import example, group
 from accredit_client.cli.problems import Failed
@@ -48,8 +48,7 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """List the keys with their states and moments; a * marks what is planned."""
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.authorities())
+    found = session.ask(profile, calls.authorities())
     shown = [each for each in found if everything or each.state != "removed"]
     _print(shown, as_json=as_json)
 

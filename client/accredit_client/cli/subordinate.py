@@ -50,8 +50,7 @@ def list_(
     profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
 ) -> None:
     """List them, with the ids of their newest issuing CAs."""
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.subordinates())
+    found = session.ask(profile, calls.subordinates())
     _print(found, as_json=as_json)
 
 
