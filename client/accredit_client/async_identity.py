@@ -18,6 +18,7 @@ from accredit_client.effects import AsyncWaiter, TaskWaiter
 from accredit_client.keeper import Blocking, Conversation, Talk
 from accredit_client.revocations import (
     MAX_FOREIGN_FACTS,
+    MAX_FOREIGN_LIFE,
     SILENCE,
     AsyncRevocationFeed,
     once_a_bundle,
@@ -193,6 +194,7 @@ class AsyncAgentIdentity(BaseIdentity):
                 draw=self._draw,
                 ask=once_a_bundle(lambda: self._ask_for_bundle(None)),
                 max_facts=MAX_FOREIGN_FACTS,
+                max_life=MAX_FOREIGN_LIFE,
             )
             await undo.enter_async_context(feed)
             return _Other(url, feed, undo.pop_all())
