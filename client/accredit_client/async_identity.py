@@ -17,6 +17,7 @@ from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import AsyncWaiter, TaskWaiter
 from accredit_client.keeper import Blocking, Conversation, Talk
 from accredit_client.revocations import (
+    LEAVING,
     MAX_FOREIGN_FACTS,
     MAX_FOREIGN_LIFE,
     SILENCE,
@@ -200,8 +201,9 @@ class AsyncAgentIdentity(BaseIdentity):
             return _Other(url, feed, undo.pop_all())
 
     async def _leave_others(self, names: "set[TrustDomain] | None" = None) -> None:
-        for name in set(self._others) if names is None else names:
-            await self._others.pop(name).resources.aclose()
+        """End feeds of others, which must not keep the renewals waiting whatever they do."""
+        left = [self._others.pop(name) for name in (set(self._others) if names is None else names)]
+        await asyncio.gather(*map(_leave, left))
 
     async def _begin(self) -> None:
         started = self._keeper.clock()
@@ -245,3 +247,11 @@ class AsyncAgentIdentity(BaseIdentity):
                 conversation.failed(error)
             else:
                 conversation.answered(result)
+
+
+async def _leave(other: _Other) -> None:
+    # A task that is still there would read from what is closed below: it ends alone.
+    if await other.feed.aclose(LEAVING):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING):
+                await other.resources.aclose()

@@ -31,6 +31,7 @@ from accredit_client.calls import Call, TaskTokenRequest
 from accredit_client.effects import ThreadWaiter, Waiter
 from accredit_client.keeper import Blocking, Conversation, Talk
 from accredit_client.revocations import (
+    LEAVING,
     MAX_FOREIGN_FACTS,
     MAX_FOREIGN_LIFE,
     SILENCE,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from accredit_client.wire import Issuer
 
 A = TypeVar("A")
-
-LEAVING = 2.0  # seconds that all feeds of others together get to end
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ old: whoever checks says so, and refuses when the feed has been gone for longer
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,7 +40,8 @@ MAX_FOREIGN_FACTS = 10_000  # in force at once in another trust domain; beyond i
 # What a fact of another trust domain may hold: an issuing CA of 60 days, and half of it for the
 # longest SVID below it. Agents' and admins' SVIDs live a day at most.
 MAX_FOREIGN_LIFE = timedelta(days=90)
-CLOSING = 5.0  # seconds that a feed's thread gets to end
+CLOSING = 5.0  # seconds that a feed's thread or task gets to end
+LEAVING = 2.0  # seconds that all feeds of others together get to end
 
 Ask = Callable[[int | None], object]
 """Told that the issuer's bundle has this sequence number, or None: that a key is missing in ours.
@@ -305,13 +305,21 @@ class AsyncRevocationFeed:
                 f"no fresh revocation statement within {timeout:g} seconds"
             ) from self.last_error
 
-    async def aclose(self) -> None:
-        """Stop following and await the task's end."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+    async def aclose(self, timeout: float = CLOSING) -> bool:  # noqa: ASYNC109 (as in the threaded twin)
+        """Stop following and await the task's end; says whether it has ended.
+
+        One that has not, because the other side keeps its connection from closing, ends by itself
+        or with the event loop.
+        """
+        task = self._task
+        if task is None:
+            return True
+        task.cancel()
+        # Not awaited itself: whoever cancels us is not to be mistaken for its end.
+        await asyncio.wait({task}, timeout=timeout)
+        if task.done():
+            self._task = None
+        return task.done()
 
     async def __aenter__(self) -> Self:
         self.start()
