@@ -134,6 +134,13 @@ class _Taken:
     authority: Authority
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def made_a_key(self) -> bool:
+        """Whether a key was made for it, by us: that of a root that is given was not."""
+        standing = self.authority.standing
+        given = standing.kind is AuthorityKind.ROOT and standing.origin is not Origin.OWN
+        return self.step is Step.PREPARE and not given
+
 
 class Authorities:
     """The authorities of this issuer."""
@@ -148,6 +155,7 @@ class Authorities:
         """Why the parent could not be asked the last time; None where it could."""
         # The scheduler and any number of operators take steps, each from what it saw.
         self._stepping = threading.RLock()
+        self._unrecorded = set[str]()  # keys that were made, and whose record failed
         self._listeners: list[Callable[[], None]] = []
         self._is_revoked: Callable[[str], bool] = lambda _: False
 
@@ -473,7 +481,13 @@ class Authorities:
                 beside(transaction)
             write(transaction, rows, sequence=sequence, now=now, actor=by.name)
 
-        changes.make(work, by=by, alone=True)
+        try:
+            changes.make(work, by=by, alone=True)
+        except IssuerError:
+            # Not deleted before the database has taken something else: until then what it could
+            # not write may yet be there after a crash.
+            self._unrecorded |= {each.authority.id for each in taken if each.made_a_key}
+            raise
         changed = list({each.authority.id: each.authority for each in taken}.values())
         ids = {authority.id for authority in changed}
         kept = [a for a in snapshot.authorities if a.id not in ids]
@@ -482,6 +496,8 @@ class Authorities:
         for authority in changed:
             if authority.state is State.REMOVED:
                 self._delete_key(authority.id)
+        while self._unrecorded:
+            self._delete_key(self._unrecorded.pop())
         return tuple(authority.standing for authority in changed)
 
     def _delete_key(self, key_id: str) -> None:
@@ -549,7 +565,7 @@ class Authorities:
         request = IssuingCaRequest(id=made.id, key=made.private, now=now, expires_at=expires_at)
         try:
             certified = self._upstream.certify(root, request)
-        except Unavailable:
+        except Exception:
             self._delete_key(made.id)  # another is made when it is tried again
             raise
         certificate = certified.certificate
