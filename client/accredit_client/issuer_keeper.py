@@ -52,6 +52,7 @@ class IssuerKeeper(Keeper):
         self._replace_at: datetime | None = None
         self._replaced = 0
         self._attest_next = False
+        self._unvouched: X509Identity | None = None
 
     @property
     def issuer_url(self) -> str:
@@ -62,7 +63,9 @@ class IssuerKeeper(Keeper):
         """Establish trust, attest, and hold the first SVID."""
         if self._bundle is None:
             self._took_bundle((yield Blocking(self._establish)))
-        if self._held is None:
+        if self._unvouched is not None:
+            yield from self._take(self._unvouched)
+        elif self._held is None:
             yield from self._attest()
         yield from self._first_map()
 
@@ -71,6 +74,8 @@ class IssuerKeeper(Keeper):
         held = self._held
         if held is None or self._refresh_at is None or self._attest_next:
             return now
+        if self._unvouched is not None:
+            return now
         return min(self._renew_at(held), self._map_due(self._refresh_at))
 
     def step(self, now: datetime) -> Talk:
@@ -78,6 +83,8 @@ class IssuerKeeper(Keeper):
         held = self._held
         if held is None:
             yield from self.begin()
+        elif self._unvouched is not None:
+            yield from self._take(self._unvouched)
         elif self._attest_next or held.life.expired(now):
             yield from self._again()
         elif now >= self._renew_at(held):
@@ -150,11 +157,20 @@ class IssuerKeeper(Keeper):
 
     def _accept(self, answer: X509Answer, key: PrivateKey) -> Talk:
         """Hold an SVID, once the bundle vouches for it and it is for our key."""
-        identity = X509Identity.of(answer.svid, key)
+        yield from self._take(X509Identity.of(answer.svid, key))
+
+    def _take(self, identity: X509Identity) -> Talk:
+        """As ``_accept``; one that waits for the bundle is kept, should that not be had now.
+
+        What it cost may not be had again: a join token is spent.
+        """
+        self._unvouched = None
         try:
             self._validate(identity.svid)
         except Untrusted:
+            self._unvouched = identity
             yield from self._refresh()  # its authority may be newer than our bundle
+            self._unvouched = None
             self._validate(identity.svid)
         svid = identity.svid
         life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=self._draw)

@@ -101,7 +101,7 @@ class Issuer:
         self.polling = Polling(
             self.relationships,
             own_bundle=lambda: self.bundle,
-            clock=clock,
+            clock=self.guarded_clock,
             ca_file=config.federation_ca_file,
         )
         self.issuance = Issuance(

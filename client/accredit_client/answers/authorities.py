@@ -16,6 +16,7 @@ class AuthorityRecord:
         origin: who made its certificate: own, files (given) or parent (another issuer).
         activates_from: when it may be activated without being early.
         planned: which of the moments have not come yet.
+        resting: how many unexpired credentials rest on it; None where the issuer does not say.
     """
 
     id: str
@@ -32,6 +33,7 @@ class AuthorityRecord:
     removal: datetime
     expires_at: datetime
     planned: tuple[str, ...]
+    resting: int | None
 
     @classmethod
     def of(cls, members: Members) -> Self:
@@ -51,6 +53,7 @@ class AuthorityRecord:
             removal=members.moment("removal"),
             expires_at=members.moment("expires_at"),
             planned=members.texts("planned"),
+            resting=members.optional_number("resting"),
         )
 
 

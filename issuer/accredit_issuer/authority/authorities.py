@@ -74,6 +74,7 @@ class Authorities:
         """Why the parent could not be asked the last time; None where it could."""
         # The scheduler and any number of operators take steps, each from what it saw.
         self._stepping = threading.RLock()
+        self._unrecorded = set[str]()  # keys that were made, and whose record failed
         self._listeners: list[Callable[[], None]] = []
         self._is_revoked: IsRevoked = lambda _: False
 
@@ -358,7 +359,13 @@ class Authorities:
                 beside(transaction)
             write(transaction, rows, sequence=sequence, now=now, actor=by.name)
 
-        changes.make(work, by=by, alone=True)
+        try:
+            changes.make(work, by=by, alone=True)
+        except IssuerError:
+            # Not deleted before the database has taken something else: until then what it could
+            # not write may yet be there after a crash.
+            self._unrecorded |= {each.authority.id for each in taken if each.made_a_key}
+            raise
         changed = list({each.authority.id: each.authority for each in taken}.values())
         ids = {authority.id for authority in changed}
         kept = [a for a in snapshot.authorities if a.id not in ids]
@@ -367,6 +374,8 @@ class Authorities:
         for authority in changed:
             if authority.state is State.REMOVED:
                 delete_key(self._keys, authority.id)
+        while self._unrecorded:
+            delete_key(self._keys, self._unrecorded.pop())
         return tuple(authority.standing for authority in changed)
 
     def _publish_as_it_is(self, changes: Changes, now: datetime, by: Actor) -> None:

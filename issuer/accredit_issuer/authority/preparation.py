@@ -16,7 +16,6 @@ from accredit_issuer.authority.snapshot import Authority, Snapshot
 from accredit_issuer.authority.spent_keys import delete_key
 from accredit_issuer.authority.steps import Taken, moved, retired
 from accredit_issuer.authority.upstream import CertifiedCa, IssuingCaRequest, Upstream
-from accredit_issuer.errors import Unavailable
 from accredit_issuer.keys.key_manager import KeyManager
 
 
@@ -68,7 +67,7 @@ class Preparation:
         request = IssuingCaRequest(id=made.id, key=made.private, now=now, expires_at=expires_at)
         try:
             certified = self.upstream.certify(root, request)
-        except Unavailable:
+        except Exception:
             delete_key(self.keys, made.id)  # another is made when it is tried again
             raise
         certificate = certified.certificate

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from accredit_issuer.authority.lifecycle import AuthorityKind, Standing, State, Step, after
+from accredit_issuer.authority.lifecycle import AuthorityKind, Origin, Standing, State, Step, after
 from accredit_issuer.authority.rows import Change, pem_of, public_pem
 from accredit_issuer.authority.snapshot import Authority, Snapshot
 from accredit_issuer.errors import IssuerError
@@ -23,6 +23,13 @@ class Taken:
     step: Step
     authority: Authority
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def made_a_key(self) -> bool:
+        """Whether a key was made for it, by us: that of a root that is given was not."""
+        standing = self.authority.standing
+        given = standing.kind is AuthorityKind.ROOT and standing.origin is not Origin.OWN
+        return self.step is Step.PREPARE and not given
 
     def change(self) -> Change:
         """As it is written."""
