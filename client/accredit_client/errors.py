@@ -14,7 +14,12 @@
     ├── IdentityRefused        the issuer has taken the identity back
     ├── ProofRefused           a DPoP proof that does not prove this request
     │   └── Replayed           one that was used before
-    └── ReplayMemoryFull       no room to remember a proof: refused rather than forgotten
+    ├── ReplayMemoryFull       no room to remember a proof: refused rather than forgotten
+    ├── CallerRefused          a process on the daemon's socket that cannot be told for sure
+    │   ├── CallerGone         it has ended, or its connection has no process any more
+    │   └── CallerChanged      it runs another program, or as somebody else, than at its connecting
+    ├── InvalidSelector        not a selector that a process can have
+    └── Writable               code that the agent itself could write, so that its measure is void
 
 What ``accredit_credentials`` refuses keeps its own names (``Expired``, ``Revoked``, …). A message
 says which value was wrong and what was expected; advice stands apart, in ``hint``. Neither carries
@@ -116,3 +121,23 @@ class Replayed(ProofRefused):
 
 class ReplayMemoryFull(ClientError):
     """No room is left to remember a proof."""
+
+
+class CallerRefused(ClientError):
+    """The process on the daemon's socket cannot be told for sure."""
+
+
+class CallerGone(CallerRefused):
+    """The process has ended, or the connection has no process any more."""
+
+
+class CallerChanged(CallerRefused):
+    """The process runs another program, or as somebody else, than when it connected."""
+
+
+class InvalidSelector(ClientError):
+    """The text is not a selector that a process can have."""
+
+
+class Writable(ClientError):
+    """The agent itself could write the code that is measured."""
