@@ -25,12 +25,13 @@ KEPT = 10_000  # manifests, and instances, in memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One attested process of one manifest."""
+    """One attested process of one manifest; ``node`` measured it, None where it did itself."""
 
     id: str
     agent: AgentId
     manifest: str
     assurance: Assurance
+    node: str | None = None
 
 
 class Registry:
@@ -111,6 +112,7 @@ class Registry:
             agent=AgentId.parse(rows[0].agent),
             manifest=rows[0].manifest,
             assurance=Assurance.parse(rows[0].assurance),
+            node=rows[0].node,
         )
 
     def _rows(self, query: Select[Any]) -> list[Row[Any]]:
