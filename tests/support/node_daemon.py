@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
@@ -93,7 +93,8 @@ class Workload:
     lines: "Queue[dict[str, Any]]" = field(default_factory=Queue)
 
     def __post_init__(self) -> None:
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         assert "ready" in self.heard()
 
     def ask(self, *words: str) -> dict[str, Any]:
@@ -127,11 +128,16 @@ class Workload:
         """End and reap it."""
         self.process.kill()
         self.process.wait()
+        self._reader.join(TIMEOUT)
+        assert self.process.stdin
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
 
     def _read(self) -> None:
         assert self.process.stdout
-        for line in self.process.stdout:
-            self.lines.put(json.loads(line))
+        with self.process.stdout as said:
+            for line in said:
+                self.lines.put(json.loads(line))
 
 
 def identity_of(said: dict[str, Any]) -> X509Identity:

@@ -68,7 +68,19 @@ def check(*, config: ConfigFile, as_json: options.Json = False) -> None:
 
     entries, now = load_entries(settings.agents), utc_now()
     if as_json:
-        output.document({"node": settings.node.name, "agents": entries})
+        agents = [
+            {
+                "agent": each.agent,
+                "manifest": each.manifest,
+                "code": each.code,
+                "code_root": each.code_root,
+                "selectors": sorted(each.selectors),
+                "hint": each.hint,
+                "expires_at": each.expires_at,
+            }
+            for each in entries
+        ]
+        output.document({"node": settings.node.name, "agents": agents})
     else:
         output.table(
             ("agent", "code root", "selectors", "manifest until"),
