@@ -2,11 +2,8 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from support.calling import AGENT_UID, as_root
@@ -16,7 +13,6 @@ from support.node_daemon import COMMAND, NODE, Host, Workload, host, identity_of
 from accredit_client import calls
 from accredit_client.errors import IssuerRefused, IssuerUnreachable
 from accredit_credentials import jwt_svid
-from accredit_credentials.jws import parse as parse_jws
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.tls import client_context, server_context
 from accredit_credentials.x509_svid import validate
@@ -67,7 +63,7 @@ def state_of(place: Host, instance: str) -> set[str]:
 
 
 def test_a_stranger_gets_an_identity_and_uses_it(place: Host) -> None:
-    """py-spiffe, by itself: an SVID that the node measured, mTLS with a neighbour, and a JWT-SVID."""
+    """py-spiffe, by itself: a measured SVID, mTLS with a neighbour, and a JWT-SVID."""
     summarizer, triage = place.agent(), place.agent("triage", uid=OTHER_UID)
     place.listed()
     place.daemon()
@@ -100,9 +96,9 @@ def test_a_stranger_gets_an_identity_and_uses_it(place: Host) -> None:
     assert second.ask("validate", AUDIENCE, token)["id"] == str(identity.svid.spiffe_id)
     assert "error" in second.ask("validate", "https://other.example.org", token)
     # The workload holds the key, and must not renew past its node.
+    renewal = calls.x509_svid(csr=calls.certificate_request(identity.key))
     with pytest.raises(IssuerRefused) as refused:
-        csr = calls.certificate_request(identity.key)
-        place.issuer.connect(identity).send(calls.x509_svid(csr=csr))
+        place.issuer.connect(identity).send(renewal)
     assert refused.value.kind == "forbidden"
 
 
@@ -215,8 +211,9 @@ def test_an_issuer_that_is_away_takes_nothing_away(place: Host) -> None:
     workload = place.workload(agent)
     identity = workload.identity()
     place.issuer.kill()
+    client = place.issuer.connect()
     with pytest.raises(IssuerUnreachable):
-        place.issuer.connect().send(calls.nonce())
+        client.send(calls.nonce())
     assert workload.identity().svid.serial == identity.svid.serial
     newcomer = place.workload(agent)
     assert "UNAVAILABLE" in newcomer.ask("x509")["error"]

@@ -554,7 +554,8 @@ class Workloads:
         task.add_done_callback(self._reports.discard)
 
     async def _reported(self, instance: str, call: Call[InstanceState]) -> None:
-        waiter, failures = self.waiter(), 0
+        waiter: AsyncWaiter | None = None
+        failures = 0
         while True:
             try:
                 state = await self._node.send(call)
@@ -563,6 +564,7 @@ class Workloads:
                     log.error("the issuer does not take the report of %s: %s", instance, error)  # noqa: TRY400 (one line each)
                     return
                 failures += 1
+                waiter = waiter or self.waiter()
                 await waiter.wait(renewal.pause_after(failures, draw=self.draw))
             else:
                 log.warning("the issuer has heard of %s: it is %s", instance, state.state)
