@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.audit_world import audited
-from support.clock import SettableClock
+from support.clock import NOW, SettableClock
 from support.nodes import BY, Nodes, asked_of
 from support.offline import DIGEST, Offline, offline_issuer
 from support.site import SiteCa, key_pem_of, pem_of
@@ -239,6 +239,7 @@ NODE = Node(
     instance="0b8f7c1e-5a44-4c0e-9d3a-2f6f1f0a7b11",
     attestation="join_token",
     namespaces=("support", "search"),
+    listed_at=NOW,
 )
 INSTANCE = "11b16c24-3572-45c8-b027-40901a738827"
 
@@ -252,6 +253,7 @@ def test_the_decision_about_an_instance(offline: Offline) -> None:
         agent=AgentId.parse("support/summarizer"),
         manifest=manifest.digest,
         assurance=Assurance.NODE,
+        born_at=NOW,
         node="build-7",
     )
     decide(born, NODE, manifest, None)
@@ -268,6 +270,7 @@ def test_the_decision_about_an_instance(offline: Offline) -> None:
         (renewed, NODE, replace(known, node="build-8"), Kind.FORBIDDEN),
         (renewed, NODE, replace(known, node=None), Kind.FORBIDDEN),
         (renewed, NODE, replace(known, id="x"), Kind.FORBIDDEN),
+        (renewed, replace(NODE, listed_at=NOW + HOUR), known, Kind.FORBIDDEN),
         (renewed, NODE, replace(known, manifest=OTHER), Kind.ATTESTATION_REFUSED),
     ]
     for asked, node, instance, kind in table:
@@ -504,6 +507,33 @@ def test_changed_code_suspends_the_instance(offline: Offline, nodes: Nodes) -> N
     offline.state(f"instance:{svid.instance}", "restored")
     nodes.run(node, manifest, instance=svid.instance)
     assert audited(offline).ok
+
+
+@pytest.mark.parametrize("kind", ["revoked", "suspended"])
+def test_an_instance_that_ended_stays_so(offline: Offline, nodes: Nodes, kind: str) -> None:
+    """Days later its node does not renew it, though the fact left the memory; a new one is born."""
+    nodes.list()
+    node, manifest = nodes.attest(), offline.register()
+    ended, living = nodes.run(node.svid, manifest), nodes.run(node.svid, manifest)
+    offline.state(f"instance:{ended.instance}", kind)
+    offline.clock.now += timedelta(days=3)
+    offline.issuer.keep_up()
+    assert offline.issuer.revocation.facts.match([f"instance:{ended.instance}"]) is None
+    back = nodes.come_back(node).svid
+    refused(lambda: nodes.run(back, manifest, instance=ended.instance), Kind.REVOKED)
+    nodes.run(back, manifest, instance=living.instance)
+    nodes.run(back, manifest)
+
+
+def test_a_node_that_is_listed_anew_runs_nothing_of_before(offline: Offline, nodes: Nodes) -> None:
+    """What another node of its name ran, and what ended with time before that was removed."""
+    node, manifest = nodes.new(), offline.register()
+    old = nodes.run(node, manifest)
+    offline.clock.now += timedelta(days=3)
+    offline.issuer.keep_up()
+    offline.issuer.nodes.remove("build-7", by=BY, now=offline.clock())
+    again = nodes.new()
+    refused(lambda: nodes.run(again, manifest, instance=old.instance), Kind.FORBIDDEN)
 
 
 def test_an_issuer_knows_its_nodes_after_a_restart(tmp_path: Path) -> None:

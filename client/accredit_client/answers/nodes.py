@@ -6,6 +6,7 @@ from typing import Self
 
 from accredit_client.answers.credentials import X509Answer
 from accredit_client.answers.members import Members
+from accredit_credentials.spiffe_id import SpiffeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,7 @@ class NodeRecord:
     """
 
     name: str
-    spiffe_id: str
+    spiffe_id: SpiffeId
     attestation: str
     namespaces: tuple[str, ...]
     ca: str | None = field(repr=False)
@@ -33,7 +34,7 @@ class NodeRecord:
         """Read one node."""
         return cls(
             name=members.text("name"),
-            spiffe_id=str(members.spiffe_id("spiffe_id")),
+            spiffe_id=members.spiffe_id("spiffe_id"),
             attestation=members.text("attestation"),
             namespaces=members.texts("namespaces"),
             ca=members.optional_text("ca"),

@@ -211,6 +211,9 @@ def check_nodes(scope: Scope) -> None:
             "namespaces": row.namespaces,
             "ca": row.ca,
             "certificate": row.certificate,
+            "created_at": written_moment(row.created_at),
+            "created_by": row.created_by,
+            "log_index": row.log_index,
         }
         if said is None:
             scope.report.add(f"node {row.name}", "the log does not say who listed it")

@@ -89,7 +89,12 @@ class Told:
         name, details = record.subject, record.details
         match record.kind:
             case RecordKind.NODE_ADDED:
-                self.nodes[name] = dict(details)
+                self.nodes[name] = {
+                    **details,
+                    "created_at": record.at,
+                    "created_by": record.actor,
+                    "log_index": record.index,
+                }
                 self.node_instances.add((name, str(details.get("instance"))))
             case RecordKind.NODE_CHANGED:
                 self.nodes.setdefault(name, {}).update(details)

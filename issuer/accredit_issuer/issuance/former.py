@@ -110,7 +110,7 @@ class Formers:
                 svid=svid,
                 instance=row.instance,
                 expires_at=row.expires_at,
-                facts=_stated(connection, svid.marks()),
+                facts=stated_against(connection, svid.marks()),
                 renewed_at=renewed_at,
                 renewed_for=renewed_for,
             )
@@ -137,7 +137,8 @@ def _latest(
     return row.decided_at, json.loads(row.leaf)["details"].get(DETAIL)
 
 
-def _stated(connection: Connection, marks: tuple[str, ...]) -> FactSet:
+def stated_against(connection: Connection, marks: tuple[str, ...]) -> FactSet:
+    """Every fact that was ever stated against one of these marks, as they stand."""
     rows = connection.execute(
         select(facts).where(facts.c.target.in_(marks)).order_by(facts.c.sequence)
     )

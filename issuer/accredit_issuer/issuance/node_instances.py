@@ -25,7 +25,8 @@ from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.agent_svids import AT_ONCE, AgentSvids
 from accredit_issuer.issuance.csr import key_of_request
-from accredit_issuer.issuance.decision import Claimant, check_text
+from accredit_issuer.issuance.decision import Claimant, check_not_revoked, check_text
+from accredit_issuer.issuance.former import stated_against
 from accredit_issuer.issuance.node_svids import listed_node
 from accredit_issuer.issuance.parts import Parts
 from accredit_issuer.issuance.x509_signing import X509Grant, X509Signing
@@ -97,7 +98,12 @@ def decide(
         return
     if asked.selectors:
         raise Refusal(Kind.MALFORMED, "selectors belong to the birth of an instance")
-    if known is None or known.id != asked.instance or known.node != node.name:
+    if (
+        known is None
+        or known.id != asked.instance
+        or known.node != node.name
+        or known.born_at < node.listed_at
+    ):
         raise Refusal(
             Kind.FORBIDDEN, f"the instance {asked.instance} is not one of the node {node.name}"
         )
@@ -199,6 +205,8 @@ class NodeInstances:
         manifest = self._parts.registry.manifest(asked.manifest)
         known = None if asked.instance is None else self._known(asked.instance)
         decide(asked, node, manifest, known)
+        if known is not None:
+            self._check_stands(known.id)
         agent = manifest.manifest.agent
         instance = asked.instance or str(uuid.uuid4())
         claimant = Claimant(
@@ -232,6 +240,19 @@ class NodeInstances:
                 "selectors": [*asked.selectors, f"code:{asked.code}"],
             }
         return _Decided(grant, agent.namespace, birth)
+
+    def _check_stands(self, instance: str) -> None:
+        """Decide whether an instance may go on, whose last SVID may be over for long.
+
+        A fact about it left the memory when nothing that it matched was alive any more. A renewal
+        by a node needs no living SVID, so that the table is asked.
+
+        Raises:
+            Refusal: it was revoked, or is suspended.
+        """
+        mark = f"instance:{instance}"
+        with self._parts.database.read() as connection:
+            check_not_revoked((mark,), stated_against(connection, (mark,)))
 
     async def _issue(
         self, node: Node, svid: X509Svid, granted: Sequence[_Decided], now: datetime

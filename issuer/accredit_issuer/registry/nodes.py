@@ -52,12 +52,14 @@ class Node:
         namespaces: whose agents may run there.
         ca: the site's CA certificates in PEM, for ``x509pop``.
         certificate: which certificate of that CA is the node's.
+        listed_at: since when; what is older under its name was another node's.
     """
 
     name: str
     instance: str
     attestation: str
     namespaces: tuple[str, ...]
+    listed_at: datetime
     ca: str | None = field(default=None, repr=False)
     certificate: str | None = None
 
@@ -528,6 +530,7 @@ def _of(row: Row[Any]) -> Node:
         namespaces=tuple(row.namespaces),
         ca=row.ca,
         certificate=row.certificate,
+        listed_at=row.created_at,
     )
 
 

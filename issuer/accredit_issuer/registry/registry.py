@@ -5,6 +5,7 @@ is not its matter: the facts decide that.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +32,7 @@ class Instance:
     agent: AgentId
     manifest: str
     assurance: Assurance
+    born_at: datetime
     node: str | None = None
 
 
@@ -112,6 +114,7 @@ class Registry:
             agent=AgentId.parse(rows[0].agent),
             manifest=rows[0].manifest,
             assurance=Assurance.parse(rows[0].assurance),
+            born_at=rows[0].born_at,
             node=rows[0].node,
         )
 
