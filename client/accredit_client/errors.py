@@ -14,7 +14,10 @@
     ├── IdentityRefused        the issuer has taken the identity back
     ├── ProofRefused           a DPoP proof that does not prove this request
     │   └── Replayed           one that was used before
-    └── ReplayMemoryFull       no room to remember a proof: refused rather than forgotten
+    ├── ReplayMemoryFull       no room to remember a proof: refused rather than forgotten
+    ├── daemon.provider.Refused         the calling process has no identity, or not any more
+    ├── daemon.provider.NotYet          nothing can be said yet: ask again later
+    └── daemon.socket_file.SocketRefused    the daemon cannot listen there
 
 What ``accredit_credentials`` refuses keeps its own names (``Expired``, ``Revoked``, …). A message
 says which value was wrong and what was expected; advice stands apart, in ``hint``. Neither carries
