@@ -1,8 +1,10 @@
 """The daemon's socket: what it costs, who is kept out, and how it ends."""
 
 import asyncio
+import json
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -36,6 +38,7 @@ from accredit_client.daemon.proto.pool import POOL
 
 pytestmark = pytest.mark.anyio
 
+LOAD = Path(__file__).parents[1] / "support" / "workload_load.py"
 X509 = API + "FetchX509SVID"
 SMALL = Limits(stop_seconds=0.05, unread_seconds=0.05, unread_bytes=64 * 1024)
 
@@ -346,6 +349,22 @@ async def test_a_socket_is_for_everybody_on_the_host(served: Served) -> None:
     """A file that any user may connect to, in a folder that only its owner writes."""
     assert served.path.stat().st_mode & 0o777 == 0o666
     assert not served.path.parent.stat().st_mode & 0o022
+
+
+@pytest.mark.spec("SPIFFE-100")
+async def test_five_hundred_connect_at_once(tmp_path: Path, provider: FakeProvider) -> None:
+    """A host that starts: everybody's first connect is answered, none is turned away."""
+    async with serving(tmp_path, provider) as served:
+        load = await asyncio.create_subprocess_exec(
+            sys.executable, LOAD, "connects", served.path, "500", stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            said, _ = await asyncio.wait_for(load.communicate(), 60)
+        finally:
+            if load.returncode is None:
+                load.kill()
+        found = json.loads(said)
+        assert (found["answered"], found["failures"]) == (500, [])
 
 
 async def test_without_envoy_there_is_no_sds(tmp_path: Path, provider: FakeProvider) -> None:

@@ -265,7 +265,7 @@ class Client:
 
     @asynccontextmanager
     async def talk(self, method: str, request: Any, reply: Any) -> AsyncIterator[Any]:
-        """An open stream in both directions."""
+        """An open stream in both directions; how it ended is raised where the context ends."""
         call = StreamStreamMethod(self.channel, method, request, reply)
         async with call.open() as stream:
             await stream.send_request()
