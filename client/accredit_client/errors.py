@@ -19,7 +19,8 @@
     │   ├── CallerGone         it has ended, or its connection has no process any more
     │   └── CallerChanged      it runs another program, or as somebody else, than at its connecting
     ├── InvalidSelector        not a selector that a process can have
-    └── Writable               code that the agent itself could write, so that its measure is void
+    ├── Writable               code that the agent itself could write, so that its measure is void
+    └── LaunchRefused          a process that the daemon does not start, or could not
 
 What ``accredit_credentials`` refuses keeps its own names (``Expired``, ``Revoked``, …). A message
 says which value was wrong and what was expected; advice stands apart, in ``hint``. Neither carries
@@ -141,3 +142,7 @@ class InvalidSelector(ClientError):
 
 class Writable(ClientError):
     """The agent itself could write the code that is measured."""
+
+
+class LaunchRefused(ClientError):
+    """The daemon does not start the process, or could not."""

@@ -17,7 +17,7 @@ AGENT_UID, AGENT_GID = 61001, 61002
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run processes as others")
 
 _SCRIPT = """
-import ctypes, os, socket, sys
+import ctypes, os, resource, socket, sys
 address, uid, gid, groups, root = sys.argv[1:6]
 if root:
     os.chroot(root); os.chdir("/")
@@ -35,6 +35,9 @@ for line in sys.stdin:
         os.execv(argument, [argument, "1000"])
     elif command == "setuid":
         os.setresuid(*[int(argument)] * 3)
+    elif command == "limit":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(argument), 2 * int(argument)))
+        os.nice(5)
     elif command == "name":
         ctypes.CDLL(None).prctl(15, argument.encode(), 0, 0, 0)  # PR_SET_NAME
     elif command == "unshare":

@@ -53,6 +53,9 @@ class Status:
     capabilities: int
     """Permitted, as bits; they hold in the process's own user namespace."""
     no_new_privs: bool
+    seccomp: int = 0
+    """0 where no system call is filtered."""
+    umask: int = 0o077
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ def parse_status(text: str) -> Status:
             capabilities=int(lines["CapPrm"], 16) | int(lines["CapEff"], 16),
             # Since Linux 4.10; without it nothing says that it holds.
             no_new_privs=lines.get("NoNewPrivs", "").strip() == "1",
+            seccomp=int(lines.get("Seccomp", "0")),
+            umask=int(lines.get("Umask", "077"), 8),
         )
     except (KeyError, ValueError):
         raise CallerRefused("status of the process is not of the documented form") from None
