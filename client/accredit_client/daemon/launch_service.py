@@ -101,7 +101,8 @@ class LaunchedAgent:
             OSError: the daemon is gone.
         """
         self._connection = connection
-        send(connection, request.to_json(), descriptors)
+        with suppress(BrokenPipeError):  # refused before it was read to its end: hear why
+            send(connection, request.to_json(), descriptors)
         answer = receive(connection)
         if answer is not None and isinstance(answer.get("refused"), str):
             raise LaunchRefused(answer["refused"])
