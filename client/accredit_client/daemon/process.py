@@ -22,9 +22,10 @@ from typing import Self
 
 from accredit_client.errors import CallerChanged, CallerGone, CallerRefused
 
-MAX_PROC_FILE_BYTES = 1024 * 1024
-"""Of a file in ``/proc`` that is read: 65,536 supplementary groups have less than 720,000."""
+MAX_PROC_FILE_BYTES = 8 * 1024 * 1024
+"""Of a file in ``/proc`` that is read: 65,536 supplementary groups, 40,000 mounts."""
 
+_CHUNK = 64 * 1024
 _DELETED = " (deleted)"
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _GONE = frozenset({errno.ESRCH, errno.ENOENT})
@@ -221,14 +222,15 @@ class PinnedProcess:
         with looking():
             descriptor = self.open(name, os.O_RDONLY)
             try:
-                read = b""
-                while chunk := os.read(descriptor, MAX_PROC_FILE_BYTES + 1 - len(read)):
-                    read += chunk
+                chunks, size = [], 0
+                while size <= MAX_PROC_FILE_BYTES and (chunk := os.read(descriptor, _CHUNK)):
+                    chunks.append(chunk)
+                    size += len(chunk)
             finally:
                 os.close(descriptor)
-        if len(read) > MAX_PROC_FILE_BYTES:
+        if size > MAX_PROC_FILE_BYTES:
             raise CallerRefused(f"{name} of process {self.pid} is too large")
-        return os.fsdecode(read)
+        return os.fsdecode(b"".join(chunks))
 
     def open(self, name: str, flags: int) -> int:
         """Open one of its files in ``/proc``; ``root`` and ``exe`` lead where they lead.
