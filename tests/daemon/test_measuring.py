@@ -239,7 +239,7 @@ def test_a_user_namespace_of_its_own_is_refused(code: Path) -> None:
     with agent() as (process, caller):
         CodeMeasurer().measure(caller, str(code), ALL)
         process.tell("unshare")
-        with pytest.raises(Writable):
+        with pytest.raises(Writable, match="namespace"):
             CodeMeasurer().measure(caller, str(code), ALL)
 
 
