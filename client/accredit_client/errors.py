@@ -20,6 +20,7 @@
     │   └── CallerChanged      it runs another program, or as somebody else, than at its connecting
     ├── InvalidSelector        not a selector that a process can have
     ├── Writable               code that the agent itself could write, so that its measure is void
+    ├── LaunchRefused          a process that the daemon does not start, or could not
     ├── daemon.provider.Refused         the calling process has no identity, or not any more
     ├── daemon.provider.NotYet          nothing can be said yet: ask again later
     └── daemon.socket_file.SocketRefused    the daemon cannot listen there
@@ -144,3 +145,7 @@ class InvalidSelector(ClientError):
 
 class Writable(ClientError):
     """The agent itself could write the code that is measured."""
+
+
+class LaunchRefused(ClientError):
+    """The daemon does not start the process, or could not."""

@@ -14,6 +14,7 @@ from support.calling import AGENT_GID, AGENT_UID, Calling, as_root, calling
 
 from accredit_client.daemon import callers as callers_module
 from accredit_client.daemon import executables as executables_module
+from accredit_client.daemon import process as process_module
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.executables import Executables
 from accredit_client.daemon.process import PinnedProcess, parse_stat, parse_status
@@ -147,6 +148,17 @@ def test_a_caller_that_becomes_another_user_has_changed() -> None:
         process.tell(f"setuid {AGENT_UID}")
         with pytest.raises(CallerChanged, match="another user"):
             caller.check()
+
+
+def test_what_is_read_of_a_process_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in /proc beyond the bound is refused, and not read to its end."""
+    with closing(PinnedProcess.of_pid(os.getpid())) as process:
+        size = len(os.fsencode(process.read("mountinfo")))
+        monkeypatch.setattr(process_module, "MAX_PROC_FILE_BYTES", size - 1)
+        with pytest.raises(CallerRefused, match="too large"):
+            process.read("mountinfo")
+        monkeypatch.setattr(process_module, "MAX_PROC_FILE_BYTES", size)
+        assert process.read("mountinfo")
 
 
 def test_a_caller_may_call_itself_anything() -> None:

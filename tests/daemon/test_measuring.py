@@ -17,7 +17,7 @@ from accredit_attestors.tree import Limits, Selection, measure
 from accredit_client.daemon import measuring as measuring_module
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.measuring import CodeMeasurer, check_code_root, check_mounts
-from accredit_client.daemon.process import Status
+from accredit_client.daemon.process import PinnedProcess, Status
 from accredit_client.daemon.writers import Writers, almighty
 from accredit_client.errors import CallerChanged, CallerGone, Writable
 
@@ -239,7 +239,7 @@ def test_a_user_namespace_of_its_own_is_refused(code: Path) -> None:
     with agent() as (process, caller):
         CodeMeasurer().measure(caller, str(code), ALL)
         process.tell("unshare")
-        with pytest.raises(Writable):
+        with pytest.raises(Writable, match="namespace"):
             CodeMeasurer().measure(caller, str(code), ALL)
 
 
@@ -345,6 +345,19 @@ def test_files_that_a_program_serves_are_refused(code_root: str, refused: bool) 
         check_mounts(MOUNTS, code_root)
 
 
+@as_root
+def test_the_callers_own_mounts_are_looked_at(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list is the caller's, and it is asked before anything of the tree is."""
+    with agent() as (_, caller):
+        told = {"mountinfo": f"22 21 0:40 / {code.parent} rw - fuse.evil x rw\n"}
+        read = PinnedProcess.read
+        monkeypatch.setattr(
+            PinnedProcess, "read", lambda it, name: told.get(name) or read(it, name)
+        )
+        with pytest.raises(InvalidTree, match="served by a program"):
+            CodeMeasurer().measure(caller, str(code), ALL)
+
+
 def test_mounts_of_another_form_are_refused() -> None:
     """What cannot be read is not skipped."""
     for line in ("nonsense\n", "21 1 254:0 / / rw\n", "21 1 254:0 / / rw -\n"):
@@ -388,6 +401,23 @@ def test_a_caller_that_changes_while_it_is_measured(
 
         monkeypatch.setattr(measuring_module, "measure_directory", meanwhile)
         with pytest.raises(CallerChanged):
+            CodeMeasurer().measure(caller, str(code), ALL)
+
+
+@as_root
+def test_a_caller_that_leaves_while_it_is_measured(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user namespace of its own that it took meanwhile voids what was measured."""
+    with agent() as (process, caller):
+        whole = measuring_module.measure_directory
+
+        def meanwhile(*args: object, **more: object) -> object:
+            process.tell("unshare")
+            return whole(*args, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(measuring_module, "measure_directory", meanwhile)
+        with pytest.raises(Writable):
             CodeMeasurer().measure(caller, str(code), ALL)
 
 

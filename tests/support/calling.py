@@ -17,7 +17,7 @@ AGENT_UID, AGENT_GID = 61001, 61002
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run processes as others")
 
 _SCRIPT = """
-import ctypes, os, socket, sys
+import ctypes, os, resource, socket, sys
 address, uid, gid, groups, root = sys.argv[1:6]
 if root:
     os.chroot(root); os.chdir("/")
@@ -35,10 +35,16 @@ for line in sys.stdin:
         os.execv(argument, [argument, "1000"])
     elif command == "setuid":
         os.setresuid(*[int(argument)] * 3)
+    elif command == "limit":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(argument), 2 * int(argument)))
+        os.nice(5)
     elif command == "name":
         ctypes.CDLL(None).prctl(15, argument.encode(), 0, 0, 0)  # PR_SET_NAME
     elif command == "unshare":
-        assert ctypes.CDLL(None).unshare(0x10000000) == 0  # CLONE_NEWUSER
+        libc = ctypes.CDLL(None)
+        assert libc.unshare(0x10000000) == 0  # CLONE_NEWUSER, where it has all capabilities
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        assert libc.capset(header, (ctypes.c_uint32 * 6)()) == 0  # and gives them up
     elif command == "fork":
         child = os.fork()
         if child:

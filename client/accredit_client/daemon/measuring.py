@@ -32,7 +32,7 @@ from accredit_attestors.tree import (
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.process import PinnedProcess
 from accredit_client.daemon.writers import Writers, almighty, may_have_more
-from accredit_client.errors import Writable
+from accredit_client.errors import CallerChanged, Writable
 
 MAX_REMEMBERED_ENTRIES = 500_000
 """Files and links in all remembered trees together: about 300 MB."""
@@ -104,7 +104,9 @@ class CodeMeasurer:
                     inspection=_Inspection(writers),
                 )
         self._forget()
-        caller.check()
+        # It may have given itself a namespace meanwhile; and this looks whether it is the same.
+        if _writers(caller) != writers:
+            raise CallerChanged(f"process {caller.pid} has other ids than when it was measured")
         return measured.digest
 
     def _tree(self, key: _Key) -> _Tree:

@@ -22,9 +22,10 @@ from typing import Self
 
 from accredit_client.errors import CallerChanged, CallerGone, CallerRefused
 
-MAX_PROC_FILE_BYTES = 1024 * 1024
-"""Of a file in ``/proc`` that is read: 65,536 supplementary groups have less than 720,000."""
+MAX_PROC_FILE_BYTES = 8 * 1024 * 1024
+"""Of a file in ``/proc`` that is read: 65,536 supplementary groups, 40,000 mounts."""
 
+_CHUNK = 64 * 1024
 _DELETED = " (deleted)"
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _GONE = frozenset({errno.ESRCH, errno.ENOENT})
@@ -53,6 +54,9 @@ class Status:
     capabilities: int
     """Permitted, as bits; they hold in the process's own user namespace."""
     no_new_privs: bool
+    seccomp: int = 0
+    """0 where no system call is filtered."""
+    umask: int = 0o077
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ def parse_status(text: str) -> Status:
             capabilities=int(lines["CapPrm"], 16) | int(lines["CapEff"], 16),
             # Since Linux 4.10; without it nothing says that it holds.
             no_new_privs=lines.get("NoNewPrivs", "").strip() == "1",
+            seccomp=int(lines.get("Seccomp", "0")),
+            umask=int(lines.get("Umask", "077"), 8),
         )
     except (KeyError, ValueError):
         raise CallerRefused("status of the process is not of the documented form") from None
@@ -227,14 +233,15 @@ class PinnedProcess:
         with looking():
             descriptor = self.open(name, os.O_RDONLY)
             try:
-                read = b""
-                while chunk := os.read(descriptor, MAX_PROC_FILE_BYTES + 1 - len(read)):
-                    read += chunk
+                chunks, size = [], 0
+                while size <= MAX_PROC_FILE_BYTES and (chunk := os.read(descriptor, _CHUNK)):
+                    chunks.append(chunk)
+                    size += len(chunk)
             finally:
                 os.close(descriptor)
-        if len(read) > MAX_PROC_FILE_BYTES:
+        if size > MAX_PROC_FILE_BYTES:
             raise CallerRefused(f"{name} of process {self.pid} is too large")
-        return os.fsdecode(read)
+        return os.fsdecode(b"".join(chunks))
 
     def open(self, name: str, flags: int) -> int:
         """Open one of its files in ``/proc``; ``root`` and ``exe`` lead where they lead.
