@@ -459,6 +459,41 @@ async def test_a_refused_renewal_withdraws_and_stays_the_instance(authority: Aut
 
 
 @pytest.mark.anyio
+async def test_an_instance_that_is_not_the_nodes_any_more_makes_place(authority: Authority) -> None:
+    """Where the node was listed anew, the process is born again, with its selectors."""
+    async with placed(authority) as place:
+        workload = await place.workloads.of(place.me())
+        place.node.failure = IssuerRefused("forbidden", "not one of the node", 403)
+        await place.advance(minutes=31)
+        place.node.failure = None
+        await place.advance(minutes=5)
+        await place.workloads.of(place.me())
+        assert place.held(workload)
+        assert place.node.born == 2
+        assert "selectors" in place.node.asked[-1]
+
+
+@pytest.mark.anyio
+async def test_what_an_admin_restored_is_measured_again(authority: Authority) -> None:
+    """After changed code, and not believed: the signed bytes must be there."""
+    async with placed(authority) as place:
+        workload = await place.workloads.of(place.me())
+        instance = place.held(workload).svid.instance
+        assert instance is not None
+        place.code.found = OTHER
+        await place.advance(minutes=31)
+        await place.until(lambda: place.node.heard == [instance])
+        place.workloads.restored("another")
+        place.code.found = SIGNED
+        await place.workloads.of(place.me())
+        with pytest.raises(Refused):
+            place.held(workload)
+        place.workloads.restored(instance)
+        await place.workloads.of(place.me())
+        assert place.held(workload).svid.instance == instance
+
+
+@pytest.mark.anyio
 async def test_a_fact_withdraws_whom_it_is_about(authority: Authority) -> None:
     """At once, without a renewal, and nobody else; a suspension that ends gives it back."""
     async with placed(authority) as place:

@@ -32,7 +32,7 @@ from accredit_credentials import jws, jwt_svid
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import Stale, Untrusted
 from accredit_credentials.jwt_svid import JwtSvid
-from accredit_credentials.revocation import RevocationFact
+from accredit_credentials.revocation import FactKind, RevocationFact, TargetKind
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 
 log = logging.getLogger(__name__)
@@ -119,6 +119,9 @@ class Core:
         """Facts came into force."""
         if not news:
             return
+        for fact in news:
+            if fact.kind is FactKind.RESTORED and fact.target.kind is TargetKind.INSTANCE:
+                self._workloads.restored(fact.target.value)
         facts = self._node.facts
         notice = RevocationNotice(sequence=facts.through if facts else 0, facts=news)
         for queue in tuple(self._readers):

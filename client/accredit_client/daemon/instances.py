@@ -62,6 +62,7 @@ LOOKS = 4  # threads that look at who calls
 MAX_SAID_SELECTORS = 64  # of a process, that the issuer is told
 MAX_REASON = 300  # characters that the issuer is told of a change
 ANY_AGE = float("inf")
+REVOKED = "revoked"  # the problem of who was taken back
 
 
 class Issuing(Protocol):
@@ -191,17 +192,29 @@ class Instance:
         self.id, self.identity, self.life = identity.svid.instance, identity, life
         self.refused, self.wanted, self.try_at, self.failures = None, False, None, 0
 
-    def is_refused(self, why: str, again: datetime) -> None:
+    def is_refused(self, why: str, again: datetime, *, same: bool = True) -> None:
         """Withdraw it; it may be asked for anew from ``again`` on.
 
-        Once born it stays the same instance: who was revoked gets no other one by asking again.
+        Who was revoked stays the same instance: asking again brings no other one.
+
+        Args:
+            why: told to who asks.
+            again: the earliest moment of the next try.
+            same: whether the next try is for the same instance, if it was born.
         """
         self.refused, self.wanted, self.try_at = why, False, again
         self.failures += 1
+        if not same:
+            self.id = None
 
     def is_over(self, why: str) -> None:
         """Withdraw it for as long as the process lives."""
         self.ended, self.wanted = why, False
+
+    def restored(self, now: datetime) -> None:
+        """An admin has looked at what ended it: it may be measured again when somebody asks."""
+        if self.ended is not None:
+            self.refused, self.ended, self.try_at = self.ended, None, now
 
     def failed(self, again: datetime) -> None:
         """Take note that a try brought nothing: what is held stays."""
@@ -333,7 +346,8 @@ class Workload:
             if refused.for_now or refused.kind == "unauthenticated":
                 self._failed(instance, refused)
             else:
-                self._refused(instance, str(refused))
+                # Of another refusal the instance may be the cause: a node that was listed anew.
+                self._refused(instance, str(refused), same=refused.kind == REVOKED)
         except (ClientError, CredentialError, OSError) as error:
             self._failed(instance, error)
         except Exception as error:
@@ -386,9 +400,9 @@ class Workload:
         instance.is_over(why)
         self._all.code_changed(instance.entry, by=self)
 
-    def _refused(self, instance: Instance, why: str) -> None:
+    def _refused(self, instance: Instance, why: str, *, same: bool = True) -> None:
         log.warning("process %d is not %s: %s", self.caller.pid, instance.entry.agent, why)
-        instance.is_refused(why, self._again(instance))
+        instance.is_refused(why, self._again(instance), same=same)
 
     def _failed(self, instance: Instance, error: Exception) -> None:
         asked = error.retry_after if isinstance(error, IssuerRefused) else None
@@ -496,6 +510,13 @@ class Workloads:
         for each in self:
             if each is not by:
                 each.hurry(entry)
+
+    def restored(self, instance: str) -> None:
+        """An admin restored an instance: it may be measured again."""
+        for each in self:
+            for one in each.instances:
+                if one.id == instance:
+                    one.restored(self.clock())
 
     async def close(self) -> None:
         """Forget everybody; waits for what is under way."""
