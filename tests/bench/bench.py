@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 sys.path.insert(1, str(HERE.parent))
 
 import cutoff  # noqa: E402, F401 (each module registers its measures)
+import hosts  # noqa: E402, F401
 import issuing  # noqa: E402, F401
 import measuring  # noqa: E402, F401
 import memory  # noqa: E402, F401
@@ -53,6 +54,7 @@ ORDER = (
     "workload.streams",
     "workload.connects",
     "workload.jwt",
+    "daemon",
 )
 
 

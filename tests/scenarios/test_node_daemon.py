@@ -1,14 +1,25 @@
 """A host with a node daemon: strangers' processes get, use and lose identities of ours."""
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from support.calling import AGENT_UID, as_root
 from support.handshake import over_sockets
-from support.node_daemon import COMMAND, NODE, Host, Workload, host, identity_of
+from support.node_daemon import (
+    COMMAND,
+    NODE,
+    DaemonProcess,
+    Host,
+    Workload,
+    host,
+    identity_of,
+)
 
 from accredit_client import calls
 from accredit_client.errors import IssuerRefused, IssuerUnreachable
@@ -21,6 +32,8 @@ from accredit_issuer.clock import system_clock
 pytestmark = [as_root, pytest.mark.interop]
 
 OTHER_UID = AGENT_UID + 100
+EXAMPLE = Path(__file__).parents[2] / "config" / "daemon.toml"
+EXAMPLE_PORT = 8443
 AUDIENCE = "https://api.example.org"
 
 
@@ -281,3 +294,40 @@ def test_the_settings_are_checked_without_asking_anybody(place: Host) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert "colour" in done.stderr
+
+
+def test_the_example_of_settings_runs_as_it_is() -> None:
+    """``config/daemon.toml`` with nothing changed, in folders that only its processes see."""
+    pytest.importorskip("spiffe")
+    with ExitStack() as resources:
+        try:
+            place = resources.enter_context(host(port=EXAMPLE_PORT))
+        except OSError:
+            pytest.skip(f"somebody else listens on port {EXAMPLE_PORT}")
+        apart = ("unshare", "--mount", "--propagation", "private")
+        if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("no mount namespaces here")
+        agent = place.agent()
+        place.listed()
+        place.settings()
+        mounted = {name: place.folder / name for name in ("run", "lib", "opt")}
+        for folder in mounted.values():
+            folder.mkdir()
+        shutil.copytree(agent.root, mounted["opt"] / "summarizer")
+        shutil.copy(agent.manifest_file, place.folder / "summarizer.manifest.json")
+        shutil.copy(EXAMPLE, place.folder / "daemon.toml")
+        mounts = " && ".join(
+            f"mount --bind {mounted[name]} {there}"
+            for name, there in (("run", "/run"), ("lib", "/var/lib"), ("opt", "/opt"))
+        )
+        before = (*apart, "sh", "-c", f'{mounts} && exec "$@"', "sh")
+        daemon = DaemonProcess(place.folder / "daemon.toml", before)
+        daemon.start()
+        resources.callback(daemon.end)
+        socket = Path("/run/accredit/agent.sock")
+        workload = place.workload(agent, before=before, socket=socket)
+        assert str(workload.identity().svid.spiffe_id).endswith("/ns/support/agent/summarizer")
+        assert (mounted["lib"] / "accredit-node").stat().st_mode & 0o777 == 0o700
+        assert "error" in place.workload(agent, uid=OTHER_UID, before=before, socket=socket).ask(
+            "x509"
+        )

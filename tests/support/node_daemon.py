@@ -39,6 +39,7 @@ WORKLOAD = '''\
 import json
 import os
 import sys
+import time
 
 from spiffe import WorkloadApiClient
 from cryptography.hazmat.primitives.serialization import (
@@ -68,7 +69,9 @@ for line in sys.stdin:
     command, *words = line.split()
     try:
         if command == "x509":
-            say(**x509(client.fetch_x509_svid()))
+            begun = time.perf_counter()
+            svid = client.fetch_x509_svid()
+            say(took=time.perf_counter() - begun, **x509(svid))
         elif command == "jwt":
             svid = client.fetch_jwt_svid(audience={words[0]})
             say(id=str(svid.spiffe_id), token=svid.token)
@@ -149,9 +152,10 @@ def identity_of(said: dict[str, Any]) -> X509Identity:
 
 @dataclass
 class DaemonProcess:
-    """``accredit daemon run``."""
+    """``accredit daemon run``; ``before`` is what stands before the command."""
 
     file: Path
+    before: tuple[str, ...] = ()
     process: "subprocess.Popen[str]" = field(init=False, repr=False)
     ready: dict[str, Any] = field(init=False)
     log: list[str] = field(default_factory=list)
@@ -159,7 +163,7 @@ class DaemonProcess:
     def start(self, *, ready: bool = True) -> None:
         """Start it, and wait until it is ready."""
         self.process = subprocess.Popen(
-            [*COMMAND, "daemon", "run", "--json", "--config", str(self.file)],
+            [*self.before, *COMMAND, "daemon", "run", "--json", "--config", str(self.file)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -270,13 +274,19 @@ class Host:
         return daemon
 
     def workload(
-        self, agent: AgentFolder, *, uid: int = AGENT_UID, gid: int = AGENT_GID
+        self,
+        agent: AgentFolder,
+        *,
+        uid: int = AGENT_UID,
+        gid: int = AGENT_GID,
+        before: tuple[str, ...] = (),
+        socket: Path | None = None,
     ) -> Workload:
-        """A process of the agent's code."""
+        """A process of the agent's code; ``before`` is what stands before its command."""
         process = subprocess.Popen(
             [
-                *(sys.executable, "-B", str(agent.root / "main.py")),
-                *(str(uid), str(gid), f"unix:{self.socket}"),
+                *(*before, sys.executable, "-B", str(agent.root / "main.py")),
+                *(str(uid), str(gid), f"unix:{socket or self.socket}"),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -289,7 +299,7 @@ class Host:
 
 
 @contextmanager
-def host(*, x509_svid: int = 3600) -> Iterator[Host]:
+def host(*, x509_svid: int = 3600, port: int = 0) -> Iterator[Host]:
     """A machine; everything that runs there ends with it."""
     # Below a directory that other users may pass, as pytest's own may not be.
     with tempfile.TemporaryDirectory(prefix="accredit-host-") as name, ExitStack() as resources:
@@ -297,6 +307,8 @@ def host(*, x509_svid: int = 3600) -> Iterator[Host]:
         folder.chmod(0o755)
         (folder / "issuer").mkdir(mode=0o700)
         more = f"[lifetimes]\nx509_svid = {x509_svid}\n"
-        issuer = resources.enter_context(issuer_process(write_settings(folder / "issuer", more)))
+        issuer = resources.enter_context(
+            issuer_process(write_settings(folder / "issuer", more, port=port))
+        )
         admin = log_in(issuer, issuer.first_token)  # type: ignore[arg-type]
         yield Host(folder, issuer, admin, resources)

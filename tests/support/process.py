@@ -28,10 +28,10 @@ TIMEOUT = 30
 COMMAND = (sys.executable, "-c", "from accredit_issuer.cli import main; main()")
 
 
-def write_settings(folder: Path, more: str = "") -> Path:
-    """Settings with a port of their own, which stays the same over restarts."""
+def write_settings(folder: Path, more: str = "", *, port: int = 0) -> Path:
+    """Settings with a port of their own, or this one, which stays the same over restarts."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     file = folder / "issuer.toml"
     file.write_text(f'trust_domain = "example.org"\n[server]\nport = {port}\n{more}')
