@@ -1,6 +1,7 @@
 """Instances under a clock in the test's hands: born, renewed, withdrawn, forgotten."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -346,3 +347,26 @@ async def test_an_answer_that_does_not_fit_is_not_held(
         place.node.changes = {}
         await place.advance(minutes=2)
         assert place.held(workload)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("what", ["tainted", "dropped", "other"])
+async def test_what_an_authority_signed_that_goes_is_renewed_soon(
+    authority: Authority, what: str
+) -> None:
+    """Within half a minute of the bundle that says so; of another authority nothing follows."""
+    async with placed(authority) as place:
+        workload = await place.workloads.of(place.me())
+        first = place.held(workload)
+        signed_by = first.svid.authorities
+        bundle = authority.bundle
+        changes: dict[str, Any] = {
+            "tainted": {"tainted": signed_by},
+            "dropped": {"x509_authorities": Authority().bundle.x509_authorities},
+            "other": {"tainted": frozenset({"00"})},
+        }[what]
+        await place.advance(minutes=1)
+        place.workloads.bundle_changed(replace(bundle, **changes))
+        await place.advance(seconds=20)
+        await place.settle()
+        assert (place.held(workload) is first) is (what == "other")

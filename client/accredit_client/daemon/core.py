@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 A = TypeVar("A")
 
 CRL_REFRESH = 300.0  # seconds between two looks at the CRLs where no fact came
+CRL_PAUSE = 1.0  # seconds at least between two looks, however many facts come
 MAX_NOTICES = 1000  # that wait for one reader; a slower one begins anew
 
 
@@ -89,6 +90,7 @@ class Core:
         self._crls: tuple[bytes, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._bundle: TrustBundle | None = None
+        self._federated: Mapping[TrustDomain, TrustBundle] | None = None
         self._readers: set[asyncio.Queue[RevocationNotice | None]] = set()
 
     def start(self) -> None:
@@ -108,11 +110,15 @@ class Core:
 
     def stepped(self) -> None:
         """SVID, bundle or bundle map of the node may be others."""
-        bundle = self._node.bundle
+        bundle, federated = self._node.bundle, self._node.federated_bundles
         if bundle is not self._bundle:
             self._bundle = bundle
             self._tokens.forget_all()  # a key that signed some may have been removed
+            self._workloads.bundle_changed(bundle)
             self._waiter.wake()  # an issuing CA may have been added
+        elif federated is self._federated:
+            return
+        self._federated = federated
         self._workloads.tell()
 
     def facts_came(self, news: tuple[RevocationFact, ...]) -> None:
@@ -131,7 +137,7 @@ class Core:
             else:
                 queue.put_nowait(notice)
         self._waiter.wake()
-        self._workloads.tell()
+        self._workloads.tell_about(frozenset(str(fact.target) for fact in news))
 
     # The provider
 
@@ -264,4 +270,8 @@ class Core:
                 if crls != self._crls:
                     self._crls = crls
                     self._workloads.tell()
+                fetched = self._clock()
                 await self._waiter.wait(CRL_REFRESH)
+                # Facts may come one after the other, and each changes what every stream says.
+                while 0 <= (self._clock() - fetched).total_seconds() < CRL_PAUSE:
+                    await self._waiter.wait(CRL_PAUSE)

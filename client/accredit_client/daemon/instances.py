@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -278,13 +278,13 @@ class Workload:
         if not self.tried.is_set():
             self._waiter.wake()
 
-    def hurry(self, entry: AgentEntry) -> None:
-        """Measure what is of this entry now: elsewhere its code was found changed."""
-        for each in self.instances:
-            if each.entry == entry and each.life is not None:
-                life = each.life
-                each.life = Life(life.not_before, life.not_after, life.not_before)
-                self._waiter.wake()
+    def hurry(self, instance: Instance, seconds: float = 0.0) -> None:
+        """Renew an instance so soon, and not only when its own time has come."""
+        life = instance.life
+        if life is not None:
+            soon = renewal.later(self._all.clock(), seconds)
+            instance.life = replace(life, renew_at=min(life.renew_at, soon))
+            self._waiter.wake()
 
     @contextmanager
     def listening(self) -> Iterator[asyncio.Event]:
@@ -505,11 +505,26 @@ class Workloads:
         for each in self:
             each.tell()
 
+    def tell_about(self, targets: frozenset[str]) -> None:
+        """Wake who listens to those that facts about these targets match."""
+        for each in self:
+            if not targets.isdisjoint(each.marks()):
+                each.tell()
+
+    def bundle_changed(self, bundle: TrustBundle) -> None:
+        """Renew soon what a tainted authority signed, and what the bundle does not vouch for."""
+        now = self.clock()
+        for each in self:
+            for instance in each.instances:
+                if instance.identity is not None and _is_to_go(instance.identity, bundle, now):
+                    each.hurry(instance, renewal.replace_after(0, draw=self.draw))
+
     def code_changed(self, entry: AgentEntry, *, by: Workload) -> None:
         """Have everybody else of an entry measured now."""
         for each in self:
-            if each is not by:
-                each.hurry(entry)
+            for instance in each.instances:
+                if each is not by and instance.entry == entry:
+                    each.hurry(instance)
 
     def restored(self, instance: str) -> None:
         """An admin restored an instance: it may be measured again."""
@@ -645,6 +660,18 @@ class Workloads:
         if self._of_uid[uid] + wanted > self._limits.instances_of_uid:
             limit = self._limits.instances_of_uid
             raise NotYet(f"user {uid} has {limit} identities on this host already")
+
+
+def _is_to_go(identity: X509Identity, bundle: TrustBundle, now: datetime) -> bool:
+    if identity.svid.authorities & bundle.tainted:
+        return True
+    try:
+        validate(identity.svid, bundles={bundle.trust_domain: bundle}, now=now)
+    except Untrusted:
+        return True
+    except CredentialError:
+        return False  # its time is over, which is another matter
+    return False
 
 
 def _key(caller: Caller) -> tuple[int, int]:
