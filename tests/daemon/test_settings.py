@@ -1,5 +1,6 @@
 """``daemon.toml``: each thing that it must not say, and what it says where nothing is said."""
 
+import resource
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from support.authority import Authority
 from accredit_attestors.errors import CannotCollect
 from accredit_client.daemon.agents import load_entries
 from accredit_client.daemon.limits import Limits
+from accredit_client.daemon.running import files_needed, prepare_process
 from accredit_client.daemon.settings import (
     MAX_AGENTS,
     MAX_INSTANCES,
@@ -20,6 +22,8 @@ from accredit_client.daemon.settings import (
     load,
     read,
 )
+
+NOFILE, CORE = resource.RLIMIT_NOFILE, resource.RLIMIT_CORE
 
 TEXT = """
 [daemon]
@@ -168,3 +172,18 @@ def test_a_manifest_that_is_none_is_named(
         (tmp_path / "summarizer.manifest.json").write_bytes(content)
     with pytest.raises(InvalidSettings, match=r"summarizer\.manifest\.json"):
         load_entries(load(file).agents)
+
+
+def test_the_daemon_may_open_as_many_files_as_its_limits_need(file: Path) -> None:
+    """Three for each connection, two for each process with an identity, and some."""
+    settings = load(file)
+    assert files_needed(settings) == 4096 * 3 + 2000 * 2 + 512
+    before = {each: resource.getrlimit(each) for each in (NOFILE, CORE)}
+    try:
+        resource.setrlimit(NOFILE, (1024, before[NOFILE][1]))
+        prepare_process(settings)
+        assert resource.getrlimit(NOFILE)[0] == min(files_needed(settings), before[NOFILE][1])
+        assert resource.getrlimit(CORE)[0] == 0
+    finally:
+        for each, limits in before.items():
+            resource.setrlimit(each, limits)

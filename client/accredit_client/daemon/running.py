@@ -7,6 +7,7 @@ The end: no new connection, UNAVAILABLE to each call, keys forgotten.
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -28,6 +29,9 @@ from accredit_client.effects import Clock, Draw, system_draw, utc_now
 
 log = logging.getLogger(__name__)
 
+FILES_OF_CONNECTION = 3  # the socket, and the two that hold its process
+FILES_OF_PROCESS = 2
+OTHER_FILES = 512  # the issuer, files that are measured, the rest
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -120,12 +124,34 @@ class Daemon:
         core.stepped()
 
 
+def files_needed(settings: Settings) -> int:
+    """How many descriptors the daemon may come to hold, within its limits."""
+    connections = settings.socket_limits.connections * FILES_OF_CONNECTION
+    return connections + settings.limits.instances * FILES_OF_PROCESS + OTHER_FILES
+
+
+def prepare_process(settings: Settings) -> None:
+    """Let this process have as many descriptors as it may need, and no core file: it has keys.
+
+    A hard limit below what is needed is logged: connections are refused then before their bound.
+    """
+    needed = files_needed(settings)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        log.warning("the limit of open files is %d, %d may be needed", hard, needed)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        more = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, more), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 async def run(daemon: Daemon, ready: Callable[[Daemon], None]) -> None:
     """Serve until a signal says to stop; ``ready`` is called once the node has its identity.
 
     Raises:
         ClientError, AttestationError: it cannot serve.
     """
+    prepare_process(daemon.settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
