@@ -57,6 +57,8 @@ def file(tmp_path: Path, authority: Authority) -> Path:
     (tmp_path / "bundle.json").write_text(authority.bundle.to_json())
     made = tmp_path / "daemon.toml"
     made.write_text(TEXT)
+    for each in tmp_path.iterdir():
+        each.chmod(0o644)
     return made
 
 
@@ -187,3 +189,12 @@ def test_the_daemon_may_open_as_many_files_as_its_limits_need(file: Path) -> Non
     finally:
         for each, limits in before.items():
             resource.setrlimit(each, limits)
+
+
+@pytest.mark.parametrize("name", ["daemon.toml", "bundle.json"])
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_what_others_could_write_decides_nothing(file: Path, name: str, mode: int) -> None:
+    """Neither the settings nor where trust starts."""
+    (file.parent / name).chmod(mode)
+    with pytest.raises(InvalidSettings, match=f"{name}.*nobody else"):
+        load(file)

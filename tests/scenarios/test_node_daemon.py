@@ -316,6 +316,7 @@ def test_the_example_of_settings_runs_as_it_is() -> None:
         shutil.copytree(agent.root, mounted["opt"] / "summarizer")
         shutil.copy(agent.manifest_file, place.folder / "summarizer.manifest.json")
         shutil.copy(EXAMPLE, place.folder / "daemon.toml")
+        (place.folder / "daemon.toml").chmod(0o644)
         mounts = " && ".join(
             f"mount --bind {mounted[name]} {there}"
             for name, there in (("run", "/run"), ("lib", "/var/lib"), ("opt", "/opt"))

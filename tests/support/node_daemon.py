@@ -263,6 +263,8 @@ class Host:
             )
         file = self.folder / "daemon.toml"
         file.write_text(text)
+        for each in (bundle, file):
+            each.chmod(0o644)
         return file
 
     def daemon(self, *, start: bool = True) -> DaemonProcess:

@@ -1,11 +1,13 @@
 """``daemon.toml``: what an operator says, read strictly, with every path and number checked.
 
 An unknown key is refused by its name. Paths are taken from the folder of the file; a code root is a
-path of the agent's own and stands as it is. What the files hold is not looked at here: manifests
-are read by ``agents``, trust by ``Trust``.
+path of the agent's own and stands as it is. Whoever could write the file could be any agent: it
+must be root's, or the daemon's own user's. What the files hold is not looked at here: manifests are
+read by ``agents``, trust by ``Trust``.
 """
 
 import os
+import stat
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,11 +125,29 @@ def load(path: Path) -> Settings:
         InvalidSettings: what it says is refused; the message names file, table and key.
     """
     data = read_small_file(path, what="settings", max_bytes=MAX_FILE_BYTES, private=False)
+    check_unwritable(path)
     try:
         document = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidSettings(f"{path} must be TOML: {error}") from error
     return read(document, path)
+
+
+def check_unwritable(path: Path) -> None:
+    """Check that nobody but root, or the daemon's own user, wrote a file that decides who is who.
+
+    Raises:
+        InvalidSettings: it belongs to somebody else, or group or others may write it.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InvalidSettings(f"{path} cannot be read: {error.strerror}") from error
+    if found.st_uid not in {0, os.geteuid()} or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InvalidSettings(
+            f"{path} must belong to root or to the daemon's user, and nobody else may write it",
+            hint=f"chown root {path} && chmod go-w {path}",
+        )
 
 
 def read(document: dict[str, object], path: Path) -> Settings:
@@ -196,9 +216,12 @@ def _trust(issuer: Members, folder: Path) -> Trust:
     try:
         if text.startswith(_PIN):
             return Trust.from_pin(text)
-        return Trust.from_file(_path(issuer, "trust", folder))
+        file = _path(issuer, "trust", folder)
+        trust = Trust.from_file(file)
     except InvalidTrust as error:
         raise InvalidSettings(f"{issuer.where}: {error}", hint=error.hint) from None
+    check_unwritable(file)
+    return trust
 
 
 def _node(file: Members, folder: Path) -> NodeSettings:
