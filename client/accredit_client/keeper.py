@@ -44,6 +44,7 @@ from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
 LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while its SVID expires
 FOLDER_POLL = 2.0  # seconds between looks at a folder's link
 NO_MAP = BundleMap()
+NOBODY: frozenset[str] = frozenset()
 UNKNOWN_KEY_PAUSE = 5.0  # seconds between two fetches because somebody named an unknown key
 
 _EXPIRED_HINT = "where a join token proved the agent, put a new join token into the same file"
@@ -62,6 +63,7 @@ class View(NamedTuple):
     bundle: TrustBundle
     identity: X509Identity | None
     federated: BundleMap = NO_MAP
+    refused: frozenset[str] = NOBODY
 
 
 Talk = Generator[Call[Any] | Blocking, Any, None]
@@ -150,6 +152,11 @@ class Keeper(ABC):
     @abstractmethod
     def issuer_url(self) -> str:
         """Where the issuer is."""
+
+    @property
+    def holder(self) -> X509Svid | None:
+        """The SVID that was held last, good or not: it says whose we are."""
+        return None if self._held is None else self._held.identity.svid
 
     def issuer_view(self) -> View:
         """What to meet the issuer with."""
