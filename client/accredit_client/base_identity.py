@@ -367,16 +367,18 @@ class BaseIdentity:
         """Contexts that talk to the issuer of a federated trust domain, as nobody."""
         bundle = self._foreign_bundle(trust_domain)
 
-        def check(svid: X509Svid) -> None:
-            state = self._foreign_feed(trust_domain)
-            if state is not None:
-                state.check_known(svid.marks())
-
         def make(view: View) -> SpiffeContext:
             from accredit_client.wire import issuer_context  # noqa: PLC0415 (slow to import)
 
+            def check(svid: X509Svid) -> None:
+                state = self._foreign_feed(trust_domain)
+                if state is not None:
+                    state.check_known(svid.marks())
+                met.update(svid.marks())
+
+            met: set[str] = set()
             context = issuer_context(view.bundle, also=check, foreign=True)
-            context.refused = view.refused
+            context.refused, context.met = view.refused, met
             return context
 
         def view() -> View:
@@ -405,9 +407,11 @@ class BaseIdentity:
             # What is known counts, however old: the issuer is who would tell of newer facts.
             if self._facts is not None:
                 self._facts.check_known(svid.marks())
+            met.update(svid.marks())
 
+        met: set[str] = set()
         context = issuer_context(view.bundle, view.identity, also=check)
-        context.refused = view.refused
+        context.refused, context.met = view.refused, met
         return context
 
     def _check_open(self) -> None:

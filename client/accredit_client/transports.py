@@ -81,8 +81,9 @@ class _Pools(Generic[T]):
                 current = self._contexts()
             except ClientError:
                 return  # nothing is held now: no more is known than at the handshake
-            if current.refused - pool.context.refused:
-                raise httpx2.ReadError("the connection may rest on an authority that was revoked")
+            # Copied first: another connection's handshake may add to it meanwhile.
+            if current.refused & pool.context.met.copy():
+                raise httpx2.ReadError("the connection rests on an authority that was revoked")
             if current is pool.context or pool.context.authorities <= current.authorities:
                 return
             pool.ends_at = self._monotonic() + LINGER

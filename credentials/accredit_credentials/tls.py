@@ -76,7 +76,9 @@ class SpiffeContext(ssl.SSLContext):
     trust_domain: "TrustDomain | None" = None
     authorities: "frozenset[x509.Certificate]" = frozenset()
     refused: "frozenset[str]" = frozenset()
-    """The authorities that were taken back when it was made, as marks: a later context with more
+    """The authorities that were taken back when it was made, as marks."""
+    met: "set[str] | frozenset[str]" = frozenset()
+    """The marks of those that were let in, where that is noted: a later context that refuses one
     of them ends what rests on this one."""
     federated: Federated | None = None
     peer_check: PeerCheck | None = None
