@@ -1,10 +1,10 @@
 """Everything that the issuer keeps, examined over one snapshot of the database.
 
 In order: the log against its signed checkpoint, and against one that was kept elsewhere → every
-record: is what it tells of still there → authorities and CRLs → every credential → every other row
-of the state against its record. What is wrong with one thing is said of it, and the next is looked
-at. Rows are read in batches: what is held in memory are the facts in force, the authorities and
-the admins, as a running issuer does.
+record: was it possible where it stands, is what it tells of still there → authorities and CRLs →
+every credential → every other row of the state against its record. What is wrong with one thing is
+said of it, and the next is looked at. Rows are read in batches: what is held in memory are the
+facts in force, the authorities, the admins and a little of each manifest.
 
 Reads only, in one transaction: a running issuer goes on meanwhile, and what it writes is not seen.
 """
@@ -40,10 +40,17 @@ from accredit_issuer.audit.kept_rows import KEPT, TABLES, Kept, KeptTable
 from accredit_issuer.audit.log import Log, LogDamaged, LogReader, NodeReader
 from accredit_issuer.audit.recorded import InvalidRecord, Recorded
 from accredit_issuer.audit.records import RecordKind, written_moment
+from accredit_issuer.audit.replay import Replay
 from accredit_issuer.audit.report import Report
+from accredit_issuer.audit.subordinate_rows import (
+    CERTIFIED,
+    WITHOUT_CREDENTIAL,
+    check_certified,
+)
 from accredit_issuer.audit.told import Told
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
 from accredit_issuer.registry.registry import signer_of
+from accredit_issuer.registry.targets import namespace_of
 from accredit_issuer.settings import (
     LONGEST_JWT_SVID,
     LONGEST_TASK_TOKEN,
@@ -121,6 +128,7 @@ class _Inspection:
         )
         self._report = Report()
         self._told = Told()
+        self._replay = Replay(config.trust_domain, lambda each: namespace_of(connection, each))
         self._authorities: dict[str, ReadAuthority] = {}
         self._crls: dict[str, ReadCrl] = {}
 
@@ -199,6 +207,7 @@ class _Inspection:
                 by_kind[record.kind].append(record)
                 try:
                     self._told.note(record, self._now)
+                    self._add(f"log entry {record.index}", self._replay.judge(record))
                 except InvalidRecord as error:
                     self._report.add(f"log entry {record.index}", str(error))
             for kind, of_it in by_kind.items():
@@ -506,6 +515,10 @@ class _Inspection:
                 self._report.add(f"subordinate {row.agent}", problem)
         for missing in told:
             self._report.add(f"subordinate {missing}", "the database does not have it")
+        for row in self._stream(CERTIFIED):
+            self._add(f"certificate {row.credential}", check_certified(row))
+        for row in self._stream(WITHOUT_CREDENTIAL):
+            self._report.add(f"certificate {row.serial}", "nothing was decided that it is of")
 
     def _stream(self, query: Any) -> Iterator[Row[Any]]:
         return iter(self._connection.execute(query, execution_options={"yield_per": BATCH}))
