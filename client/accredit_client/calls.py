@@ -416,6 +416,22 @@ def subordinates() -> Call[tuple[answers.SubordinateRecord, ...]]:
     )
 
 
+def removed_subordinates() -> Call[dict[str, tuple[str, ...]]]:
+    """Agents whose name was taken away, with the key ids of those issuing CAs that still live."""
+    return _get(
+        "/v1/subordinates",
+        lambda answer: dict(
+            answer.each(
+                "removed",
+                lambda each: (
+                    each.text("agent"),
+                    each.each("issuing_cas", lambda ca: ca.text("id")),
+                ),
+            )
+        ),
+    )
+
+
 def add_subordinate(
     agent: AgentId, *, namespaces: Sequence[str], dns_names: Sequence[str] = ()
 ) -> Call[answers.SubordinateRecord]:
