@@ -7,7 +7,7 @@ issuer's own decisions and tell the feed, before any other write is looked at.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -158,7 +158,7 @@ class Revocation:
                 target=target,
                 kind=request.kind,
                 at=now,
-                expires_at=max(now + self._longest(target), last_end),
+                expires_at=max(self._last_match(transaction, target, now), last_end),
                 reason=request.reason,
             )
             for offset, target in enumerate(targets, start=1)
@@ -262,11 +262,15 @@ class Revocation:
         if above is not None:
             raise Refusal(Kind.CONFLICT, f"{above.target} is {above.kind.value}, which covers it")
 
-    def _longest(self, target: Target) -> timedelta:
+    def _last_match(self, transaction: Transaction, target: Target, now: datetime) -> datetime:
+        """When nothing is alive any more that this target can match, by what is known of it."""
         lifetimes = self._config.lifetimes
-        if target.kind is TargetKind.AUTHORITY:
-            return lifetimes.issuing_ca + lifetimes.longest_credential
-        return lifetimes.longest_credential + lifetimes.backdate
+        if target.kind is not TargetKind.AUTHORITY:
+            return now + lifetimes.longest_credential + lifetimes.backdate
+        # It may live longer than our settings say: certified by a parent, or before they changed.
+        # Whoever has its key signs until its certificate ends.
+        ends = end_of_authority(transaction, target.value, now) or now
+        return max(ends, now + lifetimes.issuing_ca) + lifetimes.longest_credential
 
     def _issuing_cas(self) -> tuple[Authority, ...]:
         return self._authorities.now_in_force.published(AuthorityKind.X509)
