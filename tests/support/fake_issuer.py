@@ -31,7 +31,7 @@ from accredit_credentials import jwt_svid, revocation_feed, task_token
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.bundle_map import BundleMap
 from accredit_credentials.jwt_svid import AgentBlock, JwtSvid
-from accredit_credentials.keys import check_public_key
+from accredit_credentials.keys import SubjectKey, check_public_key
 from accredit_credentials.revocation import FactKind, RevocationFact, Target
 from accredit_credentials.revocation_feed import Statement
 from accredit_credentials.spiffe_id import SpiffeId, issuer_id
@@ -239,7 +239,7 @@ class FakeIssuer:
         now = self.clock()
         template = self.authority.template(
             self.spiffe_id,
-            public_key=check_public_key(request.public_key()),
+            subject_key=SubjectKey.of(check_public_key(request.public_key())),
             not_before=now,
             not_after=now + LIFE,
         )

@@ -45,7 +45,7 @@ class Feed:
         self._through = 0
         self._signed: dict[int, _Signed] = {}
         self._signed_characters = 0
-        self._changed = asyncio.Event()
+        self._waiting = _Waiting()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.listeners = 0
@@ -108,12 +108,13 @@ class Feed:
         self.listeners += 1
         try:
             while not self._closed:
-                changed = self._changed
+                wakes = self._waiting.wakes
                 signed = self._statement(after)
                 yield signed.text
                 after = signed.through
-                if self._through == after:
-                    await _wait(changed, self._heartbeat)
+                # What came while the statement was on its way is told at once.
+                if self._through == after and self._waiting.wakes == wakes:
+                    await self._waiting.wait(self._heartbeat)
         finally:
             self.listeners -= 1
 
@@ -171,11 +172,7 @@ class Feed:
 
     def _wake_listeners(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+            self._loop.call_soon_threadsafe(self._waiting.wake)
 
 
 def _told(facts: list[RevocationFact], after: int) -> tuple[int, tuple[RevocationFact, ...]]:
@@ -196,8 +193,36 @@ def _carried(facts: Iterable[RevocationFact]) -> list[RevocationFact]:
     return [fact for fact in facts if fact.target.kind not in EXPANDED]
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return
+class _Waiting:
+    """Whoever waits for the next statement, on one event loop.
+
+    ``asyncio.wait_for`` would make a task of each: for a thousand of them that takes as long as to
+    tell them.
+    """
+
+    def __init__(self) -> None:
+        self._futures = set[asyncio.Future[None]]()
+        self.wakes = 0
+
+    async def wait(self, seconds: float) -> None:
+        """Return at the next ``wake``, or after so many seconds."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _let_go, future)
+        self._futures.add(future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            self._futures.discard(future)
+
+    def wake(self) -> None:
+        """Let everybody go who waits now."""
+        self.wakes += 1
+        for future in self._futures:
+            _let_go(future)
+
+
+def _let_go(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
