@@ -2,14 +2,15 @@
 
 ``Authorities`` holds one immutable ``Snapshot``; requests read it, ``advance`` and the steps of
 operators replace it. Each step writes the authorities' rows, the bundle's new sequence number and
-the records in one transaction, and only then is the snapshot replaced. One step at a time.
+the records in one transaction, and only then is the snapshot replaced. One step at a time; a parent
+is asked between two of them, so that nobody waits for its answer but who wants it.
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from cryptography import x509
@@ -52,8 +53,8 @@ from accredit_issuer.authority.upstream import (
     RootCa,
     Upstream,
 )
-from accredit_issuer.errors import InvalidSettings, IssuerError, Unavailable
-from accredit_issuer.keys.key_manager import KeyManager
+from accredit_issuer.errors import InvalidSettings, IssuerError, Refusal, Unavailable
+from accredit_issuer.keys.key_manager import KeyManager, ManagedKey
 from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
@@ -66,6 +67,7 @@ SWEPT = 16  # of those removed last, the keys are looked for once more at the st
 
 _log = structlog.get_logger("accredit.authorities")
 
+T = TypeVar("T")
 Beside = Callable[[Transaction, tuple[Standing, ...]], None]
 
 
@@ -135,6 +137,14 @@ class _Taken:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the parent certified, for a key that was made for it."""
+
+    made: ManagedKey
+    certified: CertifiedCa = field(repr=False)
+
+
 class Authorities:
     """The authorities of this issuer."""
 
@@ -148,6 +158,7 @@ class Authorities:
         """Why the parent could not be asked the last time; None where it could."""
         # The scheduler and any number of operators take steps, each from what it saw.
         self._stepping = threading.RLock()
+        self._asking = threading.Lock()  # taken before ``_stepping``, never within it
         self._listeners: list[Callable[[], None]] = []
         self._is_revoked: Callable[[str], bool] = lambda _: False
 
@@ -190,20 +201,20 @@ class Authorities:
         Raises:
             Unavailable: a step could not be recorded. What was recorded stays.
         """
+        done: list[Due] = []
+        trouble: ParentUnavailable | None = None
+        # Kind by kind: an issuing CA needs an active root before it can be made.
+        for kind in self._rules:
+            try:
+                done += self._advance_kind(kind, changes, now, by)
+            except ParentUnavailable as error:
+                trouble = trouble or error
         with self._stepping:
-            done: list[Due] = []
-            trouble: ParentUnavailable | None = None
-            # Kind by kind: an issuing CA needs an active root before it can be made.
-            for kind in self._rules:
-                try:
-                    done += self._advance_kind(kind, changes, now, by)
-                except ParentUnavailable as error:
-                    trouble = trouble or error
             self._publish_as_it_is(changes, now, by)
             self._note(trouble)
             if trouble is not None and not self._can_issue(now):
                 raise trouble
-            return done
+        return done
 
     def prepare(
         self, kind: AuthorityKind, changes: Changes, now: datetime, by: Actor
@@ -214,11 +225,19 @@ class Authorities:
             Refusal: one is prepared already.
             Unavailable: it could not be recorded.
         """
+
+        def take(asked: _Asked | None = None) -> tuple[Standing, ...]:
+            self._check_prepare(kind, now)
+            return self._record(self._preparation(kind, now, asked), changes, now, by)
+
         with self._stepping:
-            check_prepare(
-                self.standings(), kind, now, given=self._given, follows=self._upstream.follows
-            )
-            return self._record(self._preparation(kind, now), changes, now, by)
+            if not self._is_parents(kind):
+                return take()
+            self._check_prepare(kind, now)
+        with self._asking:
+            with self._stepping:
+                self._check_prepare(kind, now)
+            return self._with_answer(take, now)
 
     def activate(
         self, wanted: str, changes: Changes, now: datetime, by: Actor, *, early: bool
@@ -233,8 +252,8 @@ class Authorities:
             is_early = check_activate(self.standings(), wanted, self._rules, now, early=early)
             details = {"early": True} if is_early else {}
             changed = self._record(self._activation(wanted, now, details), changes, now, by)
-            self._advance_kind(AuthorityKind.X509, changes, now, by)
-            return changed
+        self._advance_kind(AuthorityKind.X509, changes, now, by)
+        return changed
 
     def taint(
         self, wanted: str, reason: str, changes: Changes, now: datetime, by: Actor
@@ -247,7 +266,8 @@ class Authorities:
         """
         with self._stepping:
             check_taint(self.standings(), wanted)
-            self._advance_kind(AuthorityKind.X509, changes, now, by)  # none below it may sign on
+        self._advance_kind(AuthorityKind.X509, changes, now, by)  # none below it may sign on
+        with self._stepping:
             tainted = check_taint(self.standings(), wanted)
             return self._record(
                 self._taken(Step.TAINT, tainted, wanted, reason, now), changes, now, by
@@ -273,7 +293,8 @@ class Authorities:
         """
         with self._stepping:
             check_revoke(self.standings(), wanted)
-            self._advance_kind(AuthorityKind.X509, changes, now, by)
+        self._advance_kind(AuthorityKind.X509, changes, now, by)
+        with self._stepping:
             gone = check_revoke(self.standings(), wanted)
             return self._record(
                 self._taken(Step.REVOKE, gone, wanted, reason, now),
@@ -367,13 +388,65 @@ class Authorities:
     ) -> list[Due]:
         done: list[Due] = []
         for _ in range(MAX_ROUNDS):
-            steps = self._due(kind, now)
-            if not steps:
-                return done
-            for step in steps:
-                self._record(self._taken_of(step, now), changes, now, by)
-            done += steps
-        raise IssuerError(f"authorities do not come to rest: {done[-1]}")
+            with self._stepping:
+                steps = self._due(kind, now)
+                if not steps:
+                    return done
+                if not self._must_ask(steps):
+                    done += self._take(steps, changes, now, by)
+                    continue
+            with self._asking:
+                if self._must_ask(self._due(kind, now)):  # nobody else has asked meanwhile
+                    done += self._with_answer(
+                        lambda asked: self._take(self._due(kind, now), changes, now, by, asked),
+                        now,
+                    )
+        raise IssuerError(f"authorities do not come to rest: {done[-1:]}")
+
+    def _take(
+        self,
+        steps: Sequence[Due],
+        changes: Changes,
+        now: datetime,
+        by: Actor,
+        asked: _Asked | None = None,
+    ) -> Sequence[Due]:
+        for step in steps:
+            self._record(self._taken_of(step, now, asked), changes, now, by)
+        return steps
+
+    def _is_parents(self, kind: AuthorityKind) -> bool:
+        return self._upstream.follows and kind is AuthorityKind.X509
+
+    def _must_ask(self, steps: Sequence[Due]) -> bool:
+        return any(
+            each.step is Step.PREPARE and each.id is None and self._is_parents(each.kind)
+            for each in steps
+        )
+
+    def _with_answer(self, take: Callable[[_Asked], T], now: datetime) -> T:
+        """Ask the parent, and then take a step with what it certified, or without.
+
+        Raises:
+            Refusal: the step is not possible any more.
+            Unavailable: the parent cannot be asked, or it could not be recorded.
+        """
+        expires_at = (now + self._rules[AuthorityKind.X509].lifetime).replace(microsecond=0)
+        asked = self._asked(None, now, expires_at)
+        with self._stepping:
+            try:
+                taken = take(asked)
+            except Refusal:
+                self._delete_key(asked.made.id)
+                raise
+            if self._find(asked.made.id) is None:
+                self._delete_key(asked.made.id)  # it is not wanted any more
+            return taken
+
+    def _check_prepare(self, kind: AuthorityKind, now: datetime) -> None:
+        check_prepare(
+            self.standings(), kind, now, given=self._given, follows=self._upstream.follows
+        )
 
     def _due(self, kind: AuthorityKind, now: datetime) -> list[Due]:
         rule, follows = self._rules[kind], self._upstream.follows
@@ -401,12 +474,12 @@ class Authorities:
             _log.info("the parent is back")
         self.trouble = None if trouble is None else str(trouble)
 
-    def _taken_of(self, step: Due, now: datetime) -> list[_Taken]:
+    def _taken_of(self, step: Due, now: datetime, asked: _Asked | None) -> list[_Taken]:
         if step.step is Step.PREPARE and step.id is not None:
             anchor = self._upstream.anchors()[step.id]
             return [_Taken(Step.PREPARE, self._of_parent(step.id, anchor, now))]
         if step.id is None:
-            return self._preparation(step.kind, now)
+            return self._preparation(step.kind, now, asked)
         if step.step is Step.ACTIVATE:
             return self._activation(step.id, now)
         return [_Taken(step.step, self._moved(step.id, step.step, now))]
@@ -515,13 +588,16 @@ class Authorities:
         for row in rows:
             self._delete_key(row.id)
 
-    def _preparation(self, kind: AuthorityKind, now: datetime) -> list[_Taken]:
+    def _preparation(
+        self, kind: AuthorityKind, now: datetime, asked: _Asked | None
+    ) -> list[_Taken]:
         expires_at = (now + self._rules[kind].lifetime).replace(microsecond=0)
         match kind:
             case AuthorityKind.ROOT:
                 return [_Taken(Step.PREPARE, self._prepare_root(now, expires_at))]
             case AuthorityKind.X509:
-                return self._prepare_issuing_ca(now, expires_at)
+                asked = asked or self._asked(self._root(), now, expires_at)
+                return self._prepared_issuing_ca(asked, now)
         made = self._keys.generate()
         standing = _prepared(made.id, kind, now, expires_at)
         public = check_public_key(made.private.public_key())
@@ -543,15 +619,17 @@ class Authorities:
         public = check_public_key(root.certificate.public_key())
         return Authority(standing, public, root.certificate, root.key, root.above)
 
-    def _prepare_issuing_ca(self, now: datetime, expires_at: datetime) -> list[_Taken]:
-        root = None if self._upstream.follows else self._root()
+    def _asked(self, root: RootCa | None, now: datetime, expires_at: datetime) -> _Asked:
         made = self._keys.generate()
         request = IssuingCaRequest(id=made.id, key=made.private, now=now, expires_at=expires_at)
         try:
-            certified = self._upstream.certify(root, request)
+            return _Asked(made, self._upstream.certify(root, request))
         except Unavailable:
             self._delete_key(made.id)  # another is made when it is tried again
             raise
+
+    def _prepared_issuing_ca(self, asked: _Asked, now: datetime) -> list[_Taken]:
+        made, certified = asked.made, asked.certified
         certificate = certified.certificate
         standing = replace(
             _prepared(made.id, AuthorityKind.X509, now, certificate.not_valid_after_utc),
