@@ -208,10 +208,10 @@ def revocations(*, after: int, bundle: TrustBundle) -> Call[Statement]:
     return Call(method="GET", path=path, read=read, limit=STATEMENT_LIMIT)
 
 
-def revocation_stream(*, after: int) -> Call[bytes]:
-    """The feed of signed statements; to be streamed, not read at once."""
+def revocation_stream(*, after: int, limit: int = STATEMENT_LIMIT) -> Call[bytes]:
+    """The feed of signed statements; to be streamed, not read at once. ``limit`` is of each."""
     path = _path("/v1/revocations/stream", after=after)
-    return Call(method="GET", path=path, read=bytes, limit=STATEMENT_LIMIT)
+    return Call(method="GET", path=path, read=bytes, limit=limit)
 
 
 def log_key() -> Call[str]:
