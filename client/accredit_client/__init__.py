@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from accredit_client.answers import JwtAnswer, TaskTokenAnswer, X509Answer
     from accredit_client.asgi import Open, Rule, TaskTokenMiddleware
     from accredit_client.async_identity import AsyncAgentIdentity
-    from accredit_client.calls import Call, TaskTokenRequest
+    from accredit_client.call import Call
+    from accredit_client.calls import TaskTokenRequest
     from accredit_client.errors import (
         ClientError,
         Closed,
@@ -94,7 +95,8 @@ _MODULES = {
     "answers": ("JwtAnswer", "TaskTokenAnswer", "X509Answer"),
     "asgi": ("Open", "Rule", "TaskTokenMiddleware"),
     "async_identity": ("AsyncAgentIdentity",),
-    "calls": ("Call", "TaskTokenRequest"),
+    "call": ("Call",),
+    "calls": ("TaskTokenRequest",),
     "errors": (
         "ClientError",
         "Closed",

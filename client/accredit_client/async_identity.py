@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from accredit_client import calls
 from accredit_client.answers import JwtAnswer, TaskTokenAnswer
 from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audiences_of
-from accredit_client.calls import Call, TaskTokenRequest
+from accredit_client.call import Call
+from accredit_client.calls import TaskTokenRequest
 from accredit_client.effects import AsyncWaiter, TaskWaiter
-from accredit_client.keeper import Blocking, Conversation, Talk
 from accredit_client.revocations import (
+    LEAVING,
     MAX_FOREIGN_FACTS,
+    MAX_FOREIGN_LIFE,
     SILENCE,
     AsyncRevocationFeed,
     once_a_bundle,
 )
+from accredit_client.talk import Blocking, Conversation, Talk
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 
@@ -193,13 +196,15 @@ class AsyncAgentIdentity(BaseIdentity):
                 draw=self._draw,
                 ask=once_a_bundle(lambda: self._ask_for_bundle(None)),
                 max_facts=MAX_FOREIGN_FACTS,
+                max_life=MAX_FOREIGN_LIFE,
             )
             await undo.enter_async_context(feed)
             return _Other(url, feed, undo.pop_all())
 
     async def _leave_others(self, names: "set[TrustDomain] | None" = None) -> None:
-        for name in set(self._others) if names is None else names:
-            await self._others.pop(name).resources.aclose()
+        """End feeds of others, which must not keep the renewals waiting whatever they do."""
+        left = [self._others.pop(name) for name in (set(self._others) if names is None else names)]
+        await asyncio.gather(*map(_leave, left))
 
     async def _begin(self) -> None:
         started = self._keeper.clock()
@@ -243,3 +248,11 @@ class AsyncAgentIdentity(BaseIdentity):
                 conversation.failed(error)
             else:
                 conversation.answered(result)
+
+
+async def _leave(other: _Other) -> None:
+    # A task that is still there would read from what is closed below: it ends alone.
+    if await other.feed.aclose(LEAVING):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING):
+                await other.resources.aclose()

@@ -26,18 +26,19 @@ from accredit_client.errors import (
 )
 from accredit_client.federation import Federation
 from accredit_client.files import FOLDER_VARIABLE
-from accredit_client.keeper import (
-    NO_MAP,
-    FolderKeeper,
-    Held,
-    IssuerKeeper,
-    Keeper,
-    Latest,
-    Status,
-    View,
-)
+from accredit_client.folder_keeper import FolderKeeper
+from accredit_client.issuer_keeper import IssuerKeeper
+from accredit_client.keeper import Held, Keeper, Status
 from accredit_client.revocations import MAX_STALENESS
-from accredit_client.tls import FollowingContext, Peer, following_context, peer_check
+from accredit_client.tls import (
+    NO_MAP,
+    FollowingContext,
+    Latest,
+    Peer,
+    View,
+    following_context,
+    peer_check,
+)
 from accredit_client.trust import Trust
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import Untrusted

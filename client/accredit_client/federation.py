@@ -10,6 +10,7 @@ Where a relationship has no feed, a revoked agent of that domain keeps its token
 five minutes at most: the operator who wrote the relationship decided so.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,8 @@ from accredit_credentials.errors import NotGranted, Stale, Untrusted
 from accredit_credentials.federation import allows
 from accredit_credentials.revocation_feed import FeedState
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
+
+_log = logging.getLogger("accredit_client")
 
 MAP_STALENESS = 120.0  # seconds: four polls that failed, and a relationship may be gone
 
@@ -52,6 +55,8 @@ class FederatedStatus:
         feed_age: seconds since the newest statement; None without one: everything is refused then,
             unless there is no feed.
         last_error: why its feed was lost last; None while it flows.
+        left_out: why what our issuer says of it cannot be read: nobody of it is let in then; None
+            where it can.
     """
 
     trust_domain: TrustDomain
@@ -61,6 +66,7 @@ class FederatedStatus:
     feed_url: str | None
     feed_age: float | None
     last_error: Exception | None
+    left_out: str | None = None
 
 
 class Federation:
@@ -80,14 +86,19 @@ class Federation:
     def take(self, fetched: BundleMap, *, own: TrustDomain) -> None:
         """Hold a map that our issuer has just answered with.
 
+        Whoever cannot be read in it is known no more, and that is logged once.
+
         Raises:
             InvalidAnswer: it speaks for our own trust domain, whose bundle is no federated one.
         """
-        if own in fetched.domains:
+        if own in fetched.domains or own in fetched.left_out:
             raise InvalidAnswer(f"the issuer's bundle map must not name our own domain {own}")
         self._as_of = self._clock()
         if fetched != self._map:
-            self._map = fetched
+            known, self._map = self._map.left_out, fetched
+            for name, why in fetched.left_out.items():
+                if known.get(name) != why:
+                    _log.error("nobody of %s is let in: %s", name, why)
 
     def feeds_wanted(self) -> dict[TrustDomain, str]:
         """The feeds to follow: where each domain's is."""
@@ -110,7 +121,9 @@ class Federation:
         """
         domain = self._map.domains.get(trust_domain)
         if domain is None:
-            raise Untrusted(f"no authorities known for the trust domain {trust_domain}")
+            why = self._map.left_out.get(trust_domain)
+            because = f": {why}" if why else ""
+            raise Untrusted(f"no authorities known for the trust domain {trust_domain}{because}")
         age = self._age(now)
         if age is None or age > MAP_STALENESS:
             raise Stale(
@@ -163,7 +176,10 @@ class Federation:
     def status(self) -> tuple[FederatedStatus, ...]:
         """How each relationship stands. Never raises."""
         now = self._clock()
-        return tuple(self._status(name, domain, now) for name, domain in self._map.domains.items())
+        return tuple(
+            [self._status(name, domain, now) for name, domain in self._map.domains.items()]
+            + [self._left_out(name, why, now) for name, why in self._map.left_out.items()]
+        )
 
     def _status(self, name: TrustDomain, domain: FederatedDomain, now: datetime) -> FederatedStatus:
         _, feed = self._feeds.get(name, (None, None))
@@ -176,6 +192,18 @@ class Federation:
             feed_url=domain.feed_url,
             feed_age=None if as_of is None else (now - as_of).total_seconds(),
             last_error=feed.last_error if feed is not None else None,
+        )
+
+    def _left_out(self, name: TrustDomain, why: str, now: datetime) -> FederatedStatus:
+        return FederatedStatus(
+            trust_domain=name,
+            map_age=self._age(now) or 0.0,
+            bundle_age=None,
+            allowances=0,
+            feed_url=None,
+            feed_age=None,
+            last_error=None,
+            left_out=why,
         )
 
     def _age(self, now: datetime) -> float | None:

@@ -27,10 +27,18 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from accredit_client import calls
 from accredit_client.answers import JwtAnswer, TaskTokenAnswer
 from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audiences_of
-from accredit_client.calls import Call, TaskTokenRequest
+from accredit_client.call import Call
+from accredit_client.calls import TaskTokenRequest
 from accredit_client.effects import ThreadWaiter, Waiter
-from accredit_client.keeper import Blocking, Conversation, Talk
-from accredit_client.revocations import MAX_FOREIGN_FACTS, SILENCE, RevocationFeed, once_a_bundle
+from accredit_client.revocations import (
+    LEAVING,
+    MAX_FOREIGN_FACTS,
+    MAX_FOREIGN_LIFE,
+    SILENCE,
+    RevocationFeed,
+    once_a_bundle,
+)
+from accredit_client.talk import Blocking, Conversation, Talk
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 
@@ -38,8 +46,6 @@ if TYPE_CHECKING:
     from accredit_client.wire import Issuer
 
 A = TypeVar("A")
-
-LEAVING = 2.0  # seconds that all feeds of others together get to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +226,7 @@ class AgentIdentity(BaseIdentity):
                 draw=self._draw,
                 ask=once_a_bundle(lambda: self._ask_for_bundle(None)),
                 max_facts=MAX_FOREIGN_FACTS,
+                max_life=MAX_FOREIGN_LIFE,
             )
             feed.start()
             return _Other(url, feed, undo.pop_all())

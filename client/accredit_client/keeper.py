@@ -1,92 +1,41 @@
-"""What an identity knows and what it does next, without doing any of it.
+"""What an identity knows, and when something is due.
 
 A keeper holds the SVID, its key and the bundle of the moment (``Held``, replaced as a whole), says
-when something is due (``pause``), and says it as a ``Talk``: a generator that yields what has to
-be done, a ``Call`` to send or ``Blocking`` work to run, and is sent the result. ``identity`` runs
-talks in a thread or in asyncio; both therefore behave alike.
-
-``IssuerKeeper`` attests, renews and refreshes over the wire. ``FolderKeeper`` follows a folder
-that ``accredit run`` keeps fresh.
+when something is due (``pause``), and what, as a ``Talk``. ``issuer_keeper`` attests, renews and
+refreshes over the wire; ``folder_keeper`` follows a folder that ``accredit run`` keeps fresh. Here
+is what they share: what is held, what failed, and the bundle and the bundle map, which both ask the
+issuer for.
 """
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from accredit_attestors.contract import Attestor, CollectContext
 from accredit_client import calls, renewal
-from accredit_client.answers import X509Answer
-from accredit_client.calls import Call, Fetched
+from accredit_client.call import Call, Fetched
 from accredit_client.effects import Clock, Draw
 from accredit_client.errors import (
     ClientError,
     IdentityExpired,
     IdentityRefused,
-    InvalidAnswer,
     IssuerRefused,
     NotReady,
 )
 from accredit_client.federation import Federation
-from accredit_client.files import FolderContent, read_folder, version_of
 from accredit_client.renewal import Life, State
-from accredit_client.trust import Trust, newer
+from accredit_client.talk import Talk
+from accredit_client.tls import View
+from accredit_client.trust import newer
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.bundle_map import BundleMap
-from accredit_credentials.errors import Expired, Untrusted
-from accredit_credentials.keys import PrivateKey, generate_key
-from accredit_credentials.tls import SpiffeContext
-from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
+from accredit_credentials.x509_svid import X509Identity
 
 LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while its SVID expires
-FOLDER_POLL = 2.0  # seconds between looks at a folder's link
-NO_MAP = BundleMap()
 UNKNOWN_KEY_PAUSE = 5.0  # seconds between two fetches because somebody named an unknown key
-
 _EXPIRED_HINT = "where a join token proved the agent, put a new join token into the same file"
-
-
-@dataclass(frozen=True, slots=True)
-class Blocking:
-    """Work that may block: reading files, measuring code, the first connection."""
-
-    run: Callable[[], Any]
-
-
-class View(NamedTuple):
-    """What a TLS context is made from."""
-
-    bundle: TrustBundle
-    identity: X509Identity | None
-    federated: BundleMap = NO_MAP
-
-
-Talk = Generator[Call[Any] | Blocking, Any, None]
-
-
-class Conversation:
-    """A talk under way: what it wants now, until it wants nothing more."""
-
-    def __init__(self, talk: Talk) -> None:
-        self._talk = talk
-        self.wanted: Call[Any] | Blocking | None = next(talk, None)
-
-    def answered(self, result: object) -> None:
-        """Go on with the result of what was wanted."""
-        self._advance(lambda: self._talk.send(result))
-
-    def failed(self, error: Exception) -> None:
-        """Let the talk decide what a failure means; most let it through."""
-        self._advance(lambda: self._talk.throw(error))
-
-    def _advance(self, step: Callable[[], Call[Any] | Blocking]) -> None:
-        try:
-            self.wanted = step()
-        except StopIteration:
-            self.wanted = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,291 +292,6 @@ class Keeper(ABC):
         self._try_at = None
 
 
-class IssuerKeeper(Keeper):
-    """Attests at the issuer and renews there."""
-
-    def __init__(
-        self,
-        *,
-        issuer_url: str,
-        trust: Trust,
-        manifest_file: Path | None,
-        code_root: Path | None,
-        join_token_file: Path | None,
-        attestors: Callable[[], Mapping[str, Attestor]],
-        clock: Clock,
-        draw: Draw,
-    ) -> None:
-        super().__init__(clock=clock, draw=draw)
-        self._issuer_url = issuer_url
-        self._trust = trust
-        self._manifest_file = manifest_file
-        self._code_root = code_root
-        self._join_token_file = join_token_file
-        self._attestors = attestors
-        self._bundle: TrustBundle | None = None
-        self._refresh_at: datetime | None = None
-        self._replace_at: datetime | None = None
-        self._replaced = 0
-        self._attest_next = False
-
-    @property
-    def issuer_url(self) -> str:
-        """Where the issuer is."""
-        return self._issuer_url
-
-    def begin(self) -> Talk:
-        """Establish trust, attest, and hold the first SVID."""
-        if self._bundle is None:
-            self._took_bundle((yield Blocking(self._establish)))
-        if self._held is None:
-            yield from self._attest()
-        yield from self._first_map()
-
-    def due(self, now: datetime) -> datetime:
-        """The renewal, the bundle's refresh or the end, whichever comes first."""
-        held = self._held
-        if held is None or self._refresh_at is None or self._attest_next:
-            return now
-        return min(self._renew_at(held), self._map_due(self._refresh_at))
-
-    def step(self, now: datetime) -> Talk:
-        """Attest where nothing is held any more, renew where it is time, or refresh."""
-        held = self._held
-        if held is None:
-            yield from self.begin()
-        elif self._attest_next or held.life.expired(now):
-            yield from self._again()
-        elif now >= self._renew_at(held):
-            yield from self._renew(held)
-        else:
-            yield from self._look(self._refresh())
-
-    def issuer_view(self) -> View:
-        """As before, but for a first connection, or in a last resort, nothing is shown."""
-        held = self._held
-        if held is None or self._attest_next or held.life.expired(self.clock()):
-            return View(self.trusted(), None)
-        return View(held.bundle, held.identity)
-
-    def trusted(self) -> TrustBundle:
-        """The bundle, which is there before the first SVID."""
-        if self._bundle is None:
-            raise NotReady("there is no trust bundle yet", hint="start the identity first")
-        return self._bundle
-
-    def _renew_at(self, held: Held) -> datetime:
-        """By its life, or earlier where its authority is tainted."""
-        planned = held.life.renew_at
-        return planned if self._replace_at is None else min(planned, self._replace_at)
-
-    def _establish(self) -> TrustBundle:
-        return self._trust.establish(self._issuer_url)
-
-    def _again(self) -> Talk:
-        """Attest anew: the bundle first, since what was missed may include new authorities."""
-        yield from self._refresh()
-        yield from self._attest()
-
-    def _attest(self) -> Talk:
-        key = generate_key()
-        nonce = (yield calls.nonce()).nonce
-        evidence = yield Blocking(lambda: self._collect(nonce, only=None))
-        csr = calls.certificate_request(key)
-        answer = yield from self._decisive(
-            calls.attestation(nonce=nonce, csr=csr, evidence=evidence)
-        )
-        yield from self._accept(answer, key)
-
-    def _renew(self, held: Held) -> Talk:
-        key = generate_key()
-        serial = held.identity.svid.serial
-        evidence = yield Blocking(lambda: self._collect(serial, only="code_digest"))
-        csr = calls.certificate_request(key)
-        try:
-            answer = yield from self._decisive(calls.x509_svid(csr=csr, evidence=evidence or None))
-        except IssuerRefused as refused:
-            # The SVID itself is not accepted any more, as when its authority was tainted.
-            self._attest_next = refused.kind == "unauthenticated"
-            raise
-        _check_same(held.identity.svid, answer)
-        yield from self._accept(answer, key)
-
-    def _refresh(self) -> Talk:
-        self._took_bundle((yield from self._newest_bundle()))
-
-    def _decisive(self, call: Call[X509Answer]) -> Generator[Call[Any], Any, X509Answer]:
-        """A call whose refusal may be the last word."""
-        try:
-            answer: X509Answer = yield call
-        except IssuerRefused as refused:
-            if refused.for_good:
-                self._refused = refused
-            raise
-        return answer
-
-    def _accept(self, answer: X509Answer, key: PrivateKey) -> Talk:
-        """Hold an SVID, once the bundle vouches for it and it is for our key."""
-        identity = X509Identity.of(answer.svid, key)
-        try:
-            self._validate(identity.svid)
-        except Untrusted:
-            yield from self._refresh()  # its authority may be newer than our bundle
-            self._validate(identity.svid)
-        svid = identity.svid
-        life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=self._draw)
-        self._hold(self.trusted(), identity, life)
-        self._attest_next = False
-        tainted = svid.authorities & self.trusted().tainted
-        self._replaced = self._replaced + 1 if tainted else 0
-        self._plan_replacement()
-
-    def _plan_replacement(self) -> None:
-        """Leave a tainted authority at once, and not again and again where there is no other."""
-        held = self._held
-        self._replace_at = None
-        if held is not None and held.identity.svid.authorities & held.bundle.tainted:
-            pause = renewal.replace_after(self._replaced, draw=self._draw)
-            self._replace_at = renewal.later(self.clock(), pause)
-
-    def _validate(self, svid: X509Svid) -> None:
-        bundle = self.trusted()
-        try:
-            validate(svid, bundles={bundle.trust_domain: bundle}, now=self.clock())
-        except Expired as error:
-            raise ClientError(
-                f"the issuer's answer does not fit this machine's time: {error}",
-                hint="compare the clocks",
-            ) from error
-
-    def _collect(self, nonce: str, *, only: str | None) -> list[dict[str, object]]:
-        context = CollectContext(
-            nonce=nonce,
-            manifest_file=self._manifest_file,
-            code_root=self._code_root,
-            join_token_file=self._join_token_file,
-        )
-        collected = [
-            attestor.collect(context)
-            for kind, attestor in self._attestors().items()
-            if only in {None, kind}
-        ]
-        return [evidence.to_json() for evidence in collected if evidence is not None]
-
-    def _took_bundle(self, bundle: TrustBundle) -> None:
-        self._bundle = bundle
-        self._refresh_at = renewal.later(self.clock(), renewal.refresh_after(bundle.refresh_hint))
-        held = self._held
-        if held is not None and bundle is not held.bundle:
-            self._held = Held(bundle, held.identity, held.life)
-            self._replaced = 0  # another bundle: perhaps another authority signs by now
-            self._plan_replacement()
-            self._attest_next = self._attest_next or not self._vouched(held.identity.svid)
-
-    def _vouched(self, svid: X509Svid) -> bool:
-        """Whether the bundle still has an authority for the SVID: without, nobody takes it."""
-        try:
-            self._validate(svid)
-        except Untrusted:
-            return False
-        except ClientError:
-            return True  # its time is over, which is another matter
-        return True
-
-
-class FolderKeeper(Keeper):
-    """Follows a folder that somebody else keeps fresh."""
-
-    def __init__(self, folder: Path, *, clock: Clock, draw: Draw) -> None:
-        super().__init__(clock=clock, draw=draw)
-        self._folder = folder
-        self._version: str | None = None
-        self._look_at: datetime | None = None
-        self._url: str | None = None
-
-    @property
-    def issuer_url(self) -> str:
-        """Where the issuer is, as the folder says."""
-        if self._url is None:
-            raise NotReady("the folder was not read yet", hint="start the identity first")
-        return self._url
-
-    def begin(self) -> Talk:
-        """Read the folder."""
-        version = version_of(self._folder)
-        content: FolderContent = yield Blocking(lambda: read_folder(self._folder))
-        bundle, svid = self._newer_than_held(content.bundle), content.identity.svid
-        validate(svid, bundles={bundle.trust_domain: bundle}, now=self.clock())
-        self._url = content.issuer_url
-        self._version = version
-        self._look_at = renewal.later(self.clock(), FOLDER_POLL)
-        # The latest that whoever keeps the folder would renew.
-        life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=lambda: 1.0)
-        self._hold(bundle, content.identity, life)
-        if self._map_at is None:
-            yield from self._first_map()
-
-    def due(self, now: datetime) -> datetime:
-        """The next look."""
-        return now if self._look_at is None else self._map_due(self._look_at)
-
-    def step(self, now: datetime) -> Talk:
-        """Read the folder again if it has another set."""
-        if version_of(self._folder) != self._version or self._version is None:
-            yield from self.begin()
-        elif self._asked or self._overdue:
-            # Whoever keeps the folder learns of it later than who follows the feed.
-            yield from self._look(self._fetch())
-        elif self._map_at is not None and now >= self._map_at:
-            yield from self._refresh_map()
-            self._succeeded()
-        else:
-            self._look_at = renewal.later(now, FOLDER_POLL)
-            self._succeeded()
-
-    def _fetch(self) -> Talk:
-        bundle = yield from self._newest_bundle()
-        held = self.last_held()
-        self._held = Held(bundle, held.identity, held.life)
-
-    def _newer_than_held(self, bundle: TrustBundle) -> TrustBundle:
-        held = self._held
-        if held is None or held.bundle.trust_domain != bundle.trust_domain:
-            return bundle
-        bundle = newer(held.bundle, bundle)
-        return held.bundle if bundle == held.bundle else bundle
-
-
-class Latest:
-    """The context made from what is held now; made again whenever that changes."""
-
-    def __init__(self, make: Callable[[View], SpiffeContext], view: Callable[[], View]) -> None:
-        self._make = make
-        self._view = view
-        self._lock = threading.Lock()
-        self._made: tuple[View, SpiffeContext] | None = None
-
-    def __call__(self) -> SpiffeContext:
-        """The context of this moment."""
-        view = self._view()
-        with self._lock:
-            made = self._made
-            # By identity: equal certificates would take longer to compare than to look up.
-            if made is None or any(old is not new for old, new in zip(made[0], view, strict=True)):
-                made = self._made = (view, self._make(view))
-            return made[1]
-
-
 def _long_ago(moment: datetime | None, now: datetime) -> bool:
     """Whether another fetch for an unknown key may be made; a clock that was set back says yes."""
     return moment is None or not 0 <= (now - moment).total_seconds() < UNKNOWN_KEY_PAUSE
-
-
-def _check_same(held: X509Svid, answer: X509Answer) -> None:
-    """A renewal is for the identity and the instance that asked."""
-    renewed = answer.svid
-    if (renewed.spiffe_id, renewed.instance) != (held.spiffe_id, held.instance):
-        raise InvalidAnswer(
-            f"the issuer renewed {held.spiffe_id} as {renewed.spiffe_id}: "
-            "expected the same identity and instance"
-        )

@@ -11,12 +11,12 @@ old: whoever checks says so, and refuses when the feed has been gone for longer
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from accredit_client import calls, renewal
-from accredit_client.calls import Call
+from accredit_client.call import Call
 from accredit_client.effects import (
     AsyncWaiter,
     Clock,
@@ -40,7 +40,11 @@ MAX_STALENESS = 30.0  # seconds
 SILENCE = 30.0  # seconds without a heartbeat after which a stream counts as lost
 MAX_FOREIGN_FACTS = 10_000  # in force at once in another trust domain; beyond it it is stale
 LARGE = 64 * 1024  # characters of a statement that an event loop should not wait for
-CLOSING = 5.0  # seconds that a feed's thread gets to end
+# What a fact of another trust domain may hold: an issuing CA of 60 days, and half of it for the
+# longest SVID below it. Agents' and admins' SVIDs live a day at most.
+MAX_FOREIGN_LIFE = timedelta(days=90)
+CLOSING = 5.0  # seconds that a feed's thread or task gets to end
+LEAVING = 2.0  # seconds that all feeds of others together get to end
 
 Ask = Callable[[int | None], object]
 """Told that the issuer's bundle has this sequence number, or None: that a key is missing in ours.
@@ -75,8 +79,9 @@ class _Follower:
         draw: Draw,
         ask: Ask | None,
         max_facts: int | None,
+        max_life: timedelta | None,
     ) -> None:
-        self.state = FeedState(max_facts=max_facts)
+        self.state = FeedState(max_facts=max_facts, max_life=max_life)
         self.last_error: Exception | None = None
         self._bundle = bundle
         self._clock = clock
@@ -174,6 +179,7 @@ class RevocationFeed:
         ask: told that a newer bundle is wanted; an identity's feed tells the identity.
         max_facts: how many may be in force, see ``FeedState``; for a feed of another trust domain,
             of which no more is looked at than ``feed_budget`` says.
+        max_life: how long one may hold; see ``FeedState``.
     """
 
     def __init__(
@@ -186,9 +192,12 @@ class RevocationFeed:
         draw: Draw = system_draw,
         ask: Ask | None = None,
         max_facts: int | None = None,
+        max_life: timedelta | None = None,
     ) -> None:
         self._issuer = issuer
-        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts)
+        self._follower = _Follower(
+            bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts, max_life=max_life
+        )
         self._waiter = waiter or ThreadWaiter()
         self._changed = threading.Condition()
         self._line: Line | None = None
@@ -294,9 +303,12 @@ class AsyncRevocationFeed:
         draw: Draw = system_draw,
         ask: Ask | None = None,
         max_facts: int | None = None,
+        max_life: timedelta | None = None,
     ) -> None:
         self._issuer = issuer
-        self._follower = _Follower(bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts)
+        self._follower = _Follower(
+            bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts, max_life=max_life
+        )
         self._waiter = waiter or TaskWaiter()
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[Any] | None = None
@@ -330,13 +342,21 @@ class AsyncRevocationFeed:
                 f"no fresh revocation statement within {timeout:g} seconds"
             ) from self.last_error
 
-    async def aclose(self) -> None:
-        """Stop following and await the task's end."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+    async def aclose(self, timeout: float = CLOSING) -> bool:  # noqa: ASYNC109 (as in the threaded twin)
+        """Stop following and await the task's end; says whether it has ended.
+
+        One that has not, because the other side keeps its connection from closing, ends by itself
+        or with the event loop.
+        """
+        task = self._task
+        if task is None:
+            return True
+        task.cancel()
+        # Not awaited itself: whoever cancels us is not to be mistaken for its end.
+        await asyncio.wait({task}, timeout=timeout)
+        if task.done():
+            self._task = None
+        return task.done()
 
     async def __aenter__(self) -> Self:
         self.start()

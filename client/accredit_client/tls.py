@@ -1,9 +1,9 @@
 """TLS contexts that follow an identity, and the peers that they talk to.
 
 A context is never changed once made (``accredit_credentials.tls``): a new SVID, a new bundle or a
-dropped authority makes a new one. What an application holds is therefore a stand-in that hands
-each new connection to the context that is current then: ``following_context`` for clients, the
-front context of ``accredit_credentials.tls`` for servers.
+dropped authority makes a new one (``Latest``). What an application holds is therefore a stand-in
+that hands each new connection to the context that is current then: ``following_context`` for
+clients, the front context of ``accredit_credentials.tls`` for servers.
 
 Who the peer may be is always said: an ID, several, ``members_of`` a trust domain, or a predicate.
 Nobody named means ``InvalidPeer``. Whoever it is must be of the bundle's own trust domain, or of a
@@ -15,18 +15,51 @@ such connections alone once the context has moved on; other pools must be told t
 """
 
 import ssl
+import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from accredit_client.errors import InvalidPeer
+from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.bundle_map import BundleMap
 from accredit_credentials.errors import InvalidSpiffeId, Untrusted
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.tls import PeerCheck, SpiffeContext
-from accredit_credentials.x509_svid import X509Svid
+from accredit_credentials.x509_svid import X509Identity, X509Svid
+
+NO_MAP = BundleMap()
 
 Predicate = Callable[[SpiffeId], bool]
 Peer = str | SpiffeId | Iterable[str | SpiffeId] | Predicate
 """Whom to talk to."""
+
+
+class View(NamedTuple):
+    """What a TLS context is made from."""
+
+    bundle: TrustBundle
+    identity: X509Identity | None
+    federated: BundleMap = NO_MAP
+
+
+class Latest:
+    """The context made from what is held now; made again whenever that changes."""
+
+    def __init__(self, make: Callable[[View], SpiffeContext], view: Callable[[], View]) -> None:
+        self._make = make
+        self._view = view
+        self._lock = threading.Lock()
+        self._made: tuple[View, SpiffeContext] | None = None
+
+    def __call__(self) -> SpiffeContext:
+        """The context of this moment."""
+        view = self._view()
+        with self._lock:
+            made = self._made
+            # By identity: equal certificates would take longer to compare than to look up.
+            if made is None or any(old is not new for old, new in zip(made[0], view, strict=True)):
+                made = self._made = (view, self._make(view))
+            return made[1]
 
 
 def members_of(*trust_domains: TrustDomain | str) -> Predicate:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from accredit_client.calls import Call, Reply, refusal, retry_after
+from accredit_client.call import Call, Reply, refusal, retry_after
 from accredit_client.errors import (
     ClientError,
     InvalidAnswer,

@@ -6,9 +6,10 @@ name of their trust domain, which no bundle says by itself. Bundles stay apart (
 where the feed of its revocation facts is, and when the bundle was fetched. A bundle without it is
 trusted for its SPIFFE IDs, and allowed nothing.
 
-Strict as a whole: a map of which a part cannot be read is refused, since half of it would withdraw
-trust or allowances that nobody took back. Only keys inside a bundle are ignored one by one, as in
-``bundle``.
+A map whose frame cannot be read, or which names a trust domain twice, is refused as a whole. A
+domain of which anything but a single key cannot be read is left out (``left_out``): nothing half
+understood is believed of it, and it keeps the other domains from nobody. Keys inside a bundle are
+ignored one by one, as in ``bundle``.
 """
 
 import json
@@ -68,15 +69,19 @@ class BundleMap:
     Attributes:
         domains: by their name; never the issuer's own.
         refresh_hint: seconds after which to ask for the map again.
+        left_out: the domains that the document names and that could not be read, each with the
+            reason; they are trusted for nothing.
     """
 
     domains: Mapping[TrustDomain, FederatedDomain] = field(default_factory=dict)
     refresh_hint: int | None = None
+    left_out: Mapping[TrustDomain, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.domains) > MAX_DOMAINS:
+        number = len(self.domains) + len(self.left_out)
+        if number > MAX_DOMAINS:
             raise InvalidBundle(
-                f"bundle map has {len(self.domains)} trust domains, the limit is {MAX_DOMAINS}"
+                f"bundle map has {number} trust domains, the limit is {MAX_DOMAINS}"
             )
         for name, domain in self.domains.items():
             if domain.bundle.trust_domain != name:
@@ -89,12 +94,11 @@ class BundleMap:
 
     @classmethod
     def parse(cls, document: str | bytes) -> Self:
-        """Read a bundle map.
+        """Read a bundle map; a domain that cannot be read is in ``left_out``.
 
         Raises:
-            InvalidBundle: larger than 8 MiB, no member ``trust_domains``, a name twice (in
-                whatever spelling), or a bundle that is none.
-            InvalidFederation: the member ``accredit`` of a bundle is of another form.
+            InvalidBundle: larger than 8 MiB, no member ``trust_domains``, or a name that is none
+                or stands twice (in whatever spelling).
         """
         if len(document) > MAX_MAP_BYTES:
             raise InvalidBundle(
@@ -107,16 +111,24 @@ class BundleMap:
         members = value.get(_DOMAINS)
         if not isinstance(members, dict):
             raise InvalidBundle(f"bundle map must have the member {_DOMAINS!r}, an object")
+        if len(members) > MAX_DOMAINS:
+            raise InvalidBundle(
+                f"bundle map has {len(members)} trust domains, the limit is {MAX_DOMAINS}"
+            )
         domains: dict[TrustDomain, FederatedDomain] = {}
+        left_out: dict[TrustDomain, str] = {}
         for name, member in members.items():
             trust_domain = _name_of(name)
-            if trust_domain in domains:
+            if trust_domain in domains or trust_domain in left_out:
                 raise InvalidBundle(f"trust domain {trust_domain} stands twice in the bundle map")
-            domains[trust_domain] = _domain_of(trust_domain, member)
-        return cls(domains, _hint_of(value))
+            try:
+                domains[trust_domain] = _domain_of(trust_domain, member)
+            except (InvalidBundle, InvalidFederation) as error:
+                left_out[trust_domain] = str(error)
+        return cls(domains, _hint_of(value), left_out)
 
     def to_json(self) -> str:
-        """Write the bundle map."""
+        """Write the bundle map, without what was left out."""
         document: dict[str, Any] = {
             _DOMAINS: {
                 name.name: {**json.loads(domain.bundle.to_json()), _OURS: _ours(domain)}

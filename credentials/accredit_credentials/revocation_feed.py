@@ -8,7 +8,7 @@ accepted, and refuses when the knowledge is too old (fail closed).
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, TypeGuard
 
@@ -107,10 +107,14 @@ class FeedState:
     Args:
         max_facts: how many may be in force at once; None is any number. Beyond it no statement is
             taken in, and what is known grows stale.
+        max_life: how long after its statement a fact may hold; None is any time. A statement with
+            one that holds for longer is not taken in: a fact that ended before its time would bring
+            back what it took.
     """
 
-    def __init__(self, *, max_facts: int | None = None) -> None:
+    def __init__(self, *, max_facts: int | None = None, max_life: timedelta | None = None) -> None:
         self._max_facts = max_facts
+        self._max_life = max_life
         self._facts = FactSet()
         self._through = 0
         self._as_of: datetime | None = None
@@ -136,7 +140,8 @@ class FeedState:
         Raises:
             Gap: facts between what is known and the statement are missing, or would be too many
                 with what is known: a snapshot may have fewer.
-            InvalidRevocation: older than what is known, from the future, or of too many facts.
+            InvalidRevocation: older than what is known, from the future, of too many facts, or of
+                one that holds for too long.
         """
         if (statement.as_of - now).total_seconds() > CLOCK_LEEWAY:
             raise InvalidRevocation("statement comes from the future: compare the clocks")
@@ -148,6 +153,7 @@ class FeedState:
                 f"{self._through} are known"
             )
         self._check_number(statement)
+        self._check_lives(statement)
         if statement.after == 0:
             self._facts = FactSet(statement.facts)
         elif self._as_of is None or statement.after > self._through:
@@ -168,6 +174,18 @@ class FeedState:
             raise InvalidRevocation(f"statement has {told} facts, the limit is {self._max_facts}")
         if statement.after and told + len(self._facts) > self._max_facts:
             raise Gap(f"more than {self._max_facts} facts would be known")
+
+    def _check_lives(self, statement: Statement) -> None:
+        if self._max_life is None:
+            return
+        # From the statement on: a fact that was stated twice holds from the first to the second's
+        # end.
+        for fact in statement.facts:
+            if fact.expires_at - statement.as_of > self._max_life:
+                raise InvalidRevocation(
+                    f"fact {fact.sequence} holds until {fact.expires_at:%Y-%m-%dT%H:%M:%SZ}, the "
+                    f"limit is {self._max_life.days} days after its statement"
+                )
 
     def check(self, marks: Iterable[str], *, now: datetime, max_age: float) -> None:
         """Decide whether a credential with these marks may be accepted.

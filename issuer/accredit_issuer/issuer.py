@@ -28,7 +28,8 @@ from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.federation.fetching import check_ca_file
 from accredit_issuer.federation.polling import Polling
 from accredit_issuer.federation.relationships import Relationships
-from accredit_issuer.issuance.issuance import Issuance, Parts
+from accredit_issuer.issuance.issuance import Issuance
+from accredit_issuer.issuance.parts import Parts
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.keys.opening import create_keys, open_keys
 from accredit_issuer.registry.administration import Administration, Invitation
@@ -100,7 +101,7 @@ class Issuer:
         self.polling = Polling(
             self.relationships,
             own_bundle=lambda: self.bundle,
-            clock=clock,
+            clock=self.guarded_clock,
             ca_file=config.federation_ca_file,
         )
         self.issuance = Issuance(

@@ -64,7 +64,7 @@ class OwnIdentity:
     async def renew(self) -> None:
         """Get a new SVID for a new key."""
         key = generate_key()
-        svid = await self._issuer.issuance.own_svid(key.public_key())
+        svid = await self._issuer.issuance.own.issue(key.public_key())
         self._identity = X509Identity.of(svid.svid(), key)
         self.rebuild()
 

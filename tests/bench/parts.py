@@ -38,8 +38,9 @@ from accredit_credentials.x509_svid import X509Identity
 from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.clock import system_clock
 from accredit_issuer.issuance.attestation import attest_again, parse_evidence
+from accredit_issuer.issuance.claimants import claimant_of
 from accredit_issuer.issuance.csr import key_of_request
-from accredit_issuer.issuance.issuance import TaskTokenRequest
+from accredit_issuer.issuance.tokens import TaskTokenRequest
 from accredit_issuer.issuer import Issuer, initialise
 from accredit_issuer.settings import load
 
@@ -77,7 +78,7 @@ def _x509(
     issuer: Issuer, identity: X509Identity, evidence: list[Any], floors: Floors
 ) -> Iterator[Row]:
     csr = calls.certificate_request(generate_key())
-    claimant = issuer.issuance.claimant(identity.svid)
+    claimant = claimant_of(issuer.registry, identity.svid)
     now = issuer.clock()
     signed: list[Any] = []
     sign_leaf = issuer.authorities.sign_leaf
@@ -87,14 +88,14 @@ def _x509(
         return sign_leaf(checked)
 
     issuer.authorities.sign_leaf = keep  # type: ignore[method-assign]
-    core = _core(lambda: issuer.issuance.renew(identity.svid, csr, evidence))
+    core = _core(lambda: issuer.issuance.agents.renew(identity.svid, csr, evidence))
     issuer.authorities.sign_leaf = sign_leaf  # type: ignore[method-assign]
     checked = signed[0]
     yield _row("x509.core", core, floor=floors.x509, note=f"{TOGETHER} at once, two commits each")
     yield _row("x509.csr", seconds_each(lambda: key_of_request(csr)))
     yield _row(
         "x509.claimant",
-        seconds_each(lambda: issuer.issuance.claimant(identity.svid)),
+        seconds_each(lambda: claimant_of(issuer.registry, identity.svid)),
     )
     yield _row(
         "x509.evidence",
@@ -125,10 +126,10 @@ def _task(issuer: Issuer, identity: X509Identity, floors: Floors) -> Iterator[Ro
         principal="user:maria@example.org",
         binding=Binding(BindingKind.CERTIFICATE, "A" * 43),
     )
-    core = _core(lambda: issuer.issuance.task_token(identity.svid, wanted))
+    core = _core(lambda: issuer.issuance.tokens.task_token(identity.svid, wanted))
     yield _row("task.core", core, floor=floors.jwt, note=f"{TOGETHER} at once, two commits each")
     with asyncio.Runner() as runner:
-        content = runner.run(issuer.issuance.task_token(identity.svid, wanted)).content
+        content = runner.run(issuer.issuance.tokens.task_token(identity.svid, wanted)).content
     key, kid = issuer.authorities.jwt_signer()
     yield _row("task.sign", seconds_each(lambda: task_token.sign(content, key, kid)))
 

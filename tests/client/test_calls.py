@@ -5,7 +5,8 @@ import json
 import pytest
 
 from accredit_client import calls
-from accredit_client.calls import Reply, TaskTokenRequest
+from accredit_client.call import Reply, retry_after
+from accredit_client.calls import TaskTokenRequest
 from accredit_client.errors import InvalidAnswer, IssuerRefused
 from accredit_credentials.spiffe_id import AgentId, TrustDomain
 
@@ -111,7 +112,7 @@ def test_words_of_the_issuer_cannot_forge_log_lines() -> None:
 )
 def test_retry_after_is_read_with_care(header: str | None, seconds: float | None) -> None:
     """Only whole seconds count, and only up to an hour."""
-    assert calls.retry_after(header) == seconds
+    assert retry_after(header) == seconds
 
 
 def test_a_bundle_is_read_for_the_trust_domain_that_was_asked() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from support.authority import Authority
-from support.fake_issuer import FakeIssuer, fake_issuer, real_now
+from support.fake_issuer import Asked, FakeIssuer, begin_at, fake_issuer, real_now
 from support.handshake import in_memory
 from support.manual_time import ManualTime, TaskTime
 
@@ -22,6 +22,7 @@ from accredit_client.renewal import BUNDLE_POLL, TAINT_SPREAD, replace_after
 from accredit_client.transports import LINGER, AsyncRotatingTransport, RotatingTransport
 from accredit_client.trust import Trust
 from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.errors import Untrusted
 from accredit_credentials.tls import SpiffeContext, client_context, server_context
 from accredit_credentials.x509_svid import authority_key_id
 
@@ -382,3 +383,76 @@ def test_an_async_stream_ends_alike(
 def _until(identity: AgentIdentity, true: Callable[[], bool]) -> None:
     with identity._changed:
         assert identity._changed.wait_for(true, 20)
+
+
+def certified_by_a_newer(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on another authority of the domain signs; a bundle that was fetched lacks it."""
+    old, new = issuer.authority, Authority(now=issuer.authority.now)
+    certify = issuer._certify
+
+    def by_the_newer(csr: str) -> tuple[int, bytes, dict[str, str]]:
+        issuer.authority = new
+        try:
+            return certify(csr)
+        finally:
+            issuer.authority = old
+            roots = (*old.bundle.x509_authorities, *new.bundle.x509_authorities)
+            issuer.bundle = bundle_of(old, x509_authorities=roots)
+
+    monkeypatch.setattr(issuer, "_certify", by_the_newer)
+
+
+@pytest.mark.parametrize("vouched", [True, False])
+def test_an_svid_that_was_paid_for_waits_for_its_bundle(
+    options: dict[str, Any], issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch, *, vouched: bool
+) -> None:
+    """An SVID whose bundle cannot be had now is kept; one that it does not vouch for is not."""
+    time = ManualTime(begin_at(), passing=True)
+    options["clock"] = time.clock
+    certified_by_a_newer(issuer, monkeypatch)
+    answer = issuer._bundle
+
+    def once_away(asked: Asked, peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
+        if issuer.issued and len(time.waits) == 0:
+            return 503, b"{}", {}
+        if not vouched:
+            issuer.bundle = None
+        return answer(asked, peer)
+
+    monkeypatch.setattr(issuer, "_bundle", once_away)
+    with closing(AgentIdentity(**options)) as identity:
+        if vouched:
+            identity.start(waiter=time)
+            assert identity.x509.svid.serial == issuer.issued[0]
+        else:
+            with pytest.raises(Untrusted):
+                identity.start(waiter=time)
+            assert identity._keeper._held is None
+    assert len(issuer.calls_of("/v1/attestations")) == 1
+
+
+def test_in_asyncio_it_waits_alike(
+    options: dict[str, Any], issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same in asyncio, for a renewal: what was signed is used once the bundle is there."""
+    task_time = TaskTime(options["clock"]())
+    options["clock"] = task_time.clock
+
+    async def renew() -> None:
+        identity = AsyncAgentIdentity(**options)
+        try:
+            await identity.start(waiter=task_time)
+            certified_by_a_newer(issuer, monkeypatch)
+            issuer.refuse("/v1/bundle", "unavailable", status=503, times=1)
+            await task_time.advance(hours=11)
+            await task_time.settle()
+            assert identity.status.failures == 1
+            assert identity.x509.svid.serial == issuer.issued[0]
+            await task_time.advance(seconds=2)
+            await task_time.settle()
+            assert identity.x509.svid.serial == issuer.issued[1]
+        finally:
+            await identity.aclose()
+
+    asyncio.run(renew())
+    assert len(issuer.calls_of("/v1/svids/x509")) == 1

@@ -4,6 +4,8 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from accredit_client.errors import InvalidAnswer, IssuerRefused
 from accredit_client.files import FolderContent, write_folder
 from accredit_client.identity import AgentIdentity
 from accredit_client.renewal import BUNDLE_POLL
-from accredit_client.revocations import once_a_bundle
+from accredit_client.revocations import MAX_FOREIGN_LIFE, RevocationFeed, once_a_bundle
+from accredit_client.wire import Issuer
 from accredit_credentials.bundle_map import BundleMap, FederatedDomain
 from accredit_credentials.errors import Revoked, Stale, Untrusted
 
@@ -110,6 +113,34 @@ def test_each_feed_is_followed_and_left(
         assert identity._others == {}
         names = {thread.name for thread in threading.enumerate()}
         assert "accredit-revocations" not in names
+
+
+def test_a_fact_of_theirs_holds_for_so_long_at_most(
+    options: dict[str, Any], federated: FakeIssuer, theirs: FakeIssuer, time: ManualTime
+) -> None:
+    """A fact to the bound is believed; one of a second more shuts its own domain out, and why."""
+    theirs.revoke("task:other")
+    longest = theirs.clock() + MAX_FOREIGN_LIFE
+    theirs.facts[0] = replace(theirs.facts[0], expires_at=longest)
+    with closing(AgentIdentity(**options, federation=True)) as identity:
+        identity.start(waiter=time)
+        wait_through(identity, theirs, 1)
+        check(identity, theirs)
+    theirs.facts[0] = replace(theirs.facts[0], expires_at=longest + timedelta(seconds=1))
+    bundle, settled = theirs.authority.bundle, ManualTime(time.clock())
+    with Issuer.at(theirs.url, bundle=bundle) as client:
+        feed = RevocationFeed(
+            client,
+            lambda: bundle,
+            clock=time.clock,
+            waiter=settled,
+            max_life=MAX_FOREIGN_LIFE,
+        )
+        with feed:
+            settled.settle()
+            assert "fact 1 holds until" in str(feed.last_error)
+            with pytest.raises(Stale):
+                feed.state.check(MARKS, now=time.clock(), max_age=30)
 
 
 @pytest.mark.parametrize("first", DRIPS.values(), ids=DRIPS.keys())

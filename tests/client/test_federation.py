@@ -1,6 +1,7 @@
 """Agents of another trust domain: accepted for what was allowed, by their own domain's word."""
 
 import asyncio
+import json
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -130,6 +131,43 @@ def test_an_allowed_agent_is_accepted_for_what_is_allowed(meeting: Meeting) -> N
     assert meeting.ask().client == meeting.theirs.identity.svid.spiffe_id
     with pytest.raises(NotGranted, match=r"'comment' is not allowed to agents of b\.example"):
         meeting.ask(action="comment")
+
+
+@pytest.mark.parametrize("broken", ["theirs", "another"])
+def test_a_domain_that_cannot_be_read_is_refused_alone(
+    broken: str, meeting: Meeting, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its agents are nobody, and log and status name it; the others' are served as before."""
+    name = "b.example" if broken == "theirs" else "c.example"
+    document = json.loads(meeting.federation.map.to_json())
+    document["trust_domains"][name] = {"keys": 1}
+    for _ in range(2):
+        meeting.take(BundleMap.parse(json.dumps(document)))
+    if broken == "theirs":
+        with pytest.raises(Untrusted, match=r"no authorities known for .*b\.example"):
+            meeting.ask()
+    else:
+        assert meeting.ask().client.trust_domain.name == "b.example"
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == [
+        f"nobody of {name} is let in"
+    ]
+    told = {each.trust_domain.name: each.left_out for each in meeting.federation.status()}
+    assert [left for left, why in told.items() if why] == [name]
+    ours = meeting.ours
+    request = meeting.request(
+        token=ours.token(), certificate=ours.certificate, chain=ours.identity.svid.der
+    )
+    assert meeting.verifier.verify_request(request, **GRANT)
+
+
+def test_our_own_domain_is_never_left_out(meeting: Meeting) -> None:
+    """A map that speaks for us, readable or not, is refused as a whole; the old one stays."""
+    before = meeting.federation.map
+    document = json.loads(before.to_json())
+    document["trust_domains"][meeting.ours.authority.trust_domain.name] = {"keys": 1}
+    with pytest.raises(InvalidAnswer):
+        meeting.take(BundleMap.parse(json.dumps(document)))
+    assert meeting.federation.map is before
 
 
 def test_our_own_agents_are_served_beside_them(meeting: Meeting) -> None:

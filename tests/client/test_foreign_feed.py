@@ -58,7 +58,14 @@ def statement(facts: int = 0, *, reason: str = "x") -> str:
 
 def follower(clock: SettableClock, *, max_facts: int | None = 10_000) -> _Follower:
     """Of their feed, or with no bound of our own issuer's."""
-    return _Follower(lambda: BUNDLE, clock=clock, draw=lambda: 0.0, ask=None, max_facts=max_facts)
+    return _Follower(
+        lambda: BUNDLE,
+        clock=clock,
+        draw=lambda: 0.0,
+        ask=None,
+        max_facts=max_facts,
+        max_life=None,
+    )
 
 
 def test_the_numbers_leave_room() -> None:

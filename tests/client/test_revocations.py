@@ -1,11 +1,11 @@
 """The revocation feed: followed, verified, and never older than it says."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.authority import Authority
@@ -14,12 +14,14 @@ from support.fake_issuer import FakeIssuer, fake_issuer
 from support.manual_time import ManualTime, TaskTime
 
 from accredit_client import calls
+from accredit_client.async_identity import AsyncAgentIdentity, _Other
 from accredit_client.errors import Closed, IssuerUnreachable, NotReady
 from accredit_client.identity import AgentIdentity
-from accredit_client.revocations import AsyncRevocationFeed, RevocationFeed
+from accredit_client.revocations import CLOSING, AsyncRevocationFeed, RevocationFeed
 from accredit_client.wire import AsyncIssuer, Issuer, Timeouts
 from accredit_credentials.errors import Revoked, Stale, Untrusted
 from accredit_credentials.revocation import FactKind
+from accredit_credentials.spiffe_id import TrustDomain
 
 MARKS = ("agent:support/triage",)
 
@@ -208,3 +210,69 @@ def test_a_stream_that_opens_drop_by_drop_is_given_up(kind: str, authority: Auth
 
     with closing(Dripping(authority, DRIPS[kind])) as other:
         asyncio.run(async_twin(other.url))
+
+
+class _Holding:
+    """An issuer that says nothing, and whose connection does not close before it is let go."""
+
+    def __init__(self) -> None:
+        self.opened, self.let_go = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def stream(self, _call: object) -> AsyncIterator[AsyncIterator[tuple[str, str]]]:
+        """A stream without events."""
+        try:
+            yield self._silence()
+        finally:
+            await self.let_go.wait()
+
+    async def _silence(self) -> AsyncIterator[tuple[str, str]]:
+        self.opened.set()
+        await asyncio.Event().wait()
+        yield "statement", ""
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_closing_in_asyncio_has_a_bound(authority: Authority, *, holds: bool) -> None:
+    """A connection that does not close is left behind, and that is said; any other has ended."""
+
+    async def close() -> None:
+        other = _Holding()
+        if not holds:
+            other.let_go.set()
+        feed = AsyncRevocationFeed(cast("Any", other), lambda: authority.bundle)
+        feed.start()
+        await other.opened.wait()
+        assert await feed.aclose(0.05 if holds else CLOSING) is not holds
+        other.let_go.set()
+        assert await feed.aclose()
+        assert await feed.aclose()
+
+    asyncio.run(close())
+
+
+def test_a_feed_of_others_that_does_not_close_keeps_nobody_waiting(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An identity leaves the others' feeds all at once, and what is held open stays behind."""
+    monkeypatch.setattr("accredit_client.async_identity.LEAVING", 0.05)
+
+    async def leave() -> None:
+        closed = list[str]()
+        identity = AsyncAgentIdentity.__new__(AsyncAgentIdentity)
+        identity._others = {}
+        held = _Holding(), _Holding()
+        held[1].let_go.set()
+        for name, other in zip(("b.example", "c.example"), held, strict=True):
+            feed = AsyncRevocationFeed(cast("Any", other), lambda: authority.bundle)
+            feed.start()
+            await other.opened.wait()
+            resources = AsyncExitStack()
+            resources.callback(closed.append, name)
+            identity._others[TrustDomain(name)] = _Other("https://x", feed, resources)
+        await identity._leave_others()
+        assert identity._others == {}
+        assert closed == ["c.example"]
+        held[0].let_go.set()
+
+    asyncio.run(leave())

@@ -10,6 +10,7 @@ from support.fake_issuer import FakeIssuer, fake_issuer
 from support.manual_time import ManualTime
 
 from accredit_client import calls
+from accredit_client.call import DEFAULT_LIMIT
 from accredit_client.errors import (
     InvalidAnswer,
     InvalidTrust,
@@ -79,9 +80,9 @@ def test_a_member_that_is_not_the_issuer_is_refused(authority: Authority, time: 
 
 def test_an_answer_beyond_its_bound_is_not_read(client: Issuer, issuer: FakeIssuer) -> None:
     """One byte too many, and the answer is refused."""
-    issuer.answer("/v1/log/key", b"k" * calls.DEFAULT_LIMIT)
-    assert len(client.send(calls.log_key())) == calls.DEFAULT_LIMIT
-    issuer.answer("/v1/log/key", b"k" * (calls.DEFAULT_LIMIT + 1))
+    issuer.answer("/v1/log/key", b"k" * DEFAULT_LIMIT)
+    assert len(client.send(calls.log_key())) == DEFAULT_LIMIT
+    issuer.answer("/v1/log/key", b"k" * (DEFAULT_LIMIT + 1))
     with pytest.raises(InvalidAnswer, match="larger than 1048576 bytes"):
         client.send(calls.log_key())
 

@@ -27,7 +27,9 @@ def test_a_forced_rotation(world: World) -> None:
     refused = accredit("authority", "taint", new, "--reason", "x")
     assert "prepare and activate another first" in refused.err
     assert "tainted" in succeed("authority", "taint", old["id"][:6], "--reason", "seen").out
-    assert "removed" in succeed("authority", "revoke", old["id"], "--reason", "all renewed").out
+    revoked = succeed("authority", "revoke", old["id"], "--reason", "all renewed")
+    assert "removed" in revoked.out
+    assert revoked.err == f"0 unexpired credentials rest on {old['id'][:12]}\n"
     assert old["id"][:12] not in succeed("authority", "show").out
     assert old["id"][:12] in succeed("authority", "show", "--all").out
 
@@ -62,6 +64,33 @@ def test_whoever_rotates_everything_is_not_cut_off(alone: World) -> None:
         succeed("whoami")
     svid = Profile.named("default").read().identity.svid
     assert svid.authorities == {active("x509"), active("root")}
+
+
+def test_what_rests_on_a_key_is_said_and_asked_about(
+    alone: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal who says no has revoked nothing; with --yes nobody is asked."""
+    old = active("x509")
+    prepared = succeed("authority", "prepare", "x509", "--json").document
+    succeed("authority", "activate", prepared[0]["id"])
+    succeed("authority", "taint", old, "--reason", "rotation")
+    asked = list[str]()
+
+    def confirm(text: str, **_: object) -> bool:
+        asked.append(text)
+        return False
+
+    monkeypatch.setattr("accredit_client.cli.authority.typer.confirm", confirm)
+    monkeypatch.setattr("accredit_client.cli.authority.somebody_is_there", lambda: True)
+    refused = accredit("authority", "revoke", old, "--reason", "gone")
+    assert (refused.code, len(asked)) == (1, 1)
+    assert re.match(rf"[1-9]\d* unexpired credentials rest on {old[:12]}\n", refused.err)
+    assert "was not revoked" in refused.err
+    states = {each["id"]: each["state"] for each in succeed("authority", "show", "--json").document}
+    assert states[old] == "tainted"
+    assert "removed" in succeed("authority", "revoke", old, "--reason", "gone", "--yes").out
+    assert len(asked) == 1
+    succeed("whoami")
 
 
 def test_nobody_saws_off_the_branch_they_sit_on(alone: World) -> None:

@@ -108,9 +108,8 @@ def test_hints_of_single_bundles_are_not_used(other_authority: Authority) -> Non
         '{"trust_domains": {"b.example": {"keys": [], "keys": []}}}',
         '{"trust_domains": {"": {"keys": []}}}',
         '{"trust_domains": {"b.example/x": {"keys": []}}}',
-        '{"trust_domains": {"b.example": null}}',
-        '{"trust_domains": {"b.example": []}}',
-        '{"trust_domains": {"b.example": {}}}',
+        '{"trust_domains": {"b.example": null, "B.example": {"keys": []}}}',
+        '{"trust_domains": {"b.example": null, "b.example": {"keys": []}}}',
         '{"trust_domains": {}, "spiffe_refresh_hint": 0}',
         '{"trust_domains": {}, "spiffe_refresh_hint": true}',
         '{"trust_domains": {}, "spiffe_refresh_hint": "30"}',
@@ -118,9 +117,31 @@ def test_hints_of_single_bundles_are_not_used(other_authority: Authority) -> Non
     ],
 )
 def test_what_is_no_map_is_refused(document: str) -> None:
-    """No ``trust_domains``, a name twice in any spelling, or a bundle that is none."""
+    """No ``trust_domains``, a name that is none, or one that stands twice in any spelling."""
     with pytest.raises(InvalidBundle):
         BundleMap.parse(document)
+
+
+@pytest.mark.spec("SPIFFE-56")
+@pytest.mark.parametrize("broken", [None, [], {}, "x", 1, {"keys": None}, {"keys": {}}])
+def test_a_bundle_that_is_none_is_left_out(broken: object, document: dict[str, Any]) -> None:
+    """Of a domain that cannot be read nothing is known but why; the others stand beside it."""
+    good = read(document)
+    document["trust_domains"]["b.example"] = broken
+    found = read(document)
+    assert (found.domains, found.refresh_hint) == (good.domains, good.refresh_hint)
+    assert found.left_out.keys() == {TrustDomain("b.example")}
+    assert "b.example" in found.left_out[TrustDomain("b.example")]
+    assert "b.example" not in found.to_json()
+    assert good.left_out == {}
+
+
+def test_what_is_left_out_counts(document: dict[str, Any]) -> None:
+    """Broken domains do not make room for more than a map may have."""
+    broken = {f"b{n}.example": None for n in range(MAX_DOMAINS)}
+    assert len(read({"trust_domains": broken}).left_out) == MAX_DOMAINS
+    with pytest.raises(InvalidBundle, match="limit"):
+        read({"trust_domains": {**document["trust_domains"], **broken}})
 
 
 @pytest.mark.parametrize(
@@ -146,11 +167,12 @@ def test_what_is_no_map_is_refused(document: str) -> None:
     ],
 )
 def test_our_member_is_read_strictly(ours: object) -> None:
-    """What is not understood of it might be a condition: the map is refused."""
+    """What is not understood of it might be a condition: the domain is left out."""
     good = {"keys": [], "accredit": {"allows": [], "feed_url": None, "fetched_at": None}}
-    assert read({"trust_domains": {"b.example": good}})
-    with pytest.raises(InvalidFederation):
-        read({"trust_domains": {"b.example": {**good, "accredit": ours}}})
+    assert read({"trust_domains": {"b.example": good}}).left_out == {}
+    found = read({"trust_domains": {"b.example": {**good, "accredit": ours}, "c.example": good}})
+    assert found.domains.keys() == {TrustDomain("c.example")}
+    assert found.left_out.keys() == {TrustDomain("b.example")}
 
 
 def test_what_is_tainted_there_is_not_our_matter(other_authority: Authority) -> None:
@@ -168,8 +190,8 @@ def test_a_bundle_is_bounded_by_the_map_alone(other_authority: Authority) -> Non
     member["more"] = "x" * MAX_BUNDLE_BYTES
     read_back = read({"trust_domains": {OTHER.name: member}}).bundles[OTHER]
     assert read_back == replace(other_authority.bundle, refresh_hint=None)
-    with pytest.raises(InvalidBundle, match=r"other\.example"):
-        read({"trust_domains": {OTHER.name: {**member, "keys": None}}})
+    broken = read({"trust_domains": {OTHER.name: {**member, "keys": None}}})
+    assert "other.example" in broken.left_out[OTHER]
 
 
 def test_a_map_has_limits() -> None:

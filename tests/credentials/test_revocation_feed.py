@@ -344,6 +344,30 @@ def test_what_is_known_has_a_bound() -> None:
     assert state.through == 3
 
 
+def test_how_long_a_fact_may_hold_has_a_bound() -> None:
+    """A fact to the bound is taken in; one of a second more is not, nor what is beside it."""
+    state, bound = FeedState(max_life=timedelta(days=7)), NOW + timedelta(days=7)
+    longest = replace(fact(1), expires_at=bound)
+    state.apply(statement(0, 1, longest), now=NOW)
+    assert revoked(state) == {"t1"}
+    too_long = replace(fact(3), expires_at=bound + timedelta(seconds=1))
+    with pytest.raises(InvalidRevocation, match=r"fact 3 holds until .* limit is 7 days"):
+        state.apply(statement(1, 3, fact(2), too_long), now=NOW)
+    assert (len(state), state.through) == (1, 1)
+    # Our own issuer knows what its facts are about: they have no bound.
+    state_of(statement(0, 3, too_long))
+
+
+def test_a_fact_that_was_stated_twice_is_measured_from_its_statement() -> None:
+    """What began long ago may hold on: only its end is compared, with the statement's moment."""
+    state, days = FeedState(max_life=timedelta(days=7)), 24 * 3600
+    old = replace(fact(1), expires_at=NOW + timedelta(days=16))
+    with pytest.raises(InvalidRevocation, match="fact 1"):
+        state.apply(statement(0, 1, old, seconds=8 * days), now=NOW + timedelta(days=8))
+    state.apply(statement(0, 1, old, seconds=9 * days), now=NOW + timedelta(days=9))
+    assert len(state) == 1
+
+
 def test_a_statement_tells_which_bundle_is_in_force() -> None:
     """A verifier learns from the feed that it has to fetch the bundle again."""
     authority = Authority()

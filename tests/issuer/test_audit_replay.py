@@ -214,10 +214,10 @@ def test_an_admin_who_was_revoked(offline: Offline) -> None:
 def test_a_one_time_token_that_was_spent_twice(offline: Offline) -> None:
     """The second admin SVID for one token; renewed and once spent it is fine."""
     csr = certificate_request(generate_key())
-    offline.do(offline.issuer.issuance.enrol_admin(offline.first_token, csr))
+    offline.do(offline.issuer.issuance.admins.enrol(offline.first_token, csr))
     assert findings(offline) == []
     sql(offline, "UPDATE enrolment_token SET redeemed_by = NULL")
-    offline.do(offline.issuer.issuance.enrol_admin(offline.first_token, csr))
+    offline.do(offline.issuer.issuance.admins.enrol(offline.first_token, csr))
     assert findings(offline) == ["its one-time token was never given out, or was spent before"]
 
 
@@ -229,7 +229,7 @@ def test_a_join_token_that_was_over(offline: Offline) -> None:
         ends = connection.execute(text("SELECT expires_at FROM join_token")).scalar()
     sql(offline, "UPDATE join_token SET expires_at = '2027-01-01 00:00:00.000000'")
     offline.clock.advance(hours=12)
-    offline.do(offline.issuer.issuance.attest(offline.attestation(manifest, token=token)))
+    offline.do(offline.issuer.issuance.agents.attest(offline.attestation(manifest, token=token)))
     sql(offline, "UPDATE join_token SET expires_at = :ends", ends=ends)
     (found,) = findings(offline)
     assert found.startswith("its join token was over since")

@@ -50,7 +50,7 @@ def test_what_was_issued_stays_valid_to_its_end(tmp_path: Path) -> None:
             roots.add(issuer.authorities.now_in_force.active(AuthorityKind.ROOT).id)
             svid = offline.attest(manifest)
             svids.append(svid)
-            issued = offline.do(issuer.issuance.jwt_svid(svid, ("a",)))
+            issued = offline.do(issuer.issuance.tokens.jwt_svid(svid, ("a",)))
             tokens.append((issued.svid.expires_at, issued.token))
             jwt_keys.add(issued.svid.authority or "")
             svids = [each for each in svids if clock() < each.not_after]
@@ -179,7 +179,7 @@ def test_task_tokens_verify_after_rotation(tmp_path: Path) -> None:
         while issuer.authorities.jwt_signer()[1] == first:
             if clock() >= svid.not_after - timedelta(seconds=100):
                 svid = offline.renew(svid)
-            issued = offline.do(issuer.issuance.task_token(svid, task_request()))
+            issued = offline.do(issuer.issuance.tokens.task_token(svid, task_request()))
             clock.advance(seconds=5)
             issuer.keep_up()
         assert issued.content.authority == first

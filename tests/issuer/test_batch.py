@@ -22,7 +22,7 @@ def evidence(svid: X509Svid, digest: str = DIGEST) -> list[Any]:
 
 def ask(offline: Offline, svid: X509Svid, csrs: list[str]) -> Any:
     """Ask for a batch."""
-    return offline.do(offline.issuer.issuance.renew_all(svid, csrs, evidence(svid)))
+    return offline.do(offline.issuer.issuance.agents.renew_all(svid, csrs, evidence(svid)))
 
 
 def test_a_batch_is_as_many_svids(offline: Offline) -> None:
@@ -82,10 +82,10 @@ def test_a_batch_of_changed_code_is_refused(offline: Offline) -> None:
     csr = certificate_request(generate_key())
     other = evidence(svid, "sha256:" + "0" * 64)
     with pytest.raises(Refusal) as refused:
-        offline.do(offline.issuer.issuance.renew_all(svid, [csr], other))
+        offline.do(offline.issuer.issuance.agents.renew_all(svid, [csr], other))
     assert refused.value.kind is Kind.ATTESTATION_REFUSED
     with pytest.raises(Refusal):
-        offline.do(offline.issuer.issuance.renew_all(svid, [csr], []))
+        offline.do(offline.issuer.issuance.agents.renew_all(svid, [csr], []))
 
 
 def test_a_fact_in_between_ends_the_whole_batch(offline: Offline) -> None:

@@ -117,10 +117,10 @@ def everything_signed(offline: Offline, manifest: VerifiedManifest, svid: X509Sv
     asked = {
         "attest": lambda: offline.attest(manifest),
         "renew": lambda: offline.renew(svid),
-        "jwt": lambda: offline.do(issuer.issuance.jwt_svid(svid, ("a",))),
+        "jwt": lambda: offline.do(issuer.issuance.tokens.jwt_svid(svid, ("a",))),
         "task": lambda: offline.task_token(svid),
-        "enrol": lambda: offline.do(issuer.issuance.enrol_admin(offline.first_token, request)),
-        "own": lambda: offline.do(issuer.issuance.own_svid(generate_key().public_key())),
+        "enrol": lambda: offline.do(issuer.issuance.admins.enrol(offline.first_token, request)),
+        "own": lambda: offline.do(issuer.issuance.own.issue(generate_key().public_key())),
         "keep up": issuer.keep_up,
         "prepare": lambda: offline.prepare(AuthorityKind.ROOT),
     }

@@ -8,7 +8,8 @@ from support.authority import Authority
 from support.issuer import attest, join_token_file, log_in, register, running_issuer, write_agent
 
 from accredit_attestors.manifest import generate_signer_key
-from accredit_client.calls import Call, certificate_request
+from accredit_client.call import Call
+from accredit_client.calls import certificate_request
 from accredit_client.wire import Issuer
 from accredit_credentials.keys import generate_key
 from accredit_issuer.api.examples import ANSWERS

@@ -7,7 +7,7 @@ are the issuer's own: its authorities, an agent's and its own X.509-SVID, a JWT-
 import base64
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from cryptography import x509
@@ -23,6 +23,7 @@ from accredit_credentials.spiffe_id import SpiffeId
 from accredit_credentials.x509_svid import X509Svid, unverified_svid, validate
 from accredit_issuer.authority.lifecycle import AuthorityKind
 
+E = TypeVar("E", bound=x509.ExtensionType)
 DOMAIN_ID = "spiffe://example.org"
 
 
@@ -35,7 +36,7 @@ def authorities(offline: Offline) -> list[x509.Certificate]:
 
 def leaves(offline: Offline) -> list[X509Svid]:
     """The SVID of an agent, and that of the issuer's own server."""
-    own = offline.do(offline.issuer.issuance.own_svid(generate_key().public_key())).svid()
+    own = offline.do(offline.issuer.issuance.own.issue(generate_key().public_key())).svid()
     return [offline.agent(), own]
 
 
@@ -43,6 +44,13 @@ def uris_of(certificate: x509.Certificate) -> list[str]:
     """The URI SANs."""
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return names.get_values_for_type(x509.UniformResourceIdentifier)
+
+
+def critical(certificate: x509.Certificate, kind: type[E]) -> E:
+    """What an extension says, which is critical."""
+    extension = certificate.extensions.get_extension_for_class(kind)
+    assert extension.critical
+    return extension.value
 
 
 def parts_of(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -78,12 +86,9 @@ def test_the_authorities_are_cas_and_say_so(offline: Offline) -> None:
     The issuing CA makes no CAs.
     """
     for certificate, path_length in zip(authorities(offline), (None, 0), strict=True):
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-        assert constraints.critical
-        assert constraints.value == x509.BasicConstraints(ca=True, path_length=path_length)
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
-        assert usage.critical
-        assert usage.value == key_usage("key_cert_sign", "crl_sign")
+        constraints = critical(certificate, x509.BasicConstraints)
+        assert constraints == x509.BasicConstraints(ca=True, path_length=path_length)
+        assert critical(certificate, x509.KeyUsage) == key_usage("key_cert_sign", "crl_sign")
         assert list(certificate.subject)
 
 
@@ -112,9 +117,7 @@ def test_every_leaf_has_the_form_of_an_svid(offline: Offline) -> None:
         extensions = svid.leaf.extensions
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
         assert constraints == x509.BasicConstraints(ca=False, path_length=None)
-        usage = extensions.get_extension_for_class(x509.KeyUsage)
-        assert usage.critical
-        assert usage.value == key_usage("digital_signature")
+        assert critical(svid.leaf, x509.KeyUsage) == key_usage("digital_signature")
         purposes = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         assert {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} == set(purposes)
         san = extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -134,7 +137,7 @@ def test_every_leaf_has_the_form_of_an_svid(offline: Offline) -> None:
 def test_a_jwt_svid_has_its_form(offline: Offline) -> None:
     """Compact, three headers, a key id of the bundle, and subject, audience and end."""
     svid = offline.agent()
-    issued = offline.do(offline.issuer.issuance.jwt_svid(svid, ("https://a.example",)))
+    issued = offline.do(offline.issuer.issuance.tokens.jwt_svid(svid, ("https://a.example",)))
     header, claims = parts_of(issued.token)
     bundle = offline.issuer.bundle
     assert header == {"alg": "ES256", "kid": next(iter(bundle.jwt_authorities)), "typ": "JWT"}

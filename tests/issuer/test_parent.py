@@ -6,8 +6,6 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from sqlalchemy import update
 from support.clock import SettableClock
+from support.family import CHILD, X509, Family, check_valid, signed_by
 from support.issuer import (
-    AGENT_TOML,
     Admin,
     RunningIssuer,
     attest,
@@ -25,102 +23,31 @@ from support.issuer import (
     log_in,
     make_config,
     register,
-    running_issuer,
-    serving,
     write_agent,
 )
 from support.judges import ask, openssl, program
 
 from accredit_attestors.manifest import generate_signer_key
 from accredit_client import calls
+from accredit_client.call import Call
 from accredit_client.calls import certificate_request
 from accredit_client.errors import IssuerRefused
-from accredit_client.files import FolderContent, write_folder
 from accredit_credentials.errors import Untrusted
 from accredit_credentials.keys import SubjectKey, generate_key
 from accredit_credentials.reach import namespaces_of
 from accredit_credentials.spiffe_id import AgentId, SpiffeId
 from accredit_credentials.tls import client_context, server_context
-from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
+from accredit_credentials.x509_svid import X509Identity, X509Svid
 from accredit_credentials.x509_template import LeafTemplate, leaf_builder
-from accredit_issuer.api.operations import WAITING
 from accredit_issuer.audit.inspection import inspect
 from accredit_issuer.audit.log import Log
-from accredit_issuer.authority.lifecycle import AuthorityKind, State
-from accredit_issuer.clock import system_clock
+from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import InvalidSettings, Refusal, Unavailable
-from accredit_issuer.issuer import Issuer, initialise, open_issuer
+from accredit_issuer.issuer import Issuer, initialise
 from accredit_issuer.keys.key_manager import KeyMissing
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.store.models import subordinates
 from accredit_issuer.store.writer import Transaction
-
-ROOT, X509 = AuthorityKind.ROOT, AuthorityKind.X509
-CHILD = AgentId.parse("infra/child")
-READY: calls.Call[Any] = calls.Call(method="GET", path="/health/ready", read=json.loads)
-MINUTE = timedelta(minutes=1)
-
-
-@dataclass
-class Family:
-    """A parent that runs, and the folder with what its child is there."""
-
-    parent: RunningIssuer
-    admin: Admin
-    folder: Path
-    identity: X509Identity = field(repr=False)
-    clock: SettableClock
-
-    @property
-    def identity_folder(self) -> Path:
-        """As ``accredit run`` keeps it."""
-        return self.folder / "identity"
-
-    def settings(self, **more: Any) -> dict[str, Any]:
-        """Of the child."""
-        upstream = {
-            "kind": "accredit",
-            "url": self.parent.url,
-            "identity_folder": str(self.identity_folder),
-        }
-        return {"upstream": upstream, **more}
-
-    def refresh(self) -> None:
-        """What ``accredit run`` does: renew, fetch the bundle, write both."""
-        write_folder(
-            self.identity_folder,
-            FolderContent(self.parent.url, self.parent.bundle, self.identity),
-        )
-
-    def name_child(self, *namespaces: str, dns_names: tuple[str, ...] = ("localhost",)) -> None:
-        """Make the child's agent a subordinate."""
-        call = calls.add_subordinate(
-            CHILD, namespaces=namespaces or ("support",), dns_names=dns_names
-        )
-        self.admin.send(call)
-
-    @contextmanager
-    def child(self) -> Iterator[RunningIssuer]:
-        """Make the child and serve it."""
-        with running_issuer(self.folder / "child", clock=self.clock, **self.settings()) as child:
-            yield child
-
-
-@pytest.fixture
-def family(tmp_path: Path) -> Iterator[Family]:
-    """A parent with an agent that is to run a child; it is not named a subordinate yet."""
-    clock = SettableClock(system_clock())
-    with running_issuer(tmp_path / "parent", clock=clock) as parent:
-        admin = log_in(parent, parent.first_token)
-        toml = AGENT_TOML.replace("support/summarizer", str(CHILD))
-        agent = write_agent(
-            tmp_path / "child-agent", key=generate_signer_key(), now=clock(), toml=toml
-        )
-        register(parent, admin, agent)
-        identity = attest(parent, agent, join_token_file(admin, agent))
-        family = Family(parent, admin, tmp_path, identity, clock)
-        family.refresh()
-        yield family
 
 
 def agent_of(issuer: RunningIssuer, folder: Path, clock: SettableClock) -> X509Identity:
@@ -129,31 +56,6 @@ def agent_of(issuer: RunningIssuer, folder: Path, clock: SettableClock) -> X509I
     agent = write_agent(folder, key=generate_signer_key(), now=clock())
     register(issuer, admin, agent)
     return attest(issuer, agent, join_token_file(admin, agent))
-
-
-def check_valid(family: Family, svid: X509Svid) -> None:
-    """Validate by what the parent publishes."""
-    bundle = family.parent.bundle
-    validate(svid, bundles={bundle.trust_domain: bundle}, now=family.clock())
-
-
-def signed_by(issuer: Issuer, path: str, now: SettableClock) -> X509Svid:
-    """A leaf that the issuer's CA signs although nobody decided on it."""
-    ca = issuer.authorities.now_in_force.active(X509)
-    assert ca.certificate is not None
-    assert ca.key is not None
-    template = LeafTemplate(
-        spiffe_id=SpiffeId(issuer.config.trust_domain, path),
-        subject_key=SubjectKey.of(generate_key().public_key()),
-        serial=4711,
-        not_before=now().replace(microsecond=0) - MINUTE,
-        not_after=now().replace(microsecond=0) + MINUTE,
-        instance="0b8f7c1e-5a44-4c0e-9d3a-2f6f1f0a7b11",
-    )
-    algorithm = ca.certificate.signature_hash_algorithm
-    assert algorithm is not None
-    leaf = leaf_builder(template, ca.certificate).sign(ca.key, algorithm)
-    return X509Svid(template.spiffe_id, leaf, (ca.certificate, *ca.chain))
 
 
 def test_a_child_issues_for_its_namespaces(family: Family, tmp_path: Path) -> None:
@@ -286,7 +188,7 @@ def test_who_is_not_a_subordinate(family: Family) -> None:
     client = family.parent.connect(family.identity)
     family.name_child("support")
     family.admin.send(calls.remove_subordinate(CHILD))
-    call = calls.Call(
+    call = Call(
         method="POST",
         path="/v1/issuing-cas",
         read=lambda body: body,
@@ -304,7 +206,7 @@ def test_one_key_is_one_authority(family: Family) -> None:
     family.name_child("support")
     ours = family.parent.issuer.authorities.now_in_force.active(X509)
     assert ours.key is not None
-    call = calls.Call(
+    call = Call(
         method="POST",
         path="/v1/issuing-cas",
         read=lambda body: body,
@@ -335,161 +237,11 @@ def test_what_can_be_named(family: Family) -> None:
             family.admin.send(call)
 
 
-def test_a_parent_that_is_not_to_be_had(family: Family) -> None:
-    """At half life the next CA is asked for; without the parent the old one goes on and says so."""
-    family.name_child("support")
-    with family.child() as child:
-        issuer = child.issuer
-        first = issuer.authorities.now_in_force.active(X509).id
-        family.clock.advance(hours=13)
-        (family.identity_folder / "bundle.json").resolve().unlink()
-        for _ in range(3):
-            issuer.keep_up()
-        assert issuer.authorities.now_in_force.active(X509).id == first
-        assert "identity_folder" in str(issuer.authorities.trouble)
-        assert issuer.authorities.next_due(family.clock()) <= family.clock() + MINUTE
-        in_use = issuer.authorities.now_in_force.authorities
-        keys = {file.stem for file in (issuer.config.data / "keys").iterdir()}
-        assert keys == {"log", *(a.id for a in in_use if a.kind is not ROOT)}
-        check_valid(family, signed_by(issuer, "/ns/support/agent/x", family.clock))
-
-
-def test_a_parent_that_says_no_and_yes_again(family: Family) -> None:
-    """A CA that is to be replaced goes on while the parent refuses, and is once it does not."""
-    family.name_child("support")
-    with family.child() as child:
-        issuer, rollover = child.issuer, family.parent.issuer.rollover
-        first = issuer.authorities.now_in_force.active(X509).id
-        root = issuer.authorities.now_in_force.active(ROOT).id
-        family.admin.send(calls.remove_subordinate(CHILD))
-        (made,) = rollover.prepare(ROOT, by=Local("test"))
-        rollover.activate(made["id"], early=True, by=Local("test"))
-        rollover.taint(root, "test", by=Local("test"))
-        family.refresh()
-        issuer.keep_up()
-        assert "was not named a subordinate issuer" in str(issuer.authorities.trouble)
-        assert child.connect().send(READY)["upstream"] == WAITING
-        assert issuer.authorities.now_in_force.active(X509).id == first
-        family.name_child("support")
-        issuer.keep_up()
-        assert issuer.authorities.trouble is None
-        assert "upstream" not in child.connect().send(READY)
-        second = issuer.authorities.now_in_force.active(X509)
-        assert (second.id != first, second.standing.parent) == (True, made["id"])
-        check_valid(family, signed_by(issuer, "/ns/support/agent/x", family.clock))
-
-
-def test_a_revoked_child(family: Family) -> None:
-    """Its agent revoked it gets no other CA; its CA revoked, the feed's fact refuses its leaves."""
-    family.name_child("support")
-    with family.child() as child:
-        issuer = child.issuer
-        ca = issuer.authorities.now_in_force.active(X509).id
-        leaf = signed_by(issuer, "/ns/support/agent/x", family.clock)
-        facts = family.admin.send(
-            calls.revoke(target=f"authority:{ca}", kind="revoked", reason="stolen")
-        )
-        assert [str(fact.target) for fact in facts] == [f"authority:{ca}"]
-        assert family.parent.issuer.revocation.facts.match(leaf.marks()) is not None
-        family.admin.send(calls.revoke(target=f"agent:{CHILD}", kind="revoked", reason="stolen"))
-        with pytest.raises(Unavailable, match=r"says no: .*agent:infra/child.* revoked"):
-            issuer.rollover.prepare(X509, by=Local("test"))
-
-
-def test_the_parents_root_is_replaced(family: Family) -> None:
-    """The child publishes the next root as soon as it knows it, and goes below it in its turn."""
-    family.name_child("support")
-    with family.child() as child:
-        issuer, rollover = child.issuer, family.parent.issuer.rollover
-        (old,) = issuer.bundle.x509_authorities
-        (made,) = rollover.prepare(ROOT, by=Local("test"))
-        family.refresh()
-        issuer.keep_up()
-        assert set(issuer.bundle.x509_authorities) == {old, *family.parent.bundle.x509_authorities}
-        assert issuer.authorities.now_in_force.active(ROOT).certificate == old
-        before = issuer.authorities.now_in_force.active(ROOT).id
-        rollover.activate(made["id"], early=True, by=Local("test"))
-        rollover.taint(before, "test", by=Local("test"))
-        family.refresh()
-        issuer.keep_up()
-        assert issuer.authorities.now_in_force.active(ROOT).id == made["id"]
-        leaf = signed_by(issuer, "/ns/support/agent/x", family.clock)
-        check_valid(family, leaf)
-        facts = family.parent.issuer.revocation.facts
-        rollover.revoke(before, "test", by=Local("test"))
-        family.refresh()
-        issuer.keep_up()
-        assert old not in issuer.bundle.x509_authorities
-        gone = [
-            a["id"]
-            for a in issuer.rollover.overview()
-            if a["kind"] == "x509" and a["parent"] == before
-        ]
-        assert facts.match([f"authority:{gone[0]}"]) is not None
-        check_valid(family, leaf)
-
-
-def test_the_parents_roots_are_not_ours_to_change(family: Family) -> None:
-    """An operator of the child can neither prepare, taint, activate nor revoke a root."""
-    family.name_child("support")
-    with family.child() as child:
-        rollover = child.issuer.rollover
-        root = child.issuer.authorities.now_in_force.active(ROOT).id
-        for refused in (
-            lambda: rollover.prepare(ROOT, by=Local("test")),
-            lambda: rollover.activate(root, early=True, by=Local("test")),
-            lambda: rollover.taint(root, "x", by=Local("test")),
-            lambda: rollover.revoke(root, "x", by=Local("test")),
-        ):
-            with pytest.raises(Refusal, match="parent's"):
-                refused()
-
-
 def test_a_name_that_was_not_granted(family: Family) -> None:
     """A CA that does not allow the child's own server.names is not used."""
     family.name_child("support", dns_names=("child.example.org",))
     with pytest.raises(Unavailable, match="DNS name localhost"), family.child():
         pass
-
-
-def test_a_restart_while_the_parent_is_down(family: Family) -> None:
-    """What the child has is enough to start, and to issue, without anybody to ask."""
-    family.name_child("support")
-    settings = family.settings()
-    settings["upstream"]["url"] = family.parent.url
-    config = make_config(family.folder / "child", **settings)
-    initialise(config, family.clock)
-    nobody = replace(config.upstream, url="https://localhost:9")  # type: ignore[type-var]
-    config = replace(config, upstream=nobody)
-    family.clock.advance(hours=13)
-    with serving(config, clock=family.clock) as (issuer, _):
-        assert "cannot be asked" in str(issuer.authorities.trouble)
-        check_valid(family, signed_by(issuer, "/ns/support/agent/x", family.clock))
-    family.clock.advance(hours=12)
-    with pytest.raises(Unavailable, match="cannot be asked"):
-        open_issuer(config, family.clock)
-
-
-def test_back_to_roots_of_its_own(family: Family) -> None:
-    """A child that leaves its parent publishes a root of its own before it signs below it."""
-    family.name_child("support")
-    config = make_config(family.folder / "child", **family.settings())
-    initialise(config, family.clock)
-    config = replace(config, upstream=None)
-    issuer = open_issuer(config, family.clock)
-    try:
-        assert len(issuer.bundle.x509_authorities) == 2
-        for _ in range(30):
-            family.clock.advance(hours=1)
-            issuer.keep_up()
-            leaf = signed_by(issuer, "/ns/support/agent/x", family.clock)
-            bundle = issuer.bundle
-            validate(leaf, bundles={bundle.trust_domain: bundle}, now=family.clock())
-        assert issuer.authorities.now_in_force.active(ROOT).standing.origin.value == "own"
-        states = {a.state for a in issuer.authorities.now_in_force.authorities if a.kind is ROOT}
-        assert State.ACTIVE in states
-    finally:
-        issuer.close()
 
 
 def test_a_folder_of_another_kind(family: Family, tmp_path: Path) -> None:
@@ -620,7 +372,9 @@ def test_a_ca_that_is_not_wanted_any_more(family: Family, monkeypatch: pytest.Mo
             if len(asked) == 1:  # as if the lock had been free: what is checked last decides
                 authorities._with_answer(
                     lambda each: authorities._record(
-                        authorities._preparation(X509, family.clock(), each),
+                        authorities._preparation.of(
+                            X509, authorities.now_in_force, family.clock(), each
+                        ),
                         child.changes,
                         family.clock(),
                         by,

@@ -442,7 +442,7 @@ def test_nothing_is_half_issued_without_the_token(
             with pytest.raises(Unavailable):
                 offline.task_token(svid)
             with pytest.raises(Unavailable):
-                offline.do(issuer.issuance.attest(request))
+                offline.do(issuer.issuance.agents.attest(request))
             with pytest.raises(Unavailable):
                 offline.state(f"serial:{svid.serial}")
             # Rotation waits: what it could not make is not in force.
@@ -458,7 +458,7 @@ def test_nothing_is_half_issued_without_the_token(
         assert offline.renew(svid)
         assert offline.task_token(svid).token
         # The join token was not spent.
-        assert offline.do(issuer.issuance.attest(offline.attestation(manifest)))
+        assert offline.do(issuer.issuance.agents.attest(offline.attestation(manifest)))
         issuer.keep_up()
         assert offline.state(f"serial:{svid.serial}")
     finally:

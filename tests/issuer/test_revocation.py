@@ -364,15 +364,15 @@ def test_what_is_revoked_while_it_is_made_is_not_released(
 
     if what == "x509":
         authorities.sign_leaf = revoke_then(authorities.sign_leaf)  # type: ignore[method-assign]
-        work: Any = issuance.attest(request)
+        work: Any = issuance.agents.attest(request)
     else:
         # The signer is fetched after the decision and before the intent: as good a moment.
         authorities.jwt_signer = revoke_then(authorities.jwt_signer)  # type: ignore[method-assign]
         offline.issuer.feed._authorities = _Frozen(authorities)  # type: ignore[assignment]
         work = (
-            issuance.jwt_svid(svid, ("a",))
+            issuance.tokens.jwt_svid(svid, ("a",))
             if what == "jwt"
-            else issuance.task_token(svid, task_request())
+            else issuance.tokens.task_token(svid, task_request())
         )
     with pytest.raises(Refusal) as refused:
         loop_free(work)
@@ -421,7 +421,9 @@ def test_lasting_facts_outlive_everything(offline: Offline) -> None:
     offline.clock.now -= timedelta(days=100)
     offline.issuer.confirm_clock("test")
     with pytest.raises(Refusal) as refused:
-        offline.do(offline.issuer.issuance.attest(offline.attestation(manifest, token=token)))
+        offline.do(
+            offline.issuer.issuance.agents.attest(offline.attestation(manifest, token=token))
+        )
     assert refused.value.kind is Kind.REVOKED
 
 
@@ -448,10 +450,10 @@ def test_an_admin_is_ended_too(offline: Offline) -> None:
     offline.state("admin:ann", "suspended")
     csr = certificate_request(generate_key())
     with pytest.raises(Refusal) as refused:
-        offline.do(issuer.issuance.enrol_admin(token, csr))
+        offline.do(issuer.issuance.admins.enrol(token, csr))
     assert refused.value.kind is Kind.REVOKED
     offline.state("admin:ann", "restored")
-    assert offline.do(issuer.issuance.enrol_admin(token, csr))
+    assert offline.do(issuer.issuance.admins.enrol(token, csr))
 
 
 @pytest.mark.parametrize("reason", ["", "a\nb", "\x1b[2J", "x" * 501, "\u202egnp"])
@@ -484,9 +486,9 @@ def test_evidence_of_one_is_not_evidence_of_another(offline: Offline) -> None:
     evidence = {"kind": "code_digest", "nonce": one.serial, "payload": {"digest": DIGEST}}
     csr = certificate_request(generate_key())
     with pytest.raises(Refusal) as refused:
-        offline.do(offline.issuer.issuance.renew(other, csr, [evidence]))
+        offline.do(offline.issuer.issuance.agents.renew(other, csr, [evidence]))
     assert refused.value.kind is Kind.ATTESTATION_REFUSED
-    renewed = offline.do(offline.issuer.issuance.renew(one, csr, [evidence]))
+    renewed = offline.do(offline.issuer.issuance.agents.renew(one, csr, [evidence]))
     assert renewed.template.instance == one.instance
 
 

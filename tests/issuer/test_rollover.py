@@ -116,7 +116,7 @@ def test_an_early_activation_is_recorded_as_one(offline: Offline) -> None:
 def test_a_revoked_jwt_key_ends_its_tokens(offline: Offline) -> None:
     """A token of a key that was revoked is refused by bundle and feed; the next key's is good."""
     svid = offline.agent()
-    token = offline.do(offline.issuer.issuance.jwt_svid(svid, ("a",)))
+    token = offline.do(offline.issuer.issuance.tokens.jwt_svid(svid, ("a",)))
     old = offline.replace(JWT)
     bundle = offline.issuer.bundle
     jwt_svid.validate(token.token, bundles={bundle.trust_domain: bundle}, audience="a",
@@ -127,7 +127,7 @@ def test_a_revoked_jwt_key_ends_its_tokens(offline: Offline) -> None:
         jwt_svid.validate(token.token, bundles={bundle.trust_domain: bundle}, audience="a",
                           now=offline.clock())  # fmt: skip
     assert offline.issuer.revocation.facts.match(token.svid.marks()) is not None
-    assert offline.do(offline.issuer.issuance.jwt_svid(svid, ("a",))).svid.authority != old
+    assert offline.do(offline.issuer.issuance.tokens.jwt_svid(svid, ("a",))).svid.authority != old
 
 
 def test_what_never_signed_needs_no_fact(offline: Offline) -> None:

@@ -14,7 +14,8 @@ from support.issuer import Admin, RunningIssuer, log_in, running_issuer
 from support.resource_server import resource_server
 
 from accredit_client import calls
-from accredit_client.calls import Call, TaskTokenRequest
+from accredit_client.call import Call
+from accredit_client.calls import TaskTokenRequest
 from accredit_client.errors import IssuerRefused
 from accredit_client.identity import AgentIdentity
 from accredit_client.tls import members_of

@@ -19,6 +19,7 @@ from accredit_attestors.agent_file import load as load_agent_file
 from accredit_attestors.contract import CollectContext
 from accredit_attestors.plugins import load_attestors
 from accredit_client import calls
+from accredit_client.call import Call
 from accredit_client.wire import Issuer as IssuerClient
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.keys import generate_key
@@ -105,7 +106,7 @@ class Admin:
     client: IssuerClient
     identity: X509Identity
 
-    def send(self, call: calls.Call[Any]) -> Any:
+    def send(self, call: Call[Any]) -> Any:
         """Send one call."""
         return self.client.send(call)
 

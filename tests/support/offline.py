@@ -30,11 +30,8 @@ from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.audit.log import LogReader
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.clock_guard import Steady
-from accredit_issuer.issuance.issuance import (
-    AttestationRequest,
-    IssuedTaskToken,
-    TaskTokenRequest,
-)
+from accredit_issuer.issuance.agent_svids import AttestationRequest
+from accredit_issuer.issuance.tokens import IssuedTaskToken, TaskTokenRequest
 from accredit_issuer.issuer import Issuer, initialise, open_issuer
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation.revocation import FactRequest, StatedFact
@@ -127,7 +124,7 @@ class Offline:
         csr: str | None = None,
     ) -> AttestationRequest:
         """What an honest runtime sends, or one with something else in it."""
-        nonce, _ = self.issuer.issuance.nonces.issue(self.clock())
+        nonce, _ = self.issuer.issuance.agents.nonces.issue(self.clock())
         payloads = {
             "manifest": {"envelope": manifest.envelope.decode()},
             "join_token": {"token": token or self.join_token(manifest)},
@@ -144,7 +141,7 @@ class Offline:
 
     def attest(self, manifest: manifests.VerifiedManifest) -> X509Svid:
         """A new instance."""
-        return self.do(self.issuer.issuance.attest(self.attestation(manifest))).svid()
+        return self.do(self.issuer.issuance.agents.attest(self.attestation(manifest))).svid()
 
     def agent(self, **changes: Any) -> X509Svid:
         """A new instance of a new manifest."""
@@ -154,11 +151,11 @@ class Offline:
         """The next SVID of an instance."""
         evidence = {"kind": "code_digest", "nonce": svid.serial, "payload": {"digest": DIGEST}}
         csr = certificate_request(generate_key())
-        return self.do(self.issuer.issuance.renew(svid, csr, [evidence])).svid()
+        return self.do(self.issuer.issuance.agents.renew(svid, csr, [evidence])).svid()
 
     def task_token(self, svid: X509Svid, **changes: Any) -> IssuedTaskToken:
         """A task token."""
-        return self.do(self.issuer.issuance.task_token(svid, task_request(**changes)))
+        return self.do(self.issuer.issuance.tokens.task_token(svid, task_request(**changes)))
 
     def state(self, target: str, kind: str = "revoked", reason: str = "test") -> list[StatedFact]:
         """State a fact."""

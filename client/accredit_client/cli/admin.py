@@ -31,8 +31,7 @@ def list_admins(
     profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
 ) -> None:
     """List the admins and their roles."""
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.admins())
+    found = session.ask(profile, calls.admins())
     if as_json:
         output.document(
             [
@@ -75,8 +74,7 @@ def invite(
     as_json: options.Json = False,
 ) -> None:
     """Make a one-time token with which somebody logs in as an admin."""
-    with session.open_issuer(profile) as issuer:
-        made = issuer.send(calls.add_admin(name=name, role=role, namespaces=namespace or []))
+    made = session.ask(profile, calls.add_admin(name=name, role=role, namespaces=namespace or []))
     if made.enrolment_token is None or made.expires_at is None:
         raise Failed(f"the issuer made no token for {made.name}")
     if out is not None:

@@ -23,8 +23,7 @@ def list_agents(
     profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
 ) -> None:
     """List the agents, their owners and how many instances live."""
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.agents())
+    found = session.ask(profile, calls.agents())
     if as_json:
         output.document([each.details for each in found])
         return
@@ -43,8 +42,7 @@ def show(
 ) -> None:
     """Show one agent with its manifests and living instances."""
     agent_id = AgentId.parse(agent)
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.agent(agent_id))
+    found = session.ask(profile, calls.agent(agent_id))
     if as_json:
         output.document(found.details)
     else:
@@ -71,8 +69,7 @@ def enrol(
 ) -> None:
     """Make a join token, which admits one instance of an agent, once."""
     agent_id = AgentId.parse(agent)
-    with session.open_issuer(profile) as issuer:
-        made = issuer.send(calls.join_token(agent_id, ttl_seconds=ttl))
+    made = session.ask(profile, calls.join_token(agent_id, ttl_seconds=ttl))
     if out is not None:
         write_new(out, f"{made.token}\n".encode(), PRIVATE)
     if as_json:

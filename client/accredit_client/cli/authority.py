@@ -4,6 +4,7 @@ The issuer takes these steps by itself when they are due. By hand they are for a
 go before its time; docs/authorities.md has the order of a forced rotation.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,7 +14,7 @@ import typer
 
 from accredit_client import calls
 from accredit_client.answers import AuthorityRecord
-from accredit_client.calls import Call
+from accredit_client.call import Call
 from accredit_client.cli import options, output, session
 from accredit_client.cli.framework import example, group
 from accredit_client.cli.problems import Failed
@@ -48,8 +49,7 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """List the keys with their states and moments; a * marks what is planned."""
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.authorities())
+    found = session.ask(profile, calls.authorities())
     shown = [each for each in found if everything or each.state != "removed"]
     _print(shown, as_json=as_json)
 
@@ -111,22 +111,32 @@ def taint(
 def revoke(
     which: WhichKey,
     reason: Reason,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, on a terminal.")] = False,
     profile: options.Profile = options.DEFAULT_PROFILE,
     as_json: options.Json = False,
 ) -> None:
     """Remove a key that signs no more, and refuse what it signed. Nothing takes this back.
 
+    Says first how much rests on it, and on a terminal asks.
+
     Raises:
-        Failed: this login itself rests on it.
+        Failed: this login itself rests on it, or whoever was asked said no.
     """
     with session.open_session(profile) as opened:
-        whole = whole_id(opened.issuer, which)
+        found = _one(opened.issuer, which)
+        whole = found.id
         if whole in opened.content.identity.svid.authorities:
             raise Failed(
                 f"this login rests on {whole[:SHOWN_ID]}: whoever revokes it is cut off",
                 hint=f"have everybody renew first: accredit authority taint {whole[:SHOWN_ID]}; "
                 "then wait a minute",
             )
+        if found.resting is not None:
+            output.note(f"{found.resting} unexpired credentials rest on {whole[:SHOWN_ID]}")
+        asks = bool(found.resting) and not yes and somebody_is_there()
+        if asks and not typer.confirm("Refuse all of them?", err=True):
+            raise Failed(f"{whole[:SHOWN_ID]} was not revoked")
         changed = opened.issuer.send(calls.revoke_authority(whole, reason=reason))
         opened.profile.ask_again()
     _print(changed, as_json=as_json)
@@ -150,9 +160,18 @@ def whole_id(issuer: Issuer, which: str) -> str:
     Raises:
         Failed: too short, none, or several.
     """
+    return _one(issuer, which).id
+
+
+def somebody_is_there() -> bool:
+    """Whether there is somebody who can be asked."""
+    return sys.stdin.isatty()
+
+
+def _one(issuer: Issuer, which: str) -> AuthorityRecord:
     if len(which) < SHORTEST_PREFIX:
         raise Failed(f"a key id has to be named by {SHORTEST_PREFIX} characters at least")
-    found = [each.id for each in issuer.send(calls.authorities()) if each.id.startswith(which)]
+    found = [each for each in issuer.send(calls.authorities()) if each.id.startswith(which)]
     if len(found) != 1:
         raise Failed(
             f"{len(found) or 'no'} authorities begin with {which!r}; the ids are in: "

@@ -119,8 +119,7 @@ def list_relationships(
     profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
 ) -> None:
     """List the federated trust domains, and how old their bundles are."""
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.federation())
+    found = session.ask(profile, calls.federation())
     if as_json:
         output.document(list(map(_document, found)))
         return
@@ -149,8 +148,7 @@ def show(
 ) -> None:
     """Show one relationship: its terms, its bundle, what went wrong."""
     name = TrustDomain.parse(domain)
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.federation())
+    found = session.ask(profile, calls.federation())
     for each in found:
         if each.trust_domain == str(name):
             _print_one(each, as_json=as_json)
@@ -176,8 +174,7 @@ def allow(
     if bool(allow) == nothing:
         raise WrongUsage("say what is allowed with --allow, or --nothing")
     name, allowances = TrustDomain.parse(domain), _allowances(allow)
-    with session.open_issuer(profile) as issuer:
-        standing = issuer.send(calls.allow_federated(name, allowances))
+    standing = session.ask(profile, calls.allow_federated(name, allowances))
     _print_one(standing, as_json=as_json)
 
 
@@ -185,8 +182,7 @@ def allow(
 def remove(domain: Name, profile: options.Profile = options.DEFAULT_PROFILE) -> None:
     """End a relationship: verifiers accept nothing of it within half a minute."""
     name = TrustDomain.parse(domain)
-    with session.open_issuer(profile) as issuer:
-        issuer.send(calls.end_federation(name))
+    session.ask(profile, calls.end_federation(name))
     output.line(f"relationship with {name} ended")
     output.note("verifiers ask for the bundle map every 30 s or sooner")
 
@@ -199,8 +195,7 @@ def refresh(
 ) -> None:
     """Fetch its bundle now. Exit code 1 where that fails; the last good one stays in use."""
     name = TrustDomain.parse(domain)
-    with session.open_issuer(profile) as issuer:
-        standing = issuer.send(calls.refresh_federated(name))
+    standing = session.ask(profile, calls.refresh_federated(name))
     _print_one(standing, as_json=as_json)
     _check_fetched(standing)
 

@@ -130,8 +130,7 @@ def register(
 ) -> None:
     """Register a signed manifest at the issuer."""
     envelope = read_text(file, "manifest")
-    with session.open_issuer(profile) as issuer:
-        registered = issuer.send(calls.register_manifest(envelope=envelope))
+    registered = session.ask(profile, calls.register_manifest(envelope=envelope))
     if as_json:
         output.document(registered)
     else:
@@ -151,8 +150,7 @@ def list_manifests(
 ) -> None:
     """List the registered manifests."""
     only = None if agent is None else AgentId.parse(agent)
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.manifests(agent=only))
+    found = session.ask(profile, calls.manifests(agent=only))
     if as_json:
         output.document(found)
         return
@@ -177,8 +175,7 @@ def show(
 ) -> None:
     """Show a registered manifest, or what a file says (without checking its signature)."""
     if which.startswith("sha256:"):
-        with session.open_issuer(profile) as issuer:
-            registered = issuer.send(calls.manifest(which))
+        registered = session.ask(profile, calls.manifest(which))
         if as_json:
             output.document(registered)
         else:

@@ -91,8 +91,7 @@ def facts(
     profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
 ) -> None:
     """List what is revoked and suspended, by whom and why."""
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.revocation_facts())
+    found = session.ask(profile, calls.revocation_facts())
     if as_json:
         output.document(found)
     else:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeVar
 
 from accredit_client import calls
+from accredit_client.call import Call
 from accredit_client.cli.problems import NotLoggedIn
 from accredit_client.cli.profile import Profile
 from accredit_client.effects import utc_now
@@ -23,6 +25,8 @@ from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.checkpoint import LogKey
 from accredit_credentials.keys import PrivateKey, generate_key
 from accredit_credentials.x509_svid import X509Identity, parse_pem, validate
+
+A = TypeVar("A")
 
 LONGEST_HINT = 30  # seconds that a bundle is used without asking for it again
 
@@ -57,6 +61,12 @@ def open_issuer(profile_name: str) -> Iterator[Issuer]:
     """As ``open_session``, for commands that need nothing but the issuer."""
     with open_session(profile_name) as session:
         yield session.issuer
+
+
+def ask(profile_name: str, call: Call[A]) -> A:
+    """Send one call, for commands that need no more; raises as ``open_session``."""
+    with open_issuer(profile_name) as issuer:
+        return issuer.send(call)
 
 
 def enrol(*, url: str, trust: Trust, token: str) -> tuple[FolderContent, LogKey]:

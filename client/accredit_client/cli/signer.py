@@ -75,8 +75,7 @@ def add(
     """Let a key sign manifests of namespaces ('*' for all)."""
     pem = read_text(key, "public key")
     load_signer_public_key(pem.encode())  # refused here rather than sent: it may be a private key
-    with session.open_issuer(profile) as issuer:
-        added = issuer.send(calls.add_signer(name=name, public_key=pem, namespaces=namespace))
+    added = session.ask(profile, calls.add_signer(name=name, public_key=pem, namespaces=namespace))
     if as_json:
         output.document(added)
     else:
@@ -88,8 +87,7 @@ def list_signers(
     profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
 ) -> None:
     """List the signers."""
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.signers())
+    found = session.ask(profile, calls.signers())
     if as_json:
         output.document(found)
         return

@@ -51,9 +51,8 @@ def list_(
     profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
 ) -> None:
     """List them with the ids of their newest issuing CAs; removed ones while one of these lives."""
-    with session.open_issuer(profile) as issuer:
-        found = issuer.send(calls.subordinates())
-        removed = issuer.send(calls.removed_subordinates())
+    found = session.ask(profile, calls.subordinates())
+    removed = session.ask(profile, calls.removed_subordinates())
     gone = [Removed(agent, tuple(dict.fromkeys(ids))) for agent, ids in removed.items()]
     _print(found, gone, as_json=as_json)
 

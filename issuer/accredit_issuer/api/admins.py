@@ -40,7 +40,7 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
 
     @router.post("/admins/enrolment", summary="Spend a one-time token for an admin's SVID")
     async def enrolment(body: bodies.Enrolment) -> Response:
-        leaf = await metrics.issuing("x509", issuer.issuance.enrol_admin(body.token, body.csr))
+        leaf = await metrics.issuing("x509", issuer.issuance.admins.enrol(body.token, body.csr))
         return JSONResponse(x509_answer(leaf))
 
     @router.get("/whoami", summary="Who the caller is")

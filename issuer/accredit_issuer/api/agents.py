@@ -16,7 +16,8 @@ from accredit_issuer.api.answers import batch_answer, jwt_answer, task_token_ans
 from accredit_issuer.api.callers import Caller, Callers
 from accredit_issuer.api.hot import HotRoute
 from accredit_issuer.errors import Kind, Refusal
-from accredit_issuer.issuance.issuance import AttestationRequest, TaskTokenRequest
+from accredit_issuer.issuance.agent_svids import AttestationRequest
+from accredit_issuer.issuance.tokens import TaskTokenRequest
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.metrics import Metrics
 from accredit_issuer.registry.listing import text_of
@@ -37,25 +38,25 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
         try:
             return await issued
         except Refusal as refusal:
-            await issuance.refused(caller.name, asked, refusal)
+            await issuance.refusals.record(caller.name, asked, refusal)
             raise
 
     async def renewed(body: bodies.Renewal, caller: Caller) -> SignedLeaf:
         match caller.svid.spiffe_id.segments:
             case ("admin", name):
                 admin = issuer.registry.admin(name)
-                return await issuance.renew_admin(caller.svid, admin, body.csr)
-        return await issuance.renew(caller.svid, body.csr, body.evidence)
+                return await issuance.admins.renew(caller.svid, admin, body.csr)
+        return await issuance.agents.renew(caller.svid, body.csr, body.evidence)
 
     @router.post("/attestations/nonce", summary="A nonce for one attestation")
     async def nonce(_body: bodies.Empty) -> Answer:
-        text, end = issuance.nonces.issue(issuer.clock())
+        text, end = issuance.agents.nonces.issue(issuer.clock())
         return {"nonce": text, "expires_at": text_of(end)}
 
     @router.post("/attestations", summary="Attest, and receive an X.509-SVID")
     async def attest(body: bodies.Attestation) -> Answer:
         request = AttestationRequest(nonce=body.nonce, csr=body.csr, evidence=body.evidence)
-        return x509_answer(await metrics.issuing("x509", issuance.attest(request)))
+        return x509_answer(await metrics.issuing("x509", issuance.agents.attest(request)))
 
     @router.post("/svids/x509", summary="Renew the X.509-SVID that is shown, for a new key")
     async def renew(body: bodies.Renewal, caller: ByAnyone) -> Answer:
@@ -64,13 +65,13 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
 
     @router.post("/svids/x509/batch", summary="X.509-SVIDs for several keys of one instance")
     async def batch(body: bodies.Batch, caller: ByAgent) -> Answer:
-        work = issuance.renew_all(caller.svid, body.csrs, body.evidence)
+        work = issuance.agents.renew_all(caller.svid, body.csrs, body.evidence)
         issued = metrics.issuing("x509", work, number=len(body.csrs))
         return batch_answer(await asked_by(caller, f"x509-svid x{len(body.csrs)}", issued))
 
     @router.post("/svids/jwt", summary="A JWT-SVID")
     async def jwt_svid(body: bodies.JwtRequest, caller: ByAgent) -> Answer:
-        issued = metrics.issuing("jwt", issuance.jwt_svid(caller.svid, tuple(body.audience)))
+        issued = metrics.issuing("jwt", issuance.tokens.jwt_svid(caller.svid, tuple(body.audience)))
         return jwt_answer(await asked_by(caller, "jwt-svid", issued))
 
     @router.post("/task-tokens", summary="A task token")
@@ -85,7 +86,7 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
                 principal=body.principal,
                 binding=_binding(body.binding, caller),
             )
-            token = await issuance.task_token(caller.svid, request)
+            token = await issuance.tokens.task_token(caller.svid, request)
             return task_token_answer(token, issuer.clock())
 
         asked = f"task-token {body.resource[:63]!r}"

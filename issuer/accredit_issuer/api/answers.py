@@ -6,7 +6,7 @@ from typing import Any
 
 from accredit_credentials.leaf_der import SignedLeaf, pem_of
 from accredit_credentials.task_token import BindingKind
-from accredit_issuer.issuance.issuance import IssuedJwt, IssuedTaskToken
+from accredit_issuer.issuance.tokens import IssuedJwt, IssuedTaskToken
 from accredit_issuer.registry.listing import text_of
 
 

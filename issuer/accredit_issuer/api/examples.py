@@ -85,6 +85,7 @@ _AUTHORITY = {
     "removal": "2026-11-22T03:50:00Z",
     "expires_at": "2026-11-22T09:30:00Z",
     "planned": ["active_from", "last_use", "removal"],
+    "resting": 0,
 }
 _AUTHORITIES = {"authorities": [_AUTHORITY]}
 _PEM = "-----BEGIN CERTIFICATE-----\nMIIC…\n-----END CERTIFICATE-----\n"

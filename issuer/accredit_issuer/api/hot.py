@@ -54,7 +54,7 @@ class HotRoute(APIRoute):
         """Answer one request; whatever goes wrong is answered too."""
         if scope["method"] not in (self.methods or ()):
             # The framework hands over what has the path alone, for its own routes to refuse.
-            await problems.answer_to(problems.NO_SUCH_METHOD)(scope, receive, send)
+            await problems.no_such_method(scope)(scope, receive, send)
             return
         try:
             answer = await self._answer(scope, receive)

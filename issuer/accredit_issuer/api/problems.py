@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from accredit_issuer.errors import Kind, Refusal, Unavailable
@@ -28,7 +29,6 @@ NO_SUCH_METHOD = Refusal(Kind.METHOD_NOT_ALLOWED, "the path has no such method")
 NOT_JSON = Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
 _OF_STATUS = {
     404: Refusal(Kind.NOT_FOUND, "no such path"),
-    405: NO_SUCH_METHOD,
     413: TOO_LARGE,
     415: NOT_JSON,
 }
@@ -47,6 +47,16 @@ def problem(kind: Kind, detail: str) -> Response:
     )
     if kind in {Kind.UNAVAILABLE, Kind.BUSY}:
         response.headers["Retry-After"] = RETRY_AFTER
+    return response
+
+
+def no_such_method(scope: Scope) -> Response:
+    """The refusal of a method, with those that the path has: ``Allow`` (RFC 9110 §15.5.6)."""
+    # All routes of the path: the framework looks at the first alone.
+    found = [route for route in scope["app"].routes if route.matches(scope)[0] is not Match.NONE]
+    methods = {method for route in found for method in getattr(route, "methods", None) or ()}
+    response = problem(NO_SUCH_METHOD.kind, NO_SUCH_METHOD.detail)
+    response.headers["Allow"] = ", ".join(sorted(methods))
     return response
 
 
@@ -135,8 +145,10 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     return answer_to(of_invalid(error.errors()))
 
 
-async def _on_http(_request: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
+    if error.status_code == NO_SUCH_METHOD.kind.status:
+        return no_such_method(request.scope)
     known = _OF_STATUS.get(error.status_code)
     if known is not None:
         return problem(known.kind, known.detail)

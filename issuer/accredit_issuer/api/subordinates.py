@@ -29,7 +29,7 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:
         try:
             issued = await metrics.issuing("ca", issuer.issuance.issuing_ca(caller.svid, body.csr))
         except Refusal as refusal:
-            await issuer.issuance.refused(caller.name, "issuing-ca", refusal)
+            await issuer.issuance.refusals.record(caller.name, "issuing-ca", refusal)
             raise
         return JSONResponse(issued.view())
 

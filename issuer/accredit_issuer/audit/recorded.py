@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from sqlalchemy import Row
+
 from accredit_credentials.strict_json import NotStrictJson, parse_object
 from accredit_issuer.errors import IssuerError
 
@@ -56,3 +58,14 @@ class Recorded:
         if name.startswith("details."):
             return self.details.get(name.removeprefix("details."))
         return getattr(self, name)
+
+
+def record_of(row: Row[Any]) -> Recorded:
+    """The record at a row's ``log_index``.
+
+    Raises:
+        InvalidRecord: none is there.
+    """
+    if row.leaf is None:
+        raise InvalidRecord(f"log entry {row.log_index} is not there")
+    return Recorded.of_leaf(row.log_index, row.leaf)

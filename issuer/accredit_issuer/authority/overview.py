@@ -8,14 +8,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from accredit_issuer.authority.lifecycle import Standing, State
 from accredit_issuer.authority.planning import Rules, plan
 from accredit_issuer.authority.rows import standing_of
 from accredit_issuer.registry.listing import text_of
-from accredit_issuer.store.models import authorities, facts
+from accredit_issuer.store.models import authorities, credentials, facts
 
+_KINDS = ("x509", "jwt", "task", "ca")
 REMOVED_SHOWN = 50  # the newest of those that were removed
 
 
@@ -43,6 +44,28 @@ def read(connection: Connection) -> list[Standing]:
         replace(standing_of(row), revoked=f"authority:{row.id}" in revoked) for row in rows
     ]
     return sorted(standings, key=lambda each: (each.prepared_at, each.id))
+
+
+def resting(connection: Connection, known: Sequence[Standing], now: datetime) -> dict[str, int]:
+    """How many unexpired credentials rest on each authority, those below a root on it too.
+
+    Intents are counted: one that was not released is among them. Reads what has not expired, by the
+    index, and nothing else.
+    """
+    table = credentials.c
+    counted: dict[str, int] = {
+        row.authority: row.number
+        for row in connection.execute(
+            select(table.authority, func.count().label("number"))
+            .where(table.kind.in_(_KINDS), table.expires_at > now)
+            .group_by(table.authority)
+        )
+    }
+    return {
+        one.id: counted.get(one.id, 0)
+        + sum(counted.get(below.id, 0) for below in known if below.parent == one.id)
+        for one in known
+    }
 
 
 def view(

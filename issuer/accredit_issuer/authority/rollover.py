@@ -117,10 +117,13 @@ class Rollover:
         )
 
     def overview(self) -> list[dict[str, Any]]:
-        """All authorities, as JSON."""
+        """All authorities, as JSON, each with how many unexpired credentials rest on it."""
+        now = self._clock()
         with self._database.read() as connection:
             known = overview.read(connection)
-        return overview.view(known, known, self._rules, self._clock())
+            resting = overview.resting(connection, known, now)
+        shown = overview.view(known, known, self._rules, now)
+        return [{**each, "resting": resting[each["id"]]} for each in shown]
 
     def _is_told(self, key_id: str) -> bool:
         fact = self._revocation.facts.match((f"authority:{key_id}",))

@@ -5,15 +5,17 @@ whenever the process dies.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from accredit_credentials.keys import PublicKey
 from accredit_credentials.x509_svid import authority_key_id
 from accredit_issuer.audit.records import Record, RecordKind, written_moment
 from accredit_issuer.authority.lifecycle import AuthorityKind, Origin, Standing, State, Step
@@ -147,6 +149,20 @@ def _made_of(change: Change) -> dict[str, Any]:
         "parent": standing.parent,
         "public_sha256": public_digest(change.public, change.chain),
     }
+
+
+def pem_of(certificates: Iterable[x509.Certificate]) -> str:
+    """Certificates as a row has them, one after the other."""
+    return "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
+
+
+def public_pem(public: PublicKey, certificate: x509.Certificate | None) -> str:
+    """What a row has of an authority for others to know: its certificate, or its public key."""
+    if certificate is not None:
+        return pem_of([certificate])
+    return public.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()
 
 
 def public_digest(public: str, chain: str) -> str:

@@ -12,6 +12,7 @@ as any next root does.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -27,7 +28,7 @@ from accredit_issuer.authority.lifecycle import Origin
 from accredit_issuer.authority.profile import new_serial
 from accredit_issuer.errors import InvalidSettings, Unavailable
 from accredit_issuer.keys.given import load_given_key
-from accredit_issuer.keys.key_manager import KeyManager
+from accredit_issuer.keys.key_manager import KeyManager, ManagedKey
 from accredit_issuer.settings import CaInFiles, Config
 
 MAX_CERTIFICATES_BYTES = 64 * 1024
@@ -177,6 +178,14 @@ class OwnRoot(Upstream):
     def next_root(self, keys: KeyManager, now: datetime, expires_at: datetime) -> RootCa:
         """Make a key and certify it by itself."""
         made = keys.generate()
+        try:
+            return self._root_of(made, now, expires_at)
+        except Exception:
+            with suppress(Unavailable):
+                keys.remove(made.id)  # another is made when it is tried again
+            raise
+
+    def _root_of(self, made: ManagedKey, now: datetime, expires_at: datetime) -> RootCa:
         template = ca_template(
             self._config,
             role="root CA",

@@ -5,6 +5,9 @@ asked at once, each within ``FETCH_SECONDS``. A bundle that holds takes the plac
 whatever else comes, the last good one stays, for as long as the relationship does, and its age is
 shown. Silence for too long is an alarm: an error in the log at each attempt, a metric, and a state
 in every listing. After a failure the next attempt waits for its interval (SPIFFE Federation §4.1).
+
+By a clock that cannot be believed nothing is asked, taken in or dated: an interval, an age and the
+validity of an endpoint's certificate are all measured by it.
 """
 
 import asyncio
@@ -21,6 +24,7 @@ from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_issuer.clock import Clock
+from accredit_issuer.clock_guard import ClockWrong
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.federation.fetching import (
     Endpoint,
@@ -46,7 +50,7 @@ class Polling:
     Args:
         relationships: what to ask, and where the answers go.
         own_bundle: our own bundle as it is now, for endpoints that show an SVID of ours.
-        clock: the issuer's.
+        clock: the issuer's, guarded: it raises where it cannot be believed.
         ca_file: what ``https_web`` endpoints are verified with in place of the system's.
     """
 
@@ -69,7 +73,11 @@ class Polling:
         self._asked: dict[int, datetime] = {}  # by the relationship's record; see ``_due``
 
     def poll_due(self) -> None:
-        """Ask every endpoint whose time has come."""
+        """Ask every endpoint whose time has come.
+
+        Raises:
+            ClockWrong: nobody was asked.
+        """
         now = self._clock()
         due = [s for s in self._relationships.all() if self._due(s) <= now]
         self._asked |= dict.fromkeys((standing.log_index for standing in due), now)
@@ -86,8 +94,9 @@ class Polling:
 
         Raises:
             Refusal: no such relationship, or the actor may not ask any more.
-            Unavailable: nothing can be recorded now.
+            Unavailable: nothing can be recorded now, or the clock cannot be believed.
         """
+        self._clock()
         self._relationships.check(by)
         self._poll([self._relationships.one(trust_domain)], by=by)
         return self._relationships.one(trust_domain)
@@ -183,7 +192,12 @@ class Polling:
             )
 
     def _failed(self, standing: Standing, reason: str, by: Actor) -> None:
-        now = self._clock()
+        try:
+            now = self._clock()
+        except ClockWrong as error:
+            # An attempt that it dated in the future would be the last for as long.
+            _log.error("failure not recorded", reason=str(error))
+            return
         say = _log.error if standing.overdue(now) else _log.warning
         say(
             "federated bundle not fetched",

@@ -398,13 +398,15 @@ class Relationships:
         """Read the map that this change makes, as every verifier will.
 
         Raises:
-            Refusal: they could not read it: one trust domain would shut all the others out.
+            Refusal: they could not read it, or would leave a trust domain out.
         """
         rows = transaction.execute(select(federations)).all()
         try:
-            BundleMap.parse(_map_of(tuple(map(_standing, rows))).to_json())
+            read = BundleMap.parse(_map_of(tuple(map(_standing, rows))).to_json())
         except CredentialError as error:
             raise Refusal(Kind.TOO_LARGE, f"verifiers could not read the map: {error}") from None
+        for why in read.left_out.values():
+            raise Refusal(Kind.CONFLICT, f"verifiers would leave a trust domain out: {why}")
 
     @staticmethod
     def _record(

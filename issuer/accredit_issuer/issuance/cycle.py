@@ -18,7 +18,6 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, func, select
 
 from accredit_issuer.audit.records import Record, RecordKind
-from accredit_issuer.errors import Refusal
 from accredit_issuer.issuance.decision import check_not_revoked
 from accredit_issuer.revocation.revocation import Revocation
 from accredit_issuer.store.bulk import BulkInsert
@@ -182,24 +181,6 @@ class _Outcome:
             subject=intent.id,
             details=_details_of(intent, self.digest.hex()),
         ).leaf()
-
-
-async def record_refusal(
-    writer: LoopWriter, *, actor: str, asked: str, refusal: Refusal, now: datetime
-) -> None:
-    """Put a refusal of somebody known into the log."""
-    record = Record(
-        kind=RecordKind.REQUEST_REFUSED,
-        at=now,
-        actor=actor,
-        subject=asked,
-        details={"problem": refusal.kind.wire, "reason": refusal.detail},
-    )
-
-    def work(transaction: Transaction) -> None:
-        transaction.record(record)
-
-    await writer.run(work)
 
 
 def _row_of(intent: Intent, number: int) -> dict[str, Any]:

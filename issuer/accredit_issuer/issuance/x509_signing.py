@@ -14,9 +14,10 @@ from accredit_credentials.keys import SubjectKey
 from accredit_credentials.leaf_der import IssuingCa, SignedLeaf
 from accredit_credentials.spiffe_id import SpiffeId
 from accredit_credentials.x509_template import LeafTemplate
-from accredit_issuer.authority.authorities import Authorities, Authority
+from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.authority.profile import CheckedLeaf, Profile, new_serial
+from accredit_issuer.authority.snapshot import Authority
 from accredit_issuer.errors import Unavailable
 from accredit_issuer.issuance.cycle import Cycle, Intent, Signed, Wanted
 from accredit_issuer.settings import Config

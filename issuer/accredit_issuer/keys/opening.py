@@ -6,6 +6,8 @@ from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.keys.secret_files import make_passphrase, read_passphrase
 from accredit_issuer.settings import Config, KeysOnDisk
 
+REFUSED_PIN = "refused-pin"  # in the data folder
+
 
 def open_keys(config: Config) -> KeyManager:
     """Whoever keeps the keys of an issuer that exists.
@@ -20,7 +22,7 @@ def open_keys(config: Config) -> KeyManager:
         from accredit_issuer.keys.pkcs11 import Pkcs11Keys  # noqa: PLC0415 (an extra)
     except ModuleNotFoundError as error:
         raise InvalidSettings("keys.kind is pkcs11: install accredit[pkcs11]") from error
-    return Pkcs11Keys(kept, config.trust_domain)
+    return Pkcs11Keys(kept, config.trust_domain, refused_pin=config.data / REFUSED_PIN)
 
 
 def create_keys(config: Config) -> KeyManager:

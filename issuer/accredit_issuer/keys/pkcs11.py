@@ -3,18 +3,19 @@
 Decides how a key is made (sensitive, never extractable, for signing only), how it is found again
 (CKA_ID is the key's id; the log's key by a label with the trust domain in it) and what to do when
 the module does not answer: whatever it was, it is ``Unavailable``, the session is given up, and the
-next call that may asks for another. A PIN that the token refused is never sent twice: tokens lock
-themselves after a few.
+next call that may asks for another. A module that does not return within ``HANGS_AFTER`` counts as
+one that does not answer, until it has. A PIN that the token refused is never sent twice, not even
+after a restart: tokens lock themselves after a few.
 
 The library initialises a module for callers of one thread (C_Initialize without arguments, PKCS#11
-v2.40 §5.4), and a login is of the whole process: so one lock for the process stands before every
-call, and a manager has one session.
+v2.40 §5.4), and a login is of the whole process: so one thread of the process makes every call, and
+a manager has one session.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 import pkcs11
@@ -39,6 +40,7 @@ from pkcs11.util.ec import encode_named_curve_parameters
 
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_issuer.errors import InvalidSettings, IssuerError, Unavailable
+from accredit_issuer.keys.bounded import Hangs, OwnThread
 from accredit_issuer.keys.key_manager import (
     KeyExists,
     KeyManager,
@@ -48,10 +50,12 @@ from accredit_issuer.keys.key_manager import (
     is_key_id,
     key_id_of,
 )
+from accredit_issuer.keys.refused_pin import RefusedPin
 from accredit_issuer.keys.secret_files import read_pin
 from accredit_issuer.settings import KeysInToken
 
 PAUSE_SECONDS = 1.0  # after a module did not answer, nobody waits for it again so soon
+HANGS_AFTER = 5.0  # seconds that a module may take for one call of ours
 
 _P256 = encode_named_curve_parameters("secp256r1")
 _ED25519 = bytes.fromhex("06032b6570")  # the object identifier 1.3.101.112 (RFC 8410 §3)
@@ -76,7 +80,7 @@ T = TypeVar("T")
 Label = str
 Find = dict[Attribute, Any]
 
-_one_call = threading.Lock()
+_one_call = OwnThread("accredit-pkcs11")
 # How often a module was initialised anew: handles from before are worthless, and after it they may
 # be those of other sessions and of other keys.
 _generations: dict[str, int] = {}
@@ -89,6 +93,9 @@ class Pkcs11Keys(KeyManager):
         kept: module, token and file of the PIN.
         trust_domain: whose keys they are; several issuers may share a token.
         monotonic: seconds, for the pause after a failure.
+        refused_pin: the file that remembers a PIN that was refused; None remembers it within the
+            process alone.
+        hangs_after: seconds that the module may take for one call.
     """
 
     def __init__(
@@ -96,6 +103,9 @@ class Pkcs11Keys(KeyManager):
         kept: KeysInToken,
         trust_domain: TrustDomain,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        refused_pin: Path | None = None,
+        hangs_after: float = HANGS_AFTER,
     ) -> None:
         self._kept = kept
         self._domain = trust_domain
@@ -105,7 +115,8 @@ class Pkcs11Keys(KeyManager):
         self._generation = 0
         self._handles: dict[str, SignMixin] = {}
         self._not_before = float("-inf")
-        self._refused_pin: str | None = None
+        self._refused_pin = RefusedPin(refused_pin, kept.token)
+        self._hangs_after = hangs_after
         self._closed = False
 
     def generate(self) -> ManagedKey:
@@ -177,9 +188,9 @@ class Pkcs11Keys(KeyManager):
 
     def close(self) -> None:
         """End the session. Nothing signs afterwards."""
-        with _one_call:
-            self._closed = True
-            self._drop()
+        self._closed = True
+        with suppress(Hangs):  # whatever it is at, it cannot be ended
+            _one_call.run(self._drop, self._hangs_after)
 
     def __str__(self) -> str:
         return f"token {self._kept.token!r}"
@@ -235,24 +246,32 @@ class Pkcs11Keys(KeyManager):
         Raises:
             Unavailable: the token does not answer.
         """
-        with _one_call:
-            had_session = self._session is not None
-            try:
-                return call(self._opened())
-            except KeyMissing:
-                # A session that was logged out behind our back finds no private key either.
-                if not (again and had_session):
-                    raise
-                self._drop()
-            except PKCS11Error as error:
-                self._drop()
-                if not (again and had_session):
-                    self._give_up(error)
-            try:
-                return call(self._opened())
-            except PKCS11Error as error:
-                self._drop()
+        try:
+            return _one_call.run(lambda: self._ask_here(call, again=again), self._hangs_after)
+        except Hangs:
+            raise Unavailable(
+                f"{self} cannot be used: the module has not returned for {self._hangs_after:g} "
+                "seconds or more"
+            ) from None
+
+    def _ask_here(self, call: Callable[[Session], T], *, again: bool) -> T:
+        had_session = self._session is not None
+        try:
+            return call(self._opened())
+        except KeyMissing:
+            # A session that was logged out behind our back finds no private key either.
+            if not (again and had_session):
+                raise
+            self._drop()
+        except PKCS11Error as error:
+            self._drop()
+            if not (again and had_session):
                 self._give_up(error)
+        try:
+            return call(self._opened())
+        except PKCS11Error as error:
+            self._drop()
+            self._give_up(error)
 
     def _opened(self) -> Session:
         if self._closed:
@@ -271,7 +290,7 @@ class Pkcs11Keys(KeyManager):
             pin = read_pin(self._kept.pin_file)
         except InvalidSettings as error:
             raise Unavailable(str(error)) from error
-        if pin == self._refused_pin:
+        if self._refused_pin.is_it(pin):
             raise Unavailable(self._about_pin("was refused before"))
         try:
             return self._open_session(pin)
@@ -287,18 +306,22 @@ class Pkcs11Keys(KeyManager):
     def _open_session(self, pin: str) -> Session:
         token = pkcs11.lib(self._module).get_token(token_label=self._kept.token)
         try:
-            return token.open(rw=True, user_pin=pin)
+            session = token.open(rw=True, user_pin=pin)
         except UserAlreadyLoggedIn:
             # Somebody else in this process: a login is of all its sessions.
             return token.open(rw=True)
         except _REFUSED_PINS as error:
-            self._refused_pin = pin
+            self._refused_pin.remember(pin)
             raise Unavailable(self._about_pin(type(error).__name__)) from error
+        self._refused_pin.forget()
+        return session
 
     def _about_pin(self, what: str) -> str:
+        file = self._refused_pin.file
+        unless = f", or {file} is removed" if file else ""
         return (
             f"{self} does not take the PIN in {self._kept.pin_file} (keys.pin_file): {what}; "
-            "it is not tried again until the file changes"
+            f"it is not tried again until the file changes{unless}"
         )
 
     def _drop(self) -> None:

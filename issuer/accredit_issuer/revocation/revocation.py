@@ -10,17 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    and_,
-    delete,
-    func,
-    insert,
-    literal,
-    select,
-)
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, literal, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from accredit_credentials.revocation import (
@@ -33,8 +23,9 @@ from accredit_credentials.revocation import (
     TargetKind,
 )
 from accredit_issuer.audit.records import Record, RecordKind, written_moment
-from accredit_issuer.authority.authorities import Authorities, Authority
+from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.snapshot import Authority
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_text
 from accredit_issuer.registry.changes import Actor, Changes

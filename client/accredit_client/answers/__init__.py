@@ -1,0 +1,42 @@
+"""What the issuer answers, as typed values (docs/api.md).
+
+``members`` reads one JSON object; each other module has the answers about one subject. Nothing here
+is trusted beyond its form: certificates and signed statements are verified where they are used.
+"""
+
+from accredit_client.answers.admins import Admin, SignerRecord, WhoamiAnswer
+from accredit_client.answers.agents import (
+    AgentRecord,
+    DeclaredResource,
+    JoinTokenAnswer,
+    ManifestRecord,
+)
+from accredit_client.answers.authorities import AuthorityRecord, SubordinateRecord
+from accredit_client.answers.credentials import JwtAnswer, NonceAnswer, TaskTokenAnswer, X509Answer
+from accredit_client.answers.federation import FederatedBundle, RelationshipRecord
+from accredit_client.answers.log import Explanation, LogEntry, LogPage
+from accredit_client.answers.members import Members
+from accredit_client.answers.revocation import FactRecord
+
+__all__ = [
+    "Admin",
+    "AgentRecord",
+    "AuthorityRecord",
+    "DeclaredResource",
+    "Explanation",
+    "FactRecord",
+    "FederatedBundle",
+    "JoinTokenAnswer",
+    "JwtAnswer",
+    "LogEntry",
+    "LogPage",
+    "ManifestRecord",
+    "Members",
+    "NonceAnswer",
+    "RelationshipRecord",
+    "SignerRecord",
+    "SubordinateRecord",
+    "TaskTokenAnswer",
+    "WhoamiAnswer",
+    "X509Answer",
+]
