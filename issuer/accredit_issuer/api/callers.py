@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from starlette.requests import Request
 
 from accredit_credentials.asgi_peer import peer_certificate
+from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.keys import b64url
 from accredit_credentials.x509_svid import X509Svid, authority_key_id, parse_der
@@ -86,6 +89,7 @@ class Callers:
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
         self._parsed = lru_cache(REMEMBERED)(_parse)
+        self._signed = lru_cache(REMEMBERED)(is_signed_by)
 
     async def anyone(self, request: Request) -> Caller:
         """Whoever holds an accepted SVID.
@@ -109,8 +113,11 @@ class Callers:
         if caller.svid.spiffe_id.trust_domain != self._issuer.config.trust_domain:
             raise Refusal(Kind.UNAUTHENTICATED, "the SVID is of another trust domain")
         check_not_revoked(caller.marks, self._issuer.revocation.facts)
-        if not self._issuer.authorities.signed_by_us(caller.authority):
-            # A subordinate issuer has a CA below our root: its admins and agents are not ours.
+        # A subordinate issuer has a CA below our root: its admins and agents are not ours. Which
+        # CA an SVID names is its signer's choice, so the signature is checked with that CA's key;
+        # which CAs are ours is asked each time.
+        ca = self._issuer.authorities.issuing_ca(caller.authority)
+        if ca is None or ca.certificate is None or not self._signed(der, ca.certificate):
             raise Refusal(Kind.UNAUTHENTICATED, "the SVID was not issued by this issuer")
         return caller
 
@@ -148,6 +155,15 @@ class Callers:
             case ("admin", name):
                 return AdminCaller(caller, self._issuer.registry.admin(name))
         raise Refusal(Kind.FORBIDDEN, f"{caller.name} is not an admin")
+
+
+def is_signed_by(leaf: bytes, ca: x509.Certificate) -> bool:
+    """Whether a certificate in DER was signed with the very key of this CA."""
+    try:
+        x509.load_der_x509_certificate(leaf).verify_directly_issued_by(ca)
+    except (InvalidSignature, *UNREADABLE):
+        return False
+    return True
 
 
 def _parse(der: bytes) -> Caller:

@@ -258,11 +258,15 @@ class Authorities:
         key = self.x509_key(checked.ca.certificate)
         return sign_leaf(checked.linted, key)
 
-    def signed_by_us(self, key_id: str | None) -> bool:
-        """Whether a key id is that of an issuing CA of this issuer that is not removed."""
-        return any(
-            a.id == key_id and a.kind is AuthorityKind.X509 for a in self.now_in_force.authorities
-        )
+    def issuing_ca(self, key_id: str | None) -> Authority | None:
+        """The issuing CA of this issuer with a key id, where it is there and not removed.
+
+        Who names it proves nothing: a key id is text.
+        """
+        for authority in self.now_in_force.authorities:
+            if authority.id == key_id and authority.kind is AuthorityKind.X509:
+                return authority
+        return None
 
     def certifying_root(self) -> RootCa:
         """The active root.
