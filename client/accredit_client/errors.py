@@ -14,7 +14,8 @@
     ├── IdentityRefused        the issuer has taken the identity back
     ├── ProofRefused           a DPoP proof that does not prove this request
     │   └── Replayed           one that was used before
-    └── ReplayMemoryFull       no room to remember a proof: refused rather than forgotten
+    ├── ReplayMemoryFull       no room to remember a proof: refused rather than forgotten
+    └── TooMuch                another trust domain's feed is larger than is looked at
 
 What ``accredit_credentials`` refuses keeps its own names (``Expired``, ``Revoked``, …). A message
 says which value was wrong and what was expected; advice stands apart, in ``hint``. Neither carries
@@ -116,3 +117,7 @@ class Replayed(ProofRefused):
 
 class ReplayMemoryFull(ClientError):
     """No room is left to remember a proof."""
+
+
+class TooMuch(ClientError):
+    """A trust domain sent more of its revocation feed than is looked at."""

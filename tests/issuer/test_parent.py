@@ -3,6 +3,9 @@
 import contextlib
 import json
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +43,12 @@ from accredit_credentials.x509_template import LeafTemplate, leaf_builder
 from accredit_issuer.api.callers import is_signed_by
 from accredit_issuer.audit.inspection import inspect
 from accredit_issuer.audit.log import Log
+from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.authority.snapshot import Authority
-from accredit_issuer.errors import InvalidSettings, Unavailable
+from accredit_issuer.errors import InvalidSettings, Refusal, Unavailable
 from accredit_issuer.issuer import Issuer, initialise
+from accredit_issuer.keys.key_manager import KeyMissing
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.store.models import subordinates
 from accredit_issuer.store.writer import Transaction
 
@@ -371,3 +377,81 @@ def shakes_hands(family: Family, server: X509Identity) -> bool:
             raise
         return False
     return True
+
+
+@contextmanager
+def held_up(child: Issuer, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A parent that lets wait until the block ends; gives the ids that it was asked to certify."""
+    upstream = child.authorities._upstream
+    real, asked, go = upstream.certify, list[str](), threading.Event()
+
+    def certify(root: Any, request: Any) -> Any:
+        asked.append(request.id)
+        assert go.wait(30)
+        return real(root, request)
+
+    monkeypatch.setattr(upstream, "certify", certify)
+    try:
+        yield asked
+    finally:
+        go.set()
+
+
+def test_nobody_waits_for_the_parent(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the parent is asked for a CA other steps are taken, and CRLs published."""
+    family.name_child("support")
+    by, done = Local("test"), list[Any]()
+    with family.child() as running:
+        child = running.issuer
+
+        def prepare() -> None:
+            done.append(child.authorities.prepare(X509, child.changes, family.clock(), by))
+
+        waiting = threading.Thread(target=prepare)
+        with held_up(child, monkeypatch) as asked:
+            waiting.start()
+            (made,) = child.authorities.prepare(
+                AuthorityKind.JWT, child.changes, family.clock(), by
+            )
+            assert made.kind is AuthorityKind.JWT
+            child.keep_up()  # the CA that is there is not due
+            assert not done
+        waiting.join(30)
+        assert [each.id for each in done[0]] == asked
+        with pytest.raises(Refusal):  # one is prepared already: the parent is not asked for another
+            child.authorities.prepare(X509, child.changes, family.clock(), by)
+        assert len(asked) == 1
+
+
+def test_a_ca_that_is_not_wanted_any_more(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody was faster while the parent was asked: refused, and its key is not kept."""
+    family.name_child("support")
+    with family.child() as running:
+        child, by = running.issuer, Local("test")
+        authorities = child.authorities
+        upstream = authorities._upstream
+        real, asked = upstream.certify, list[str]()
+
+        def certify(root: Any, request: Any) -> Any:
+            asked.append(request.id)
+            if len(asked) == 1:  # as if the lock had been free: what is checked last decides
+                authorities._with_answer(
+                    lambda each: authorities._record(
+                        authorities._preparation.of(
+                            X509, authorities.now_in_force, family.clock(), each
+                        ),
+                        child.changes,
+                        family.clock(),
+                        by,
+                    ),
+                    family.clock(),
+                )
+            return real(root, request)
+
+        monkeypatch.setattr(upstream, "certify", certify)
+        with pytest.raises(Refusal):
+            authorities.prepare(X509, child.changes, family.clock(), by)
+        first, second = asked
+        with pytest.raises(KeyMissing):
+            child.keys.load(first)
+        assert child.keys.load(second)
