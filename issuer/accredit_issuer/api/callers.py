@@ -89,7 +89,9 @@ class Callers:
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
         self._parsed = lru_cache(REMEMBERED)(_parse)
-        self._signed = lru_cache(REMEMBERED)(is_signed_by)
+        # By the CA's key id, which is of one key only: to hash its certificate takes longer than
+        # everything else that is asked about a caller.
+        self._signed_by = lru_cache(REMEMBERED)(self._is_signed_by)
 
     async def anyone(self, request: Request) -> Caller:
         """Whoever holds an accepted SVID.
@@ -117,9 +119,13 @@ class Callers:
         # CA an SVID names is its signer's choice, so the signature is checked with that CA's key;
         # which CAs are ours is asked each time.
         ca = self._issuer.authorities.issuing_ca(caller.authority)
-        if ca is None or ca.certificate is None or not self._signed(der, ca.certificate):
+        if ca is None or not self._signed_by(der, ca.id):
             raise Refusal(Kind.UNAUTHENTICATED, "the SVID was not issued by this issuer")
         return caller
+
+    def _is_signed_by(self, leaf: bytes, key_id: str) -> bool:
+        ca = self._issuer.authorities.issuing_ca(key_id)
+        return ca is not None and ca.certificate is not None and is_signed_by(leaf, ca.certificate)
 
     async def agent(self, request: Request) -> Caller:
         """An agent.
