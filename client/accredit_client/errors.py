@@ -15,7 +15,13 @@
     ├── ProofRefused           a DPoP proof that does not prove this request
     │   └── Replayed           one that was used before
     ├── ReplayMemoryFull       no room to remember a proof: refused rather than forgotten
-    └── TooMuch                another trust domain's feed is larger than is looked at
+    ├── TooMuch                another trust domain's feed is larger than is looked at
+    ├── CallerRefused          a process on the daemon's socket that cannot be told for sure
+    │   ├── CallerGone         it has ended, or its connection has no process any more
+    │   └── CallerChanged      it runs another program, or as somebody else, than at its connecting
+    ├── InvalidSelector        not a selector that a process can have
+    ├── Writable               code that the agent itself could write, so that its measure is void
+    └── LaunchRefused          a process that the daemon does not start, or could not
 
 What ``accredit_credentials`` refuses keeps its own names (``Expired``, ``Revoked``, …). A message
 says which value was wrong and what was expected; advice stands apart, in ``hint``. Neither carries
@@ -121,3 +127,27 @@ class ReplayMemoryFull(ClientError):
 
 class TooMuch(ClientError):
     """A trust domain sent more of its revocation feed than is looked at."""
+
+
+class CallerRefused(ClientError):
+    """The process on the daemon's socket cannot be told for sure."""
+
+
+class CallerGone(CallerRefused):
+    """The process has ended, or the connection has no process any more."""
+
+
+class CallerChanged(CallerRefused):
+    """The process runs another program, or as somebody else, than when it connected."""
+
+
+class InvalidSelector(ClientError):
+    """The text is not a selector that a process can have."""
+
+
+class Writable(ClientError):
+    """The agent itself could write the code that is measured."""
+
+
+class LaunchRefused(ClientError):
+    """The daemon does not start the process, or could not."""

@@ -21,6 +21,7 @@ sys.path.insert(1, str(HERE.parent))
 
 import cutoff  # noqa: E402, F401 (each module registers its measures)
 import issuing  # noqa: E402, F401
+import measuring  # noqa: E402, F401
 import memory  # noqa: E402, F401
 import parts  # noqa: E402, F401
 import starting  # noqa: E402, F401
@@ -45,6 +46,7 @@ ORDER = (
     "start_issuer",
     "import_client",
     "first_credential",
+    "measure",
     "memory",
     "parts",
 )

@@ -1,0 +1,192 @@
+"""Who is calling: the process at the other end of a unix socket, pinned when it is accepted.
+
+In this order: the kernel's word about who connected (``SO_PEERCRED``), a handle of that very
+process (``SO_PEERPIDFD`` since Linux 6.5), its ``/proc`` directory, its start, its program and as
+whom it runs; and last that it still runs, so that all of this was said of it. ``check`` says all of
+it again before each credential. Whatever is not as expected is a refusal: an ``EINVAL`` of the
+kernel (the process had already gone when it was asked for) like anything else.
+
+It is the process that *connected* which is pinned. A process that connects, hands its socket to
+another and then starts a signed program in its own place is taken for that program; what that
+means is in ``docs/node-daemon.md``.
+"""
+
+import errno
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import Self
+
+from accredit_client.daemon.executables import EXECUTABLES
+from accredit_client.daemon.process import Executable, PinnedProcess, Status, looking
+from accredit_client.daemon.selectors import cgroup_selectors, unix_selectors
+from accredit_client.errors import CallerChanged, CallerGone, CallerRefused
+
+_UCRED = struct.Struct("iII")
+_SO_PEERPIDFD = 77
+_NO_PEERPIDFD = frozenset({errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+
+
+class Caller:
+    """One connected process, pinned; give it back with ``close``. Safe for threads.
+
+    Attributes:
+        pid: its number in the daemon's pid namespace.
+        uid: effective, when it connected.
+        gid: effective, when it connected.
+        process: the process, held.
+        executable: the program that it ran when it was accepted.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+
+    def __init__(self, process: PinnedProcess, *, uid: int, gid: int) -> None:
+        """Pin a process that is held already; ``of`` does so for a connection.
+
+        Raises:
+            CallerGone, CallerChanged, CallerRefused: as ``check``.
+        """
+        self.process = process
+        self.pid, self.uid, self.gid = process.pid, uid, gid
+        self.executable = process.executable()
+        self.check()
+
+    @classmethod
+    def of(cls, connection: socket.socket) -> Self:
+        """Pin the process that connected; right after the accept.
+
+        Raises:
+            CallerGone: it has ended.
+            CallerRefused: the kernel does not tell it for sure.
+        """
+        pid, uid, gid = _credentials(connection)
+        process = _process(connection, pid)
+        try:
+            return cls(process, uid=uid, gid=gid)
+        except BaseException:
+            process.close()
+            raise
+
+    def check(self) -> None:
+        """Check that it is the same process, in the same program, as the same user and group.
+
+        Raises:
+            CallerGone: it has ended.
+            CallerChanged: it runs another program, or as somebody else.
+            CallerRefused: it cannot be told.
+        """
+        now, status = self.process.executable(), self.process.status()
+        self.process.check_same()
+        self._compare(now, status)
+
+    def status(self) -> Status:
+        """As whom it runs now, with all its ids, groups and capabilities.
+
+        Raises:
+            CallerGone, CallerChanged, CallerRefused: as ``check``.
+        """
+        now, status = self.process.executable(), self.process.status()
+        self.process.check_same()
+        self._compare(now, status)
+        return status
+
+    def selectors(self) -> frozenset[str]:
+        """What can be said of it now; ``selectors`` has the list. Reads its program once.
+
+        Raises:
+            CallerGone, CallerChanged, CallerRefused: as ``check``.
+        """
+        status = self.status()
+        cgroups = self.process.read("cgroup")
+        program = self.process.open("exe", os.O_RDONLY)
+        try:
+            found = os.fstat(program)
+            if (found.st_dev, found.st_ino) != (self.executable.device, self.executable.inode):
+                raise CallerChanged(f"process {self.pid} runs another program")
+            sha256 = EXECUTABLES.sha256(program)
+        finally:
+            os.close(program)
+        said = unix_selectors(
+            uid=self.uid,
+            gid=self.gid,
+            groups=status.groups,
+            path=_path_for_all(self.executable),
+            sha256=sha256,
+        ) | cgroup_selectors(cgroups)
+        self.check()
+        return said
+
+    def close(self) -> None:
+        """Let the process go; whatever is asked afterwards raises ``CallerGone``."""
+        self.process.close()
+
+    def _compare(self, now: Executable, status: Status) -> None:
+        # The file may be deleted meanwhile (an update); its inode stays the process's own.
+        if (now.device, now.inode, now.path) != (
+            self.executable.device,
+            self.executable.inode,
+            self.executable.path,
+        ):
+            raise CallerChanged(f"process {self.pid} runs another program")
+        if status.uids[1] != self.uid or status.gids[1] != self.gid:
+            raise CallerChanged(f"process {self.pid} runs as another user or group")
+
+
+def _credentials(connection: socket.socket) -> tuple[int, int, int]:
+    if connection.family != socket.AF_UNIX:
+        raise CallerRefused("only a unix socket says who connected")
+    with looking():
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(told)
+    if pid <= 0:
+        raise CallerRefused("the process is in a pid namespace that the daemon does not see")
+    return pid, uid, gid
+
+
+def _process(connection: socket.socket, pid: int) -> PinnedProcess:
+    try:
+        pidfd = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno in _NO_PEERPIDFD:
+            return _process_by_number(pid)
+        # EINVAL or ENODATA, by the kernel's age: it was reaped before it was asked for.
+        raise CallerGone("the process that connected is gone") from error
+    os.set_inheritable(pidfd, False)
+    return PinnedProcess(pid, pidfd)
+
+
+def _process_by_number(pid: int) -> PinnedProcess:
+    """For Linux before 6.5: whoever has the number now, unless it changes hands meanwhile."""
+    first = PinnedProcess.of_pid(pid)
+    try:
+        second = PinnedProcess.of_pid(pid)
+        second.close()
+        _check_one(first, second)
+        first.check_same()
+    except BaseException:
+        first.close()
+        raise
+    return first
+
+
+def _check_one(first: PinnedProcess, second: PinnedProcess) -> None:
+    if second.start_time != first.start_time:
+        raise CallerChanged(f"process {first.pid} is another one now")
+
+
+def _path_for_all(executable: Executable) -> str | None:
+    """The program's path, where it leads the daemon to the very file.
+
+    Anybody may have a mount namespace of their own in which any path leads to a file of theirs.
+    """
+    if executable.deleted:
+        return None
+    try:
+        found = Path(executable.path).stat()
+    except (OSError, ValueError):
+        return None
+    same = (found.st_dev, found.st_ino) == (executable.device, executable.inode)
+    return executable.path if same else None

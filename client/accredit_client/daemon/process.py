@@ -1,0 +1,292 @@
+"""One process of this host, held so that its number cannot come to mean another.
+
+A process is held by its pidfd and by one descriptor of ``/proc/<pid>``. While the pidfd says that
+it runs, its number belongs to it: so whatever is read through the descriptor is read of it, if the
+pidfd is asked *after* the reading. Reads of an ended process fail; they never reach its successor.
+
+The parsers are pure. Linux only, with ``/proc`` of the daemon's own pid namespace; a daemon that
+is not root reads only its own user's processes.
+"""
+
+import errno
+import os
+import re
+import select
+import signal as signal_module
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from accredit_client.errors import CallerChanged, CallerGone, CallerRefused
+
+MAX_PROC_FILE_BYTES = 8 * 1024 * 1024
+"""Of a file in ``/proc`` that is read: 65,536 supplementary groups, 40,000 mounts."""
+
+_CHUNK = 64 * 1024
+_DELETED = " (deleted)"
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_GONE = frozenset({errno.ESRCH, errno.ENOENT})
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What is taken from ``/proc/<pid>/stat``."""
+
+    state: str
+    """``R``, ``S``, …; ``Z`` for one that has ended."""
+    parent: int
+    start_time: int
+    """Ticks of the clock between the boot and the process's start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is taken from ``/proc/<pid>/status``: as whom a process runs."""
+
+    uids: tuple[int, int, int, int]
+    """Real, effective, saved, filesystem."""
+    gids: tuple[int, int, int, int]
+    groups: frozenset[int]
+    """Supplementary."""
+    capabilities: int
+    """Permitted, as bits; they hold in the process's own user namespace."""
+    no_new_privs: bool
+    seccomp: int = 0
+    """0 where no system call is filtered."""
+    umask: int = 0o077
+
+
+@dataclass(frozen=True, slots=True)
+class Executable:
+    """The program that a process runs."""
+
+    device: int
+    inode: int
+    path: str
+    """As the kernel names it; without the note that its file was deleted."""
+    deleted: bool
+
+
+def parse_stat(text: str) -> Stat:
+    """Read ``/proc/<pid>/stat`` (proc_pid_stat(5)).
+
+    The name in parentheses is chosen by the process and may hold spaces, parentheses and line
+    feeds: fields are counted from the last closing one.
+
+    Raises:
+        CallerRefused: it does not have that form.
+    """
+    _, closing, after = text.rpartition(")")
+    fields = after.split()
+    try:
+        state, parent, started = fields[0], fields[1], fields[19]
+    except IndexError:
+        raise CallerRefused("stat of the process has too few fields") from None
+    if not closing or not _NUMBER.fullmatch(parent) or not started.isdecimal():
+        raise CallerRefused("stat of the process is not of the documented form")
+    return Stat(state, int(parent), int(started))
+
+
+def parse_status(text: str) -> Status:
+    """Read ``/proc/<pid>/status`` (proc_pid_status(5)).
+
+    Raises:
+        CallerRefused: a line is missing or not of the documented form.
+    """
+    lines = dict(line.partition(":")[::2] for line in text.splitlines())
+    try:
+        return Status(
+            uids=_four(lines["Uid"]),
+            gids=_four(lines["Gid"]),
+            groups=frozenset(map(int, lines["Groups"].split())),
+            capabilities=int(lines["CapPrm"], 16) | int(lines["CapEff"], 16),
+            # Since Linux 4.10; without it nothing says that it holds.
+            no_new_privs=lines.get("NoNewPrivs", "").strip() == "1",
+            seccomp=int(lines.get("Seccomp", "0")),
+            umask=int(lines.get("Umask", "077"), 8),
+        )
+    except (KeyError, ValueError):
+        raise CallerRefused("status of the process is not of the documented form") from None
+
+
+def _four(text: str) -> tuple[int, int, int, int]:
+    first, second, third, fourth = map(int, text.split())
+    return first, second, third, fourth
+
+
+class PinnedProcess:
+    """A process that is held; give its descriptors back with ``close``. Safe for threads.
+
+    Attributes:
+        pid: its number in the daemon's pid namespace.
+        start_time: in ticks since the boot; with ``pid`` it names the process until the next one.
+    """
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        """Take ``pidfd`` over, and hold the process.
+
+        Raises:
+            CallerGone: it has ended.
+            CallerRefused: ``pidfd`` is not of ``pid``, or the process cannot be looked at.
+        """
+        self.pid = pid
+        self._lock = threading.RLock()
+        self._pidfd, self._directory = pidfd, -1
+        try:
+            with looking():
+                _check_number(pid, pidfd)
+                self._directory = os.open(
+                    f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                )
+                self.start_time = self.stat().start_time
+            # Only now it is known whose directory was opened.
+            self.check_running()
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def of_pid(cls, pid: int) -> Self:
+        """Hold whatever process has this number now.
+
+        Raises:
+            CallerGone: none has.
+            CallerRefused: it cannot be looked at.
+        """
+        with looking():
+            return cls(pid, os.pidfd_open(pid))
+
+    def check_running(self) -> None:
+        """Check that it has not ended: what was read of it before this, was read of it.
+
+        Raises:
+            CallerGone: it has, or is closed.
+        """
+        with self._lock, looking():
+            if self._pidfd < 0:
+                raise CallerGone(f"process {self.pid} is let go")
+            waiting = select.poll()
+            waiting.register(self._pidfd, select.POLLIN)
+            if waiting.poll(0):
+                raise CallerGone(f"process {self.pid} has ended")
+
+    def check_same(self) -> None:
+        """Check that it runs, and is the one that was held first.
+
+        Raises:
+            CallerGone: it has ended.
+            CallerChanged: its number is another process's.
+        """
+        with looking():
+            started = self.stat().start_time
+        self.check_running()
+        if started != self.start_time:
+            raise CallerChanged(f"process {self.pid} is another one now")
+
+    def stat(self) -> Stat:
+        """Its state, parent and start."""
+        return parse_stat(self.read("stat"))
+
+    def status(self) -> Status:
+        """As whom it runs."""
+        return parse_status(self.read("status"))
+
+    def executable(self) -> Executable:
+        """The program that it runs."""
+        with self._lock, looking():
+            directory = self._opened()
+            status = os.stat("exe", dir_fd=directory)
+            path = os.readlink("exe", dir_fd=directory)
+        deleted = status.st_nlink == 0
+        return Executable(
+            status.st_dev, status.st_ino, path.removesuffix(_DELETED) if deleted else path, deleted
+        )
+
+    def same_namespace(self, name: str) -> bool:
+        """Whether it is in the daemon's own namespace of this kind, as ``user``."""
+        ours = Path(f"/proc/self/ns/{name}").stat()
+        with self._lock, looking():
+            theirs = os.stat(f"ns/{name}", dir_fd=self._opened())
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+    def read(self, name: str) -> str:
+        """One of its files in ``/proc``; bytes that are no UTF-8 become surrogates.
+
+        Raises:
+            CallerGone: it has ended.
+            CallerRefused: it may not be read, or is larger than ``MAX_PROC_FILE_BYTES``.
+        """
+        with looking():
+            descriptor = self.open(name, os.O_RDONLY)
+            try:
+                chunks, size = [], 0
+                while size <= MAX_PROC_FILE_BYTES and (chunk := os.read(descriptor, _CHUNK)):
+                    chunks.append(chunk)
+                    size += len(chunk)
+            finally:
+                os.close(descriptor)
+        if size > MAX_PROC_FILE_BYTES:
+            raise CallerRefused(f"{name} of process {self.pid} is too large")
+        return os.fsdecode(b"".join(chunks))
+
+    def open(self, name: str, flags: int) -> int:
+        """Open one of its files in ``/proc``; ``root`` and ``exe`` lead where they lead.
+
+        Raises:
+            CallerGone: it has ended.
+            CallerRefused: it may not be opened.
+        """
+        with self._lock, looking():
+            return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._opened())
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; never to a successor of its number.
+
+        Raises:
+            CallerGone: it has ended.
+        """
+        with self._lock, looking():
+            if self._pidfd < 0:
+                raise CallerGone(f"process {self.pid} is let go")
+            signal_module.pidfd_send_signal(self._pidfd, number)
+
+    def fileno(self) -> int:
+        """The pidfd, for an event loop: readable once the process has ended."""
+        return self._pidfd
+
+    def close(self) -> None:
+        """Let it go."""
+        with self._lock:
+            held, self._pidfd, self._directory = (self._pidfd, self._directory), -1, -1
+            for descriptor in held:
+                if descriptor >= 0:
+                    os.close(descriptor)
+
+    def _opened(self) -> int:
+        if self._directory < 0:
+            raise CallerGone(f"process {self.pid} is let go")
+        return self._directory
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Say what an error of the kernel means for the process that is looked at."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _GONE:
+            raise CallerGone("the process has ended") from error
+        raise CallerRefused(f"the process cannot be looked at: {error.strerror}") from error
+
+
+def _check_number(pid: int, pidfd: int) -> None:
+    told = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    lines = dict(line.partition(":")[::2] for line in told.splitlines())
+    held = lines.get("Pid", "").strip()
+    if held == "-1":
+        raise CallerGone(f"process {pid} has ended")
+    if held != str(pid):
+        raise CallerRefused(f"process {pid} is not the one that the kernel holds")
