@@ -21,7 +21,10 @@
     │   └── CallerChanged      it runs another program, or as somebody else, than at its connecting
     ├── InvalidSelector        not a selector that a process can have
     ├── Writable               code that the agent itself could write, so that its measure is void
-    └── LaunchRefused          a process that the daemon does not start, or could not
+    ├── LaunchRefused          a process that the daemon does not start, or could not
+    ├── daemon.provider.Refused         the calling process has no identity, or not any more
+    ├── daemon.provider.NotYet          nothing can be said yet: ask again later
+    └── daemon.socket_file.SocketRefused    the daemon cannot listen there
 
 What ``accredit_credentials`` refuses keeps its own names (``Expired``, ``Revoked``, …). A message
 says which value was wrong and what was expected; advice stands apart, in ``hint``. Neither carries

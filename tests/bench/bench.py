@@ -27,6 +27,7 @@ import parts  # noqa: E402, F401
 import starting  # noqa: E402, F401
 import storing  # noqa: E402, F401
 import verifying  # noqa: E402, F401
+import workload  # noqa: E402, F401
 from floors import measure_floors, rows_of  # noqa: E402
 from issuers import CLOCK_TICK, CORES, ISSUER_CORE, LOAD_CORE, Session  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -49,6 +50,9 @@ ORDER = (
     "measure",
     "memory",
     "parts",
+    "workload.streams",
+    "workload.connects",
+    "workload.jwt",
 )
 
 

@@ -7,7 +7,9 @@ import pytest
 
 import accredit_client
 
-HEAVY = "{'fastapi', 'starlette', 'uvicorn', 'sqlalchemy', 'pydantic'}"
+HEAVY = (
+    "{'fastapi', 'starlette', 'uvicorn', 'sqlalchemy', 'pydantic', 'grpclib', 'google.protobuf'}"
+)
 
 
 def _run(code: str) -> str:

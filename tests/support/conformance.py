@@ -32,13 +32,14 @@ INTRODUCTION = """\
 # Conformance with SPIFFE
 
 Each requirement of the SPIFFE specifications that binds an issuer, its credentials, those who check
-them and its bundle endpoints, in our words, with the tests that prove it. `scripts/conformance`
-runs these tests and prints the table with their results; it fails where a MUST has no test or a
-test fails. This page has no results: it is written by `scripts/conformance --write` from
+them, its bundle endpoints and the Workload API of its nodes, in our words, with the tests that
+prove it. `scripts/conformance` runs these tests and prints the table with their results; it fails
+where a MUST has no test or a test fails. This page has no results: it is written by
+`scripts/conformance --write` from
 [`tests/spiffe_requirements.toml`](../tests/spiffe_requirements.toml) and the tests, and a test
 compares the three.
 
-Not here, since they are not built: WIT-SVIDs, the Workload API and its endpoint, the Broker API.
+Not here, since they are not built: WIT-SVIDs, the Broker API.
 """
 
 

@@ -1,0 +1,201 @@
+"""One connection: who it is, its calls, and what it may hold.
+
+grpclib speaks HTTP/2; what it leaves open is closed here. The caller is bound to the connection and
+every call goes through ``rpc.bounded``. Windows are the smallest that HTTP/2 knows. A peer that
+sends and never reads is cut before what waits for it grows; frames of kinds that nobody knows are
+ignored (RFC 9113 §5.5); what cannot be parsed ends this connection and no other.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from google.protobuf.message import Message
+from grpclib.config import Configuration
+from grpclib.const import Cardinality
+from grpclib.const import Handler as Method
+from grpclib.encoding.proto import ProtoCodec
+from grpclib.events import _DispatchServerEvents
+from grpclib.protocol import AbstractHandler, EventsProcessor, H2Protocol
+from grpclib.protocol import Stream as H2Stream
+from grpclib.server import request_handler
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import Event
+from h2.settings import SettingCodes
+
+from accredit_client.daemon import statuses
+from accredit_client.daemon.limits import KIB, Limits
+from accredit_client.daemon.provider import Caller
+from accredit_client.daemon.rpc import bounded, method
+
+log = logging.getLogger(__name__)
+
+FRAME_BYTES = 16 * KIB  # of one frame that we send, whatever the peer would take
+WRITE_HIGH = 32 * KIB  # beyond this, calls wait for the reader
+HEADER_LIST_BYTES = 16 * KIB
+_WINDOW = 64 * KIB - 1
+
+_HTTP2 = H2Configuration(
+    client_side=False,
+    header_encoding="ascii",
+    validate_inbound_headers=True,
+    normalize_inbound_headers=False,
+    validate_outbound_headers=False,
+    normalize_outbound_headers=False,
+)
+_WINDOWS = Configuration(
+    http2_connection_window_size=_WINDOW, http2_stream_window_size=_WINDOW
+).__for_server__()
+_CODEC = ProtoCodec()
+_DISPATCH = _DispatchServerEvents()
+
+
+class _Table(dict[str, Method]):
+    """The calls by their paths; one that is not there is answered, too.
+
+    grpclib would leave out the content type, and clients then read UNKNOWN for UNIMPLEMENTED.
+    """
+
+    def get(self, path: str, _default: object = None) -> Method:
+        """The entry of a path."""
+        return super().get(path, _NOT_SERVED)
+
+
+async def _not_served(_stream: object) -> None:
+    raise statuses.unimplemented("no such call is served here")
+
+
+_NOT_SERVED = method(_not_served, Cardinality.UNARY_STREAM, Message, Message)
+
+
+class _Calls(AbstractHandler):
+    """The calls of one connection, each in a task."""
+
+    def __init__(self, table: Mapping[str, Method], changed: Callable[[], None]) -> None:
+        self._table = _Table(table)
+        self._changed = changed
+        self.tasks: dict[H2Stream, asyncio.Task[None]] = {}
+
+    def accept(
+        self, stream: H2Stream, headers: list[tuple[str, str]], release_stream: Callable[[], None]
+    ) -> None:
+        """Begin a call."""
+        task = asyncio.get_running_loop().create_task(
+            request_handler(self._table, stream, headers, _CODEC, None, _DISPATCH, release_stream)
+        )
+        self.tasks[stream] = task
+        task.add_done_callback(lambda _: self._over(stream))
+
+    def cancel(self, stream: H2Stream) -> None:
+        """The peer gave a call up."""
+        if task := self.tasks.get(stream):
+            task.cancel()
+
+    def close(self) -> None:
+        """The connection is over."""
+        for task in list(self.tasks.values()):
+            task.cancel()
+
+    def _over(self, stream: H2Stream) -> None:
+        del self.tasks[stream]
+        self._changed()
+
+
+class _Events(EventsProcessor):
+    """grpclib's, which would end the connection at an event that it does not know."""
+
+    def process(self, event: Event) -> None:
+        if event.__class__ in getattr(self, "processors", ()):
+            super().process(event)
+
+
+class Connection(H2Protocol):
+    """One accepted connection; ``rpc.Line`` for its calls."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        table: Mapping[str, Method],
+        limits: Limits,
+        over: Callable[["Connection"], None],
+    ) -> None:
+        self.caller = caller
+        self.limits = limits
+        self.stopping = False
+        self.idle_since: float | None = asyncio.get_running_loop().time()
+        self._over = over
+        self._transport: asyncio.Transport | None = None
+        entries = {path: bounded(entry, self) for path, entry in table.items()}
+        self._calls = _Calls(entries, self._calls_changed)
+        super().__init__(self._calls, _WINDOWS, _HTTP2)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, with our bounds told to the peer."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH)
+        super().connection_made(transport)
+        self._http2.update_settings(
+            {
+                SettingCodes.MAX_CONCURRENT_STREAMS: self.limits.streams,
+                SettingCodes.MAX_HEADER_LIST_SIZE: HEADER_LIST_BYTES,
+            }
+        )
+        self.connection.flush()
+        self.processor = _Events(self._calls, self.connection)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what the peer sent."""
+        try:
+            super().data_received(data)
+        except Exception:
+            log.debug("connection of process %d cut", self.caller.pid, exc_info=True)
+            self.cut()
+            return
+        self._http2.max_outbound_frame_size = FRAME_BYTES
+        if self._unread() > self.limits.unread_bytes:
+            log.warning("process %d does not read what it asks for: cut", self.caller.pid)
+            self.cut()
+        self._calls_changed()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The end, whoever caused it."""
+        super().connection_lost(exc)
+        self._over(self)
+
+    def cut(self) -> None:
+        """End the connection at once; what was not read is gone."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def finish(self) -> None:
+        """End the connection once what was written is sent: GOAWAY, and closed."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._http2.close_connection()
+        self.connection.flush()
+        self._transport.close()
+
+    async def stop(self) -> None:
+        """Say UNAVAILABLE to each call, then finish."""
+        self.stopping = True
+        tasks = list(self._calls.tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self.finish()
+
+    @property
+    def _http2(self) -> H2Connection:
+        return self.connection._connection  # noqa: SLF001 (grpclib tells no bounds to the peer)
+
+    def _unread(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def _calls_changed(self) -> None:
+        if self._calls.tasks:
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = asyncio.get_running_loop().time()
