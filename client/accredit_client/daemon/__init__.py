@@ -2,6 +2,6 @@
 
 Needs the extra ``accredit[daemon]``; nothing of the light client imports it. The socket's side:
 ``server`` (connections and their bounds) → ``rpc`` (one call) → ``workload_api``, ``sds``,
-``own_calls`` (what is asked) → ``provider`` (the contract with whoever knows the answers). Who calls
-is ``callers`` and ``selectors``; what code runs there, ``measuring``.
+``own_calls`` (what is asked) → ``provider`` (the contract with whoever knows the answers). Who
+calls is ``callers`` and ``selectors``; what code runs there, ``measuring``.
 """
