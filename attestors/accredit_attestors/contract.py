@@ -27,7 +27,9 @@ from accredit_attestors.errors import (
 from accredit_attestors.levels import Assurance
 from accredit_attestors.signing import Signer, VerifiedManifest
 from accredit_attestors.strict import Members
-from accredit_credentials.spiffe_id import AgentId
+from accredit_credentials.keys import PublicKey
+from accredit_credentials.spiffe_id import AgentId, SpiffeId
+from accredit_credentials.x509_svid import X509Identity
 
 __all__ = [
     "Assurance",
@@ -35,6 +37,7 @@ __all__ = [
     "Attestor",
     "CollectContext",
     "Evidence",
+    "FormerRecord",
     "JoinTokenRecord",
     "Signer",
     "VerifiedManifest",
@@ -105,6 +108,23 @@ class JoinTokenRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FormerRecord:
+    """What the issuer keeps of an X.509-SVID that it released.
+
+    Attributes:
+        spiffe_id: whose it is.
+        serial: in lower-case hexadecimal.
+        sha256: of its DER, in hexadecimal.
+        key: that it certifies.
+    """
+
+    spiffe_id: SpiffeId
+    serial: str
+    sha256: str
+    key: PublicKey = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CollectContext:
     """What a claimant may show evidence from; ``None`` where there is nothing of the kind."""
 
@@ -115,6 +135,10 @@ class CollectContext:
     """The directory that the agent's code runs from."""
     join_token_file: Path | None = None
     """A file with a join token, closed to group and others."""
+    former: X509Identity | None = None
+    """An SVID that is over, with its key."""
+    public_key: bytes = b""
+    """The key of the certificate request beside the evidence, as DER SubjectPublicKeyInfo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +152,10 @@ class VerifyContext:
     """The manifest that the claimant says it runs, verified beforehand."""
     join_token: JoinTokenRecord | None = None
     """The record that ``join_token.token_id`` of the evidence names, if there is one."""
+    former: FormerRecord | None = None
+    """What is known of the SVID that ``former_svid.serial_of`` the evidence names, if anything."""
+    public_key: bytes = b""
+    """The key of the certificate request beside the evidence, as DER SubjectPublicKeyInfo."""
 
     def check_bound(self, evidence: Evidence, kind: str) -> None:
         """Check that evidence is of this kind and made for this attempt.

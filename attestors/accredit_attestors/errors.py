@@ -16,7 +16,10 @@
         ├── ManifestExpired    its time is over, or not yet come
         ├── ManifestRequired   says nothing without a verified manifest beside it
         ├── CodeMismatch       what runs is not what the manifest declares
-        ├── JoinTokenRefused   unknown, expired, or meant for another agent
+        ├── JoinTokenRefused   unknown, expired, or meant for another agent or node
+        ├── PossessionRefused  the key that was to be shown did not sign
+        ├── FormerSvidRefused  an SVID that was never issued
+        ├── CertificateRefused a site's certificate that does not stand for this node
         └── AssuranceTooLow    proved, but not by anyone trusted enough
 
 A message says which value was wrong and what was expected. Advice stands apart, in ``hint``.
@@ -95,7 +98,19 @@ class CodeMismatch(NotAttested):
 
 
 class JoinTokenRefused(NotAttested):
-    """The join token is unknown, expired, or meant for another agent."""
+    """The join token is unknown, expired, or meant for another agent or node."""
+
+
+class PossessionRefused(NotAttested):
+    """The key that was to be shown did not sign this challenge."""
+
+
+class FormerSvidRefused(NotAttested):
+    """The SVID is none that was ever issued."""
+
+
+class CertificateRefused(NotAttested):
+    """The site's certificate does not hold here and now, or is not the one that was named."""
 
 
 class AssuranceTooLow(NotAttested):

@@ -12,7 +12,8 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Self
+from pathlib import Path
+from typing import ClassVar, Self
 
 from accredit_attestors.contract import (
     Attested,
@@ -38,15 +39,17 @@ __all__ = [
 
 _ID_BYTES = 12
 _SECRET_BYTES = 32
-_TOKEN = re.compile(r"accredit-join\.(?P<id>[A-Za-z0-9_-]{16})\.(?P<secret>[A-Za-z0-9_-]{43})")
+_TOKEN = re.compile(
+    r"(?P<prefix>[a-z-]{1,32})\.(?P<id>[A-Za-z0-9_-]{16})\.(?P<secret>[A-Za-z0-9_-]{43})"
+)
 _MAX_FILE_BYTES = 256
-_FORM = "join token must have the form accredit-join.<id>.<secret>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JoinToken:
     """A join token. Printing it shows its id only, and ``==`` does not compare secrets."""
 
+    prefix: ClassVar[str] = "accredit-join"
     id: str
     secret: bytes = field(repr=False)
 
@@ -63,21 +66,44 @@ class JoinToken:
             InvalidEvidence: any other form. The text stays out of the message.
         """
         parts = _TOKEN.fullmatch(text)
-        if parts is None:
-            raise InvalidEvidence(_FORM)
+        form = f"join token must have the form {cls.prefix}.<id>.<secret>"
+        if parts is None or parts["prefix"] != cls.prefix:
+            raise InvalidEvidence(form)
         try:
             return cls(parts["id"], b64url_decode(parts["secret"]))
         except ValueError:
-            raise InvalidEvidence(_FORM) from None
+            raise InvalidEvidence(form) from None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a token's file, which must be closed to group and others.
+
+        Raises:
+            CannotCollect: the file cannot be used, or holds something else.
+        """
+        data = read_small_file(path, what="join token", max_bytes=_MAX_FILE_BYTES, private=True)
+        try:
+            return cls.parse(data.decode("ascii", "replace").strip())
+        except InvalidEvidence as error:
+            raise CannotCollect(f"{path}: {error}") from None
 
     def reveal(self) -> str:
         """The token's text, for the one who hands it over."""
-        return f"accredit-join.{self.id}.{b64url(self.secret)}"
+        return f"{self.prefix}.{self.id}.{b64url(self.secret)}"
+
+    @property
+    def fingerprint(self) -> str:
+        """What is kept of the secret: its SHA-256 in hex."""
+        return hashlib.sha256(self.secret).hexdigest()
+
+    def matches(self, token_id: str, secret_sha256: str) -> bool:
+        """Whether a kept id and fingerprint are of this token; the secret in constant time."""
+        return self.id == token_id and hmac.compare_digest(secret_sha256, self.fingerprint)
 
 
 def record_of(token: JoinToken, *, agent: AgentId, expires_at: datetime) -> JoinTokenRecord:
     """What the issuer keeps of a token that admits ``agent`` until ``expires_at``."""
-    return JoinTokenRecord(token.id, _fingerprint(token), agent, expires_at)
+    return JoinTokenRecord(token.id, token.fingerprint, agent, expires_at)
 
 
 def token_id(evidence: Evidence) -> str:
@@ -99,11 +125,7 @@ class JoinTokenAttestor:
         path = context.join_token_file
         if path is None:
             return None
-        data = read_small_file(path, what="join token", max_bytes=_MAX_FILE_BYTES, private=True)
-        try:
-            token = JoinToken.parse(data.decode("ascii", "replace").strip())
-        except InvalidEvidence as error:
-            raise CannotCollect(f"{path}: {error}") from None
+        token = JoinToken.read(path)
         return Evidence(self.kind, context.nonce, {"token": token.reveal()})
 
     def verify(self, evidence: Evidence, context: VerifyContext) -> Attested:
@@ -111,11 +133,7 @@ class JoinTokenAttestor:
         context.check_bound(evidence, self.kind)
         token, record = _token(evidence), context.join_token
         # The secret first, and one answer for all who do not have it: they learn nothing.
-        if (
-            record is None
-            or record.id != token.id
-            or not hmac.compare_digest(record.secret_sha256, _fingerprint(token))
-        ):
+        if record is None or not token.matches(record.id, record.secret_sha256):
             raise JoinTokenRefused("join token is not known")
         if context.now >= record.expires_at:
             raise JoinTokenRefused(f"join token {token.id} expired at {record.expires_at}")
@@ -131,10 +149,6 @@ def _token(evidence: Evidence) -> JoinToken:
     if evidence.kind != JoinTokenAttestor.kind:
         raise InvalidEvidence(f"evidence is of kind {evidence.kind}, expected join_token")
     return JoinToken.parse(evidence.members("token").text("token"))
-
-
-def _fingerprint(token: JoinToken) -> str:
-    return hashlib.sha256(token.secret).hexdigest()
 
 
 ATTESTOR = JoinTokenAttestor()

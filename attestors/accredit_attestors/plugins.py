@@ -1,4 +1,7 @@
-"""The installed attestors, found by their entry points in the group ``accredit.attestors``.
+"""The installed attestors, found by their entry points.
+
+Those of agents are in the group ``accredit.attestors``, those of nodes in
+``accredit.node_attestors``.
 
 Anybody's package may add a kind of evidence; none may take the place of another. An entry point
 carries the name of its kind, and names one object that keeps the ``Attestor`` contract.
@@ -7,11 +10,14 @@ carries the name of its kind, and names one object that keeps the ``Attestor`` c
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
+from typing import cast
 
 from accredit_attestors.contract import Attestor
 from accredit_attestors.errors import InvalidPlugin, shown
+from accredit_attestors.nodes.contract import NodeAttestor
 
 GROUP = "accredit.attestors"
+NODE_GROUP = "accredit.node_attestors"
 
 
 def load_attestors() -> Mapping[str, Attestor]:
@@ -21,6 +27,17 @@ def load_attestors() -> Mapping[str, Attestor]:
         InvalidPlugin: one cannot be used, or two are of one kind.
     """
     return attestors_of(entry_points(group=GROUP))
+
+
+def load_node_attestors() -> Mapping[str, NodeAttestor]:
+    """Load every installed attestor of nodes, by kind.
+
+    Raises:
+        InvalidPlugin: one cannot be used, or two are of one kind.
+    """
+    # The two contracts have the same members: what a loaded object is asked for differs by type.
+    found = attestors_of(entry_points(group=NODE_GROUP))
+    return cast("Mapping[str, NodeAttestor]", found)
 
 
 def attestors_of(points: Iterable[EntryPoint]) -> Mapping[str, Attestor]:

@@ -5,7 +5,7 @@ In the order of who asks: those who need nothing but trust, agents, admins.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -193,6 +193,68 @@ def task_token(request: TaskTokenRequest) -> Call[answers.TaskTokenAnswer]:
     return _post("/v1/task-tokens", answers.TaskTokenAnswer.of, body)
 
 
+# Nodes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRequest:
+    """What a node asks for one process that it measured.
+
+    Attributes:
+        csr: with the key that is to be certified.
+        manifest: the digest of the manifest that the process is of.
+        code: the digest that was measured.
+        selectors: what was seen of the process, for a new instance.
+        instance: the instance that is renewed; None for a new one.
+    """
+
+    csr: str = field(repr=False)
+    manifest: str
+    code: str
+    selectors: tuple[str, ...] = ()
+    instance: str | None = None
+
+    def to_body(self) -> dict[str, Any]:
+        """As the issuer reads it."""
+        body: dict[str, Any] = {"csr": self.csr, "manifest": self.manifest, "code": self.code}
+        if self.instance is not None:
+            return {**body, "instance": self.instance}
+        return {**body, "selectors": list(self.selectors)}
+
+
+def node_attestation(
+    *, node: str, nonce: str, csr: str, evidence: Mapping[str, Any]
+) -> Call[answers.X509Answer]:
+    """A node's SVID, against one piece of evidence. It is renewed by ``x509_svid``."""
+    body = {"node": node, "nonce": nonce, "csr": csr, "evidence": [dict(evidence)]}
+    return _post("/v1/nodes/attestations", answers.X509Answer.of, body)
+
+
+def node_instance(request: InstanceRequest) -> Call[answers.X509Answer]:
+    """An SVID for a process of the node whose SVID this connection shows."""
+    return _post("/v1/nodes/instances", answers.X509Answer.of, request.to_body())
+
+
+def node_instances(
+    requests: Sequence[InstanceRequest],
+) -> Call[tuple[answers.X509Answer | answers.InstanceProblem, ...]]:
+    """The same for up to 50, in their order: an SVID each, or why there is none."""
+    body = {"requests": [request.to_body() for request in requests]}
+    path = "/v1/nodes/instances/batch"
+    return _post(path, lambda answer: answer.each("results", answers.instance_outcome), body)
+
+
+def code_changed(
+    instance: str, *, reason: str, measured: str | None = None
+) -> Call[answers.InstanceState]:
+    """Say that the code of an instance changed; it is suspended."""
+    body: dict[str, Any] = {"reason": reason}
+    if measured is not None:
+        body["measured"] = measured
+    path = f"/v1/nodes/instances/{quote(instance, safe='')}/changed"
+    return _post(path, answers.InstanceState.of, body)
+
+
 # Administration
 
 
@@ -344,6 +406,58 @@ def remove_subordinate(agent: AgentId) -> Call[answers.SubordinateRecord]:
     )
 
 
+def nodes() -> Call[tuple[answers.NodeRecord, ...]]:
+    """Every node, by name."""
+    return _get("/v1/nodes", lambda answer: answer.each("nodes", answers.NodeRecord.of))
+
+
+def node(name: str) -> Call[answers.NodeRecord]:
+    """One node."""
+    return _get(_of_node(name), answers.NodeRecord.of)
+
+
+def add_node(
+    name: str,
+    *,
+    attestation: str,
+    namespaces: Sequence[str],
+    ca: str | None = None,
+    certificate: str | None = None,
+) -> Call[answers.NodeRecord]:
+    """List a node; ``ca`` (PEM) and ``certificate`` (a rule) for the attestation x509pop."""
+    body: dict[str, Any] = {
+        "name": name,
+        "attestation": attestation,
+        "namespaces": list(namespaces),
+    }
+    if ca is not None:
+        body["ca"] = ca
+    if certificate is not None:
+        body["certificate"] = certificate
+    return _post("/v1/nodes", answers.NodeRecord.of, body)
+
+
+def change_node(name: str, *, namespaces: Sequence[str]) -> Call[answers.NodeRecord]:
+    """Say anew whose agents may run on a node."""
+    return Call(
+        method="PUT",
+        path=f"{_of_node(name)}/namespaces",
+        read=lambda body: answers.NodeRecord.of(Members.parse(body)),
+        body={"namespaces": list(namespaces)},
+    )
+
+
+def node_join_token(name: str, *, ttl_seconds: int) -> Call[answers.NodeJoinTokenAnswer]:
+    """A new join token for a node."""
+    body = {"ttl_seconds": ttl_seconds}
+    return _post(f"{_of_node(name)}/join-tokens", answers.NodeJoinTokenAnswer.of, body)
+
+
+def remove_node(name: str) -> Call[None]:
+    """End a node, and all that runs there."""
+    return Call(method="DELETE", path=_of_node(name), read=lambda _: None)
+
+
 def federation() -> Call[tuple[answers.RelationshipRecord, ...]]:
     """Every relationship with another trust domain."""
     read = answers.RelationshipRecord.of
@@ -428,6 +542,10 @@ def _facts(members: Members) -> tuple[answers.FactRecord, ...]:
 
 def _authorities(members: Members) -> tuple[answers.AuthorityRecord, ...]:
     return members.each("authorities", answers.AuthorityRecord.of)
+
+
+def _of_node(name: str) -> str:
+    return f"/v1/nodes/{quote(name, safe='')}"
 
 
 def _of_authority(authority: str, step: str) -> str:

@@ -2,8 +2,8 @@
 
 A fact says "from this moment, nothing matching this target is valid". ``FactSet`` decides by set
 look-ups on what a credential carries (its ``marks``): the cost does not grow with the number of
-credentials or facts. Targets that credentials do not carry (signer, owner, node) are expanded by
-the issuer into targets that they do, before they come here.
+credentials or facts. Targets that credentials do not carry (signer, owner, the node that an
+instance runs on) are expanded by the issuer into targets that they do, before they come here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,8 +36,9 @@ class TargetKind(StrEnum):
     NODE = "node"
 
 
-# Not in any credential: the issuer expands a fact about one of these.
-EXPANDED = frozenset({TargetKind.SIGNER, TargetKind.OWNER, TargetKind.NODE})
+# Not in any credential: the issuer expands a fact about one of these. A node's own SVID carries the
+# node; what runs there does not, so that the issuer expands a fact about it as well.
+EXPANDED = frozenset({TargetKind.SIGNER, TargetKind.OWNER})
 
 
 class FactKind(StrEnum):

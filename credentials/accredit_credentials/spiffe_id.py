@@ -1,7 +1,7 @@
 """SPIFFE IDs, and the shapes of them that Accredit gives to its own kinds of subject.
 
-Decides whether a text is a SPIFFE ID (SPIFFE-ID §2) and which agent, admin or service it names.
-Does not decide whether anyone may hold it. Parsing is strict and total: one constructor,
+Decides whether a text is a SPIFFE ID (SPIFFE-ID §2) and which agent, node, admin or service it
+names. Does not decide whether anyone may hold it. Parsing is strict and total: one constructor,
 ``fullmatch`` only, lower-case out, so that equality of values is equality of identities.
 """
 
@@ -149,13 +149,22 @@ def admin_id(trust_domain: TrustDomain, name: str) -> SpiffeId:
     return SpiffeId(trust_domain, f"/admin/{check_name(name, 'admin name')}")
 
 
+def node_id(trust_domain: TrustDomain, name: str) -> SpiffeId:
+    """The SPIFFE ID of a node, a host with a node daemon: ``/node/<name>``.
+
+    Raises:
+        InvalidSpiffeId: the name is not of the accepted form.
+    """
+    return SpiffeId(trust_domain, f"/node/{check_name(name, 'node name')}")
+
+
 def issuer_id(trust_domain: TrustDomain) -> SpiffeId:
     """The SPIFFE ID that the issuer's own server certificate carries."""
     return SpiffeId(trust_domain, "/accredit/issuer")
 
 
 def check_name(text: str, what: str) -> str:
-    """Return ``text`` if it is a namespace, agent or admin name.
+    """Return ``text`` if it is a namespace, agent, node or admin name.
 
     Raises:
         InvalidSpiffeId: empty, longer than 63, or with a character outside [a-z0-9._-].

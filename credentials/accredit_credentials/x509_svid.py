@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import (
     Criticality,
@@ -94,6 +94,11 @@ class X509Svid:
     def der(self) -> tuple[bytes, ...]:
         """The certificates as DER, leaf first."""
         return tuple(c.public_bytes(serialization.Encoding.DER) for c in self.certificates)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the leaf's DER, in lower-case hexadecimal: as the log names it."""
+        return self.leaf.fingerprint(hashes.SHA256()).hex()
 
     @property
     def pem(self) -> str:
@@ -310,12 +315,18 @@ def check_time(svid: X509Svid, *, now: datetime) -> None:
 
 
 def identity_marks(spiffe_id: SpiffeId) -> tuple[str, ...]:
-    """The revocation marks that follow from the identity alone."""
+    """The revocation marks that follow from the identity alone.
+
+    An agent's are ``agent:<namespace>/<name>`` and ``namespace:<namespace>``, an admin's
+    ``admin:<name>``, a node's ``node:<name>``. What runs on a node does not carry it.
+    """
     match spiffe_id.segments:
         case ("ns", namespace, "agent", name, *_):
             return (f"agent:{namespace}/{name}", f"namespace:{namespace}")
         case ("admin", name):
             return (f"admin:{name}",)
+        case ("node", name):
+            return (f"node:{name}",)
     return ()
 
 

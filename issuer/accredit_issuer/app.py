@@ -12,6 +12,7 @@ from accredit_issuer.api import (
     examples,
     federation,
     history,
+    nodes,
     operations,
     problems,
     subordinates,
@@ -48,11 +49,14 @@ def make_app(issuer: Issuer) -> FastAPI:
     # Flat, and what agents ask for first: a request is compared with one route after the other.
     for router in (
         agents.routes(issuer, callers, metrics),
+        nodes.hot_routes(issuer, callers, metrics),
         trust.routes(issuer),
         discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),
         authorities.routes(issuer, callers, metrics),
         subordinates.routes(issuer, callers, metrics),
+        nodes.reports(issuer, callers, metrics),
+        nodes.routes(issuer, callers),
         history.routes(issuer, callers),
         federation.routes(issuer, callers),
         operations.routes(issuer, metrics),

@@ -9,7 +9,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from accredit_attestors.plugins import load_attestors
+from accredit_attestors.plugins import load_attestors, load_node_attestors
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.revocation import TargetKind
 from accredit_issuer.audit.log import Log, LogReader
@@ -34,6 +34,7 @@ from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.keys.opening import create_keys, open_keys
 from accredit_issuer.registry.administration import Administration, Invitation
 from accredit_issuer.registry.changes import Changes, Local
+from accredit_issuer.registry.nodes import Nodes
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.feed import Feed
@@ -97,6 +98,10 @@ class Issuer:
         )
         self.administration = Administration(config, self.changes, self.registry, self.revocation)
         self.subordinates = Subordinates(self.changes, database)
+        node_attestors = load_node_attestors()
+        self.nodes = Nodes(
+            config, self.changes, database, self.revocation, frozenset(node_attestors)
+        )
         self.relationships = Relationships(config.trust_domain, database, self.changes)
         self.polling = Polling(
             self.relationships,
@@ -115,6 +120,9 @@ class Issuer:
                 revocation=self.revocation,
                 subordinates=self.subordinates,
                 attestors=load_attestors(),
+                nodes=self.nodes,
+                node_attestors=node_attestors,
+                unguarded_clock=clock,
             )
         )
 

@@ -56,7 +56,7 @@ class Metrics:
         try:
             issued = await issue
         except Refusal as refusal:
-            self._refused.labels(credential, refusal.kind.wire).inc()
+            self.refused(credential, refusal)
             raise
         except Unavailable:
             self._refused.labels(credential, "unavailable").inc()
@@ -65,6 +65,14 @@ class Metrics:
         counter.inc(number)
         latency.observe(time.perf_counter() - started)
         return issued
+
+    def issued(self, credential: str, number: int) -> None:
+        """Count what was issued beside something that was refused."""
+        self._of[credential][0].inc(number)
+
+    def refused(self, credential: str, refusal: Refusal) -> None:
+        """Count a refusal."""
+        self._refused.labels(credential, refusal.kind.wire).inc()
 
     def text(self) -> bytes:
         """The Prometheus text format."""

@@ -90,6 +90,8 @@ class LifetimeSettings(_Section):
     """One-time token with which an admin logs in for the first time."""
     nonce: int = Field(default=60, ge=5, le=300)
     """Nonce of an attestation."""
+    grace: int = Field(default=7 * 86400, ge=0, le=30 * 86400)
+    """How long after its end an X.509-SVID's key still proves whose it was; 0: not at all."""
 
 
 class RevocationSettings(_Section):
@@ -183,6 +185,7 @@ class Lifetimes:
     join_token: timedelta
     enrolment_token: timedelta
     nonce: timedelta
+    grace: timedelta
     backdate: timedelta = timedelta(seconds=10)
 
     @property

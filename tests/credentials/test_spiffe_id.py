@@ -12,6 +12,7 @@ from accredit_credentials.spiffe_id import (
     admin_id,
     check_name,
     issuer_id,
+    node_id,
 )
 
 TD = TrustDomain.parse("example.org")
@@ -364,6 +365,7 @@ def test_every_id_for_a_leaf_has_a_path() -> None:
             f"spiffe://example.org/ns/payments/agent/refund-bot/instance/{INSTANCE}",
         ),
         (admin_id(TD, "ada"), "spiffe://example.org/admin/ada"),
+        (node_id(TD, "build-7"), "spiffe://example.org/node/build-7"),
         (issuer_id(TD), "spiffe://example.org/accredit/issuer"),
     ]:
         assert str(spiffe_id) == text
@@ -480,6 +482,8 @@ def test_a_name_in_another_form_is_refused(name: str) -> None:
         check_name(name, "name")
     with pytest.raises(InvalidSpiffeId):
         admin_id(TD, name)
+    with pytest.raises(InvalidSpiffeId):
+        node_id(TD, name)
     with pytest.raises(InvalidSpiffeId):
         AgentId.parse(f"{name}/bot")
     with pytest.raises(InvalidSpiffeId):

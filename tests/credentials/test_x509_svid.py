@@ -567,6 +567,14 @@ def test_marks_follow_from_any_identity(path: str, authority: Authority) -> None
     assert f"namespace:{path.split('/')[2]}" in authority.issue(authority.id(path)).svid.marks()
 
 
+def test_a_node_is_a_mark_of_its_own_svid_alone(authority: Authority) -> None:
+    """``node:<name>`` matches /node/<name>, and nothing that is longer, shorter or an agent."""
+    assert "node:build-7" in authority.issue(authority.id("/node/build-7")).svid.marks()
+    for path in ("/node/build-7/x", "/ns/node/agent/build-7", "/nodes/build-7", "/node"):
+        marks = authority.issue(authority.id(path)).svid.marks()
+        assert not [mark for mark in marks if mark.startswith("node:")], path
+
+
 def test_an_svid_without_our_fields_is_an_svid(authority: Authority) -> None:
     """Instance and manifest are ours alone: without a subject they are absent."""
     svid = authority.issue(subject=EMPTY, extensions=[(uri_san(ID), True)]).svid

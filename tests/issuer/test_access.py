@@ -18,6 +18,7 @@ from support.issuer import (
     Admin,
     RunningIssuer,
     attest,
+    attest_node,
     join_token_file,
     log_in,
     register,
@@ -38,10 +39,10 @@ from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.registry.changes import Local
 
 ROLES = ("viewer", "registrar", "security", "owner", "admin")
-STRANGERS = ("nobody", "expired", "revoked agent", "revoked admin")
-EVERYONE = frozenset({*STRANGERS, *ROLES, "agent", "stray owner", "stray registrar"})
+STRANGERS = ("nobody", "expired", "revoked agent", "revoked admin", "revoked node")
+EVERYONE = frozenset({*STRANGERS, *ROLES, "agent", "node", "stray owner", "stray registrar"})
 KNOWN = EVERYONE - {*STRANGERS}
-ADMINS = KNOWN - {"agent"}
+ADMINS = KNOWN - {"agent", "node"}
 OPERATORS = frozenset({"security", "admin"})
 READERS = ADMINS - {"owner", "stray owner"}
 REFUSED = {401: "unauthenticated", 403: ("forbidden", "revoked")}
@@ -141,6 +142,28 @@ TABLE = {
     "DELETE /v1/subordinates/{namespace}/{name}": Route(
         frozenset({"admin"}), path="/v1/subordinates/support/nobody"
     ),
+    # Public, and refused for its nonce: malformed is past the door.
+    "POST /v1/nodes/attestations": Route(
+        EVERYONE, {"node": "x", "nonce": "!", "csr": CSR, "evidence": []}
+    ),
+    "POST /v1/nodes/instances": Route(
+        frozenset({"node"}), {"csr": CSR, "manifest": "no digest", "code": "x"}
+    ),
+    "POST /v1/nodes/instances/batch": Route(frozenset({"node"}), {"requests": []}),
+    # Of a node, and refused for its reason.
+    "POST /v1/nodes/instances/{instance}/changed": Route(
+        frozenset({"node"}), {"reason": ""}, f"/v1/nodes/instances/{UUID}/changed"
+    ),
+    "GET /v1/nodes": Route(READERS),
+    "POST /v1/nodes": Route(
+        OPERATORS, {"name": "!", "attestation": "join_token", "namespaces": ["support"]}
+    ),
+    "GET /v1/nodes/{name:node}": Route(READERS, path="/v1/nodes/nobody"),
+    "PUT /v1/nodes/{name:node}/namespaces": Route(
+        OPERATORS, {"namespaces": ["support"]}, "/v1/nodes/nobody/namespaces"
+    ),
+    "POST /v1/nodes/{name:node}/join-tokens": Route(OPERATORS, {}, "/v1/nodes/nobody/join-tokens"),
+    "DELETE /v1/nodes/{name:node}": Route(OPERATORS, path="/v1/nodes/nobody"),
     "GET /v1/federation/bundles": Route(KNOWN),
     "GET /v1/federation": Route(READERS),
     "POST /v1/federation": Route(
@@ -186,12 +209,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         register(running, admin, agent)
         for name in ("agent", "revoked agent"):
             identities[name] = attest(running, agent, join_token_file(admin, agent))
+        for name in ("node", "revoked node"):
+            identities[name] = attest_node(running, admin, name.replace(" ", "-"))
         identities["revoked admin"] = log_in(running, _invite(admin, "ex", "admin")).identity
         gone = identities["revoked agent"]
         assert gone is not None
         admin.send(
             calls.revoke(target=f"instance:{gone.svid.instance}", kind="revoked", reason="x")
         )
+        admin.send(calls.revoke(target="node:revoked-node", kind="revoked", reason="x"))
         admin.send(calls.revoke(target="admin:ex", kind="suspended", reason="x"))
         clock.now = real + timedelta(minutes=40)
         yield World(
@@ -232,6 +258,7 @@ def test_each_caller_at_each_route(world: World, route: str, caller: str) -> Non
         "expired": "unauthenticated",
         "revoked agent": "revoked",
         "revoked admin": "revoked",
+        "revoked node": "revoked",
     }.get(caller, "forbidden")
     assert answer.kind == expected
     assert answer.status == (401 if expected == "unauthenticated" else 403)

@@ -33,8 +33,9 @@ def test_a_clean_issuer_has_no_findings(audit_world: AuditWorld, audit_copy: Dat
     report = audit_world.audit(audit_copy, kept=audit_world.checkpoint)
     assert report.findings == []
     assert report.ok
-    # Three agents, one renewal, the server's and an admin's; a JWT-SVID and a task token.
-    assert report.examined["certificates"] == 6
+    # Three agents, one renewal, two nodes with an instance each, the server's and an admin's; a
+    # JWT-SVID and a task token.
+    assert report.examined["certificates"] == 10
     assert report.examined["tokens"] == 2
     assert report.examined["facts"] == 3
     assert report.examined["authorities"] == 3

@@ -74,6 +74,52 @@ STATE: dict[str, Case] = {
     "an instance deleted": (
         sql("DELETE FROM instance WHERE id = :id", id="first.instance"),
         "certificate {first}", "was never attested"),
+    "a node added": (
+        sql("INSERT INTO node SELECT 'evil', 'x', attestation, namespaces, ca, certificate, "
+            "created_at, created_by, log_index FROM node LIMIT 1"),
+        "node evil", "does not say who listed it"),
+    "a node of more": (
+        sql("""UPDATE node SET namespaces = '["payments"]' WHERE name = 'build-7'"""),
+        "node build-7", "differ in: namespaces"),
+    "a node's change undone": (
+        sql("""UPDATE node SET namespaces = '["payments"]' WHERE name = 'build-9'"""),
+        "node build-9", "differ in: namespaces"),
+    "a node by another certificate": (
+        sql("UPDATE node SET attestation = 'x509pop', ca = 'x', certificate = 'dns:x' "
+            "WHERE name = 'build-7'"),
+        "node build-7", "differ in: attestation, ca, certificate"),
+    "a node listed by somebody else": (
+        sql("UPDATE node SET created_by = 'eve' WHERE name = 'build-7'"),
+        "node build-7", "differ in: created_by"),
+    "a node with another instance": (
+        sql("UPDATE node SET instance = 'x' WHERE name = 'build-7'"),
+        "node build-7", "differ in: instance"),
+    "a node deleted": (
+        sql("DELETE FROM node WHERE name = 'build-7'"), "node build-7", "does not have it"),
+    "an instance moved to another node": (
+        sql("UPDATE instance SET node = 'build-8' WHERE node = 'build-7'"),
+        "instance", "differ in: actor, node"),
+    "an instance freed of its node": (
+        sql("UPDATE instance SET node = NULL WHERE node = 'build-7'"),
+        "instance", "differ in: actor, node"),
+    "an instance put on a node": (
+        sql("UPDATE instance SET node = 'build-7' WHERE id = :id", id="first.instance"),
+        "instance {instance}", "differ in: actor, node"),
+    "a node's token unspent": (
+        sql("UPDATE node_join_token SET redeemed_by = NULL WHERE node = 'build-7'"),
+        "node join token", "differ in who spent it"),
+    "a node's token spent": (
+        sql("UPDATE node_join_token SET redeemed_by = 'x' WHERE node = 'build-9'"),
+        "node join token", "differ in who spent it"),
+    "a node's token given to another": (
+        sql("UPDATE node_join_token SET node = 'build-7' WHERE node = 'build-9'"),
+        "node join token", "differ in: subject"),
+    "a node's token deleted": (
+        sql("DELETE FROM node_join_token WHERE node = 'build-9'"),
+        "log entry", "tells of the node join token"),
+    "a node's credential of another instance": (
+        sql("UPDATE credential SET instance = 'x' WHERE subject LIKE '%/node/build-7'"),
+        "certificate", "nobody listed a node with the instance x"),
     "a join token added": (
         sql("INSERT INTO join_token SELECT 'x', secret_sha256, agent, expires_at, created_by, "
             "NULL, log_index FROM join_token LIMIT 1"),

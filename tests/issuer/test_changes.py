@@ -194,6 +194,16 @@ def test_no_change_of_an_admin_stands_after_the_fact_against_it(
             lambda: "/v1/subordinates/support/summarizer",
             None,
         ),
+        "POST /v1/nodes": (
+            lambda: "/v1/nodes",
+            {"name": "build-7", "attestation": "join_token", "namespaces": ["support"]},
+        ),
+        "PUT /v1/nodes/{name:node}/namespaces": (
+            lambda: "/v1/nodes/build-7/namespaces",
+            {"namespaces": ["payments"]},
+        ),
+        "POST /v1/nodes/{name:node}/join-tokens": (lambda: "/v1/nodes/build-7/join-tokens", {}),
+        "DELETE /v1/nodes/{name:node}": (lambda: "/v1/nodes/build-7", None),
         # Last: with the root goes the CA of the admin's own SVID.
         "POST /v1/authorities/{authority}/revoke": (
             lambda: f"/v1/authorities/{root('tainted')}/revoke",

@@ -37,6 +37,7 @@ LIFETIMES = Lifetimes(
     join_token=HOUR,
     enrolment_token=HOUR,
     nonce=timedelta(seconds=60),
+    grace=24 * HOUR,
 )
 NOTHING = FactSet()
 CERTIFICATE = Binding(BindingKind.CERTIFICATE, "x" * 43)

@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from support.authority import Authority
-from support.issuer import attest, join_token_file, log_in, register, running_issuer, write_agent
+from support.issuer import (
+    Admin,
+    RunningIssuer,
+    attest,
+    attest_node,
+    join_token_file,
+    log_in,
+    register,
+    running_issuer,
+    write_agent,
+)
 
 from accredit_attestors.manifest import generate_signer_key
 from accredit_client.call import Call
@@ -32,6 +42,7 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             "actions": ["read"],
             "task": {"purpose": "summarise"},
         }
+        nodes = _nodes(running, admin, digest)
         revoke = {"target": "agent:support/summarizer", "reason": "over"}
         answers = {
             **{
@@ -70,6 +81,7 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
                 who, "GET", f"/v1/log/explain/{token['jti']}"
             ),
             **_federation(who),
+            **nodes,
             ("GET", "/health/live"): _ask(who, "GET", "/health/live"),
             ("GET", "/health/ready"): _ask(who, "GET", "/health/ready"),
         }
@@ -118,6 +130,37 @@ def _federation(who: Issuer) -> dict[tuple[str, str], Any]:
         ("GET", f"{root}/bundles"): bundles,
         ("PUT", f"{one}/allows"): _ask(who, "PUT", f"{path}/allows", {"allows": allows}),
         ("POST", f"{one}/refresh"): _ask(who, "POST", f"{path}/refresh", {}),
+    }
+
+
+def _nodes(running: RunningIssuer, admin: Admin, digest: str) -> dict[tuple[str, str], Any]:
+    root, who = "/v1/nodes", admin.client
+    asked = {"name": "a", "attestation": "join_token", "namespaces": ["support"]}
+    added = _ask(who, "POST", root, asked)
+    node = running.connect(attest_node(running, admin, "b"))
+    manifest = running.issuer.registry.manifest(digest)
+
+    def process() -> dict[str, Any]:
+        csr = certificate_request(generate_key())
+        code = manifest.manifest.code.digest
+        return {"csr": csr, "manifest": digest, "code": code, "selectors": ["unix:uid:1"]}
+
+    born = _ask(node, "POST", f"{root}/instances", process())
+    changed = f"{root}/instances/{born['instance']}/changed"
+    batch = {"requests": [process(), {**process(), "code": f"sha256:{'0' * 64}"}]}
+    return {
+        ("POST", root): added,
+        ("GET", root): _ask(who, "GET", root),
+        ("GET", f"{root}/{{name}}"): _ask(who, "GET", f"{root}/b"),
+        ("PUT", f"{root}/{{name}}/namespaces"): _ask(
+            who, "PUT", f"{root}/a/namespaces", {"namespaces": ["sales"]}
+        ),
+        ("POST", f"{root}/{{name}}/join-tokens"): _ask(who, "POST", f"{root}/a/join-tokens", {}),
+        ("POST", f"{root}/instances"): born,
+        ("POST", f"{root}/instances/batch"): _ask(node, "POST", f"{root}/instances/batch", batch),
+        ("POST", f"{root}/instances/{{instance}}/changed"): _ask(
+            node, "POST", changed, {"reason": "main.py changed"}
+        ),
     }
 
 

@@ -7,18 +7,19 @@ import pytest
 
 from accredit_issuer.registry.roles import Admin, Operation, Reach, Role, may, reach
 
-# role: read, register, enrol, revoke, manage signers, admins, authorities, subordinates, federate.
+# role: read, register, enrol, revoke, manage signers, admins, authorities, subordinates, nodes,
+# federate.
 # A: all, o: own, -: not.
 TABLE = {
-    "viewer": "A--------",
-    "registrar": "Aoo------",
-    "security": "A--A--A--",
-    "owner": "oooo-----",
-    "admin": "AAAAAAAAA",
+    "viewer": "A---------",
+    "registrar": "Aoo-------",
+    "security": "A--A--A-A-",
+    "owner": "oooo------",
+    "admin": "AAAAAAAAAA",
 }
 OPERATIONS = [
     "read", "register", "enrol", "revoke", "manage signers", "manage admins", "manage authorities",
-    "manage subordinates",
+    "manage subordinates", "manage nodes",
     "federate",
 ]  # fmt: skip
 WHERE = {"own": "support", "foreign": "payments", "none": None}

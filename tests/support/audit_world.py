@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, text
 from support.clock import NOW
+from support.nodes import Nodes
 from support.offline import Offline, offline_issuer
 
 from accredit_client.calls import certificate_request
@@ -78,10 +79,23 @@ def issue_everything(offline: Offline) -> tuple[X509Svid, X509Svid, X509Svid, st
     offline.do(issuance.admins.enrol(offline.first_token, certificate_request(generate_key())))
     federate(offline)
     offline.join_token(offline.register())  # nobody came with it
+    run_nodes(offline)
     offline.state(f"instance:{revoked.instance}")
     offline.state(f"instance:{second.instance}", "suspended")
     offline.state(f"instance:{second.instance}", "restored")
     return first, second, revoked, task
+
+
+def run_nodes(offline: Offline) -> None:
+    """A node that runs something, one that was changed and waits for its token, one that ended."""
+    nodes, now = Nodes(offline), offline.clock()
+    node, gone = nodes.new(), nodes.new("build-8")
+    manifest = offline.register()
+    for each in (node, gone):
+        nodes.run(each, manifest)
+    nodes.list("build-9", "payments")
+    nodes.token("build-9")
+    offline.issuer.nodes.change("build-9", ("support",), by=Local("test"), now=now)
 
 
 def federate(offline: Offline) -> None:

@@ -226,3 +226,21 @@ def attest(running: RunningIssuer, agent: AgentFolder, join_token: Path) -> X509
         )
     )
     return X509Identity.of(parse_pem(answer.certificates), key)
+
+
+def attest_node(
+    running: RunningIssuer, admin: Admin, name: str, namespaces: tuple[str, ...] = ("support",)
+) -> X509Identity:
+    """List a node and attest it by a join token, over the wire."""
+    admin.send(calls.add_node(name, attestation="join_token", namespaces=namespaces))
+    token = admin.send(calls.node_join_token(name, ttl_seconds=60)).token
+    client = running.connect()
+    nonce = client.send(calls.nonce()).nonce
+    key = generate_key()
+    call = calls.node_attestation(
+        node=name,
+        nonce=nonce,
+        csr=calls.certificate_request(key),
+        evidence={"kind": "join_token", "nonce": nonce, "payload": {"token": token}},
+    )
+    return X509Identity.of(parse_pem(client.send(call).certificates), key)

@@ -16,6 +16,13 @@ from accredit_client.answers.credentials import JwtAnswer, NonceAnswer, TaskToke
 from accredit_client.answers.federation import FederatedBundle, RelationshipRecord
 from accredit_client.answers.log import Explanation, LogEntry, LogPage
 from accredit_client.answers.members import Members
+from accredit_client.answers.nodes import (
+    InstanceProblem,
+    InstanceState,
+    NodeJoinTokenAnswer,
+    NodeRecord,
+    instance_outcome,
+)
 from accredit_client.answers.revocation import FactRecord
 
 __all__ = [
@@ -26,12 +33,16 @@ __all__ = [
     "Explanation",
     "FactRecord",
     "FederatedBundle",
+    "InstanceProblem",
+    "InstanceState",
     "JoinTokenAnswer",
     "JwtAnswer",
     "LogEntry",
     "LogPage",
     "ManifestRecord",
     "Members",
+    "NodeJoinTokenAnswer",
+    "NodeRecord",
     "NonceAnswer",
     "RelationshipRecord",
     "SignerRecord",
@@ -39,4 +50,5 @@ __all__ = [
     "TaskTokenAnswer",
     "WhoamiAnswer",
     "X509Answer",
+    "instance_outcome",
 ]

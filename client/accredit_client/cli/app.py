@@ -22,6 +22,7 @@ COMMANDS = {
     "admin": Entry(f"{_HERE}.admin", "Who administers the issuer."),
     "authority": Entry(f"{_HERE}.authority", "The keys that sign: rotate, taint, remove them."),
     "subordinate": Entry(f"{_HERE}.subordinate", "Other issuers below ours: name them, see them."),
+    "node": Entry(f"{_HERE}.node", "Hosts with a node daemon: list, limit and end them."),
     "federation": Entry(f"{_HERE}.federation", "Other trust domains, and what they may ask."),
     "svid": Entry(f"{_HERE}.svid", "Obtain and show X.509-SVIDs."),
     "run": Entry(f"{_HERE}.run", "Run a command with an identity that is kept fresh."),

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     OWNER = "owner"
     AUTHORITY = "authority"
     ADMIN = "admin"
+    NODE = "node"
 
 
 KindArgument = Annotated[

@@ -46,6 +46,8 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
             case ("admin", name):
                 admin = issuer.registry.admin(name)
                 return await issuance.admins.renew(caller.svid, admin, body.csr)
+            case ("node", _):
+                return await issuance.nodes.renew(caller.svid, body.csr)
         return await issuance.agents.renew(caller.svid, body.csr, body.evidence)
 
     @router.post("/attestations/nonce", summary="A nonce for one attestation")

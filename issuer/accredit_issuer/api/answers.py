@@ -6,6 +6,8 @@ from typing import Any
 
 from accredit_credentials.leaf_der import SignedLeaf, pem_of
 from accredit_credentials.task_token import BindingKind
+from accredit_issuer.api.problems import document
+from accredit_issuer.errors import Refusal
 from accredit_issuer.issuance.tokens import IssuedJwt, IssuedTaskToken
 from accredit_issuer.registry.listing import text_of
 
@@ -35,6 +37,18 @@ def batch_answer(leaves: Sequence[SignedLeaf]) -> dict[str, Any]:
         "not_after": text_of(template.not_after),
         "chain": leaves[0].ca.pem,
         "svids": [{"serial": leaf.serial, "certificate": pem_of(leaf.der)} for leaf in leaves],
+    }
+
+
+def instances_answer(outcomes: Sequence[SignedLeaf | Refusal]) -> dict[str, Any]:
+    """Outcomes for processes of a node, in the order of their requests: an SVID, or a problem."""
+    return {
+        "results": [
+            {"problem": document(each.kind, each.detail)}
+            if isinstance(each, Refusal)
+            else {"svid": x509_answer(each)}
+            for each in outcomes
+        ]
     }
 
 

@@ -10,6 +10,7 @@ from accredit_issuer.federation.rules import Profile
 from accredit_issuer.registry.roles import Role
 
 MAX_BATCH = 100
+MAX_INSTANCES = 50  # of a node in one call
 
 Csr = Annotated[
     str,
@@ -59,6 +60,90 @@ class Batch(Body):
 
     csrs: Annotated[list[Csr], Field(min_length=1, max_length=MAX_BATCH)]
     evidence: Evidence
+
+
+class NodeAttestation(Body):
+    """Which node, a key, and one piece of evidence."""
+
+    node: Annotated[str, Field(max_length=63, examples=["build-7"])]
+    nonce: Annotated[str, Field(max_length=128, examples=["pJ0tN…"])]
+    csr: Csr
+    evidence: Annotated[
+        list[dict[str, Any]],
+        Field(
+            max_length=8,
+            examples=[
+                [
+                    {
+                        "kind": "join_token",
+                        "nonce": "…",
+                        "payload": {"token": "accredit-node.…"},
+                    }
+                ]
+            ],
+        ),
+    ]
+
+
+Digest = Annotated[str, Field(max_length=71, examples=["sha256:3f3f…"])]
+
+
+class NodeInstance(Body):
+    """A process that a node measured: a new instance, or one that is renewed."""
+
+    csr: Csr
+    manifest: Digest
+    code: Annotated[Digest, Field(description="what the node measured")]
+    selectors: Annotated[
+        list[str],
+        Field(
+            max_length=64,
+            description="at the birth of an instance only",
+            examples=[["unix:uid:1001", "systemd:unit:summarizer.service"]],
+        ),
+    ] = []
+    instance: Annotated[
+        str | None, Field(max_length=36, description="that is to be renewed; a new one without it")
+    ] = None
+
+
+class NodeInstances(Body):
+    """Several processes of one node, each with a key of its own."""
+
+    requests: Annotated[list[NodeInstance], Field(min_length=1, max_length=MAX_INSTANCES)]
+
+
+class CodeChanged(Body):
+    """What a node found where an instance's code was."""
+
+    reason: Annotated[str, Field(max_length=300, examples=["main.py changed"])]
+    measured: Annotated[str | None, Field(pattern="^sha256:[0-9a-f]{64}$")] = None
+
+
+class NodeBody(Body):
+    """A host with a node daemon, and how far it may go."""
+
+    name: Annotated[str, Field(max_length=63, examples=["build-7"])]
+    attestation: Annotated[str, Field(max_length=63, examples=["x509pop"])]
+    namespaces: Annotated[list[str], Field(max_length=64, examples=[["support"]])]
+    ca: Annotated[
+        str | None,
+        Field(max_length=32 * 1024, description="the site's CA certificates, PEM, for x509pop"),
+    ] = None
+    certificate: Annotated[
+        str | None,
+        Field(
+            max_length=512,
+            description="which certificate of that CA is the node's",
+            examples=["dns:build-7.site.example"],
+        ),
+    ] = None
+
+
+class NodeNamespacesBody(Body):
+    """Whose agents may run on a node from now on."""
+
+    namespaces: Annotated[list[str], Field(max_length=64, examples=[["support"]])]
 
 
 class JwtRequest(Body):

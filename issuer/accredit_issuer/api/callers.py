@@ -138,6 +138,22 @@ class Callers:
             raise Refusal(Kind.FORBIDDEN, f"{caller.name} is not an agent")
         return caller
 
+    async def node(self, request: Request) -> Caller:
+        """A node.
+
+        Raises:
+            Refusal: as ``anyone``, or not a node.
+        """
+        return _node(await self.anyone(request))
+
+    async def node_by_any_clock(self, request: Request) -> Caller:
+        """A node that is to stop something; as ``admin_by_any_clock``.
+
+        Raises:
+            Refusal: as ``node``.
+        """
+        return _node(self._accepted(request, self._issuer.guarded_clock.at_least))
+
     async def admin(self, request: Request) -> AdminCaller:
         """An admin.
 
@@ -170,6 +186,13 @@ def is_signed_by(leaf: bytes, ca: x509.Certificate) -> bool:
     except (InvalidSignature, *UNREADABLE):
         return False
     return True
+
+
+def _node(caller: Caller) -> Caller:
+    match caller.svid.spiffe_id.segments:
+        case ("node", _):
+            return caller
+    raise Refusal(Kind.FORBIDDEN, f"{caller.name} is not a node")
 
 
 def _parse(der: bytes) -> Caller:

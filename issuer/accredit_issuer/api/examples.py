@@ -134,6 +134,24 @@ _RELATIONSHIP = {
     "attempted_at": _MOMENT,
     "failure": None,
 }
+_NODE_X509 = {
+    **_X509,
+    "spiffe_id": "spiffe://example.org/node/build-7",
+    "manifest": None,
+}
+_NODE = {
+    "name": "build-7",
+    "spiffe_id": "spiffe://example.org/node/build-7",
+    "attestation": "x509pop",
+    "namespaces": ["support"],
+    "ca": _PEM,
+    "certificate": "dns:build-7.site.example",
+    "created_at": _MOMENT,
+    "created_by": "spiffe://example.org/admin/maria",
+    "state": "active",
+    "svid_expires_at": _MOMENT,
+    "instances": 12,
+}
 _ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
 
 ANSWERS: Mapping[Call, Any] = {
@@ -185,6 +203,35 @@ ANSWERS: Mapping[Call, Any] = {
                 "certificate": "-----BEGIN CERTIFICATE-----\nMIIC…\n-----END CERTIFICATE-----\n",
             }
         ],
+    },
+    ("POST", "/v1/nodes/attestations"): _NODE_X509,
+    ("POST", "/v1/nodes/instances"): _X509,
+    ("POST", "/v1/nodes/instances/batch"): {
+        "results": [
+            {"svid": _X509},
+            {
+                "problem": {
+                    "type": "urn:accredit:problem:forbidden",
+                    "title": "not allowed for this caller",
+                    "status": 403,
+                    "detail": "the node build-7 may not run agents of payments",
+                }
+            },
+        ]
+    },
+    ("POST", "/v1/nodes/instances/{instance}/changed"): {
+        "instance": _INSTANCE,
+        "state": "suspended",
+    },
+    ("GET", "/v1/nodes"): {"nodes": [_NODE]},
+    ("POST", "/v1/nodes"): _NODE,
+    ("GET", "/v1/nodes/{name}"): _NODE,
+    ("PUT", "/v1/nodes/{name}/namespaces"): _NODE,
+    ("POST", "/v1/nodes/{name}/join-tokens"): {
+        "token": "accredit-node.h8Jx…",
+        "id": "h8JxQ2mT9aLw4vKc",
+        "node": "build-7",
+        "expires_at": _MOMENT,
     },
     ("POST", "/v1/svids/jwt"): {
         "spiffe_id": _AGENT_ID,

@@ -34,16 +34,22 @@ _OF_STATUS = {
 }
 
 
-def problem(kind: Kind, detail: str) -> Response:
-    """A problem document."""
-    body = {
+def document(kind: Kind, detail: str) -> dict[str, Any]:
+    """The members of a problem document."""
+    return {
         "type": f"urn:accredit:problem:{kind.wire}",
         "title": kind.title,
         "status": kind.status,
         "detail": detail,
     }
+
+
+def problem(kind: Kind, detail: str) -> Response:
+    """A problem document."""
     response = Response(
-        json.dumps(body), status_code=kind.status, media_type="application/problem+json"
+        json.dumps(document(kind, detail)),
+        status_code=kind.status,
+        media_type="application/problem+json",
     )
     if kind in {Kind.UNAVAILABLE, Kind.BUSY}:
         response.headers["Retry-After"] = RETRY_AFTER

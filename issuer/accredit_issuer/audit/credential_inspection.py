@@ -36,6 +36,7 @@ def check_credentials(scope: Scope, known: ReadAuthorities) -> None:
         issued = _issued(row)
         signer = known.signer_of(issued.authority)
         problems = examine(issued, signer, bounds)
+        problems += _node(scope, issued)
         if issued.kind == X509 and issued.expires_at > scope.now:
             problems += _revoked(scope, known, issued)
         scope.add(issued.what, problems)
@@ -43,6 +44,16 @@ def check_credentials(scope: Scope, known: ReadAuthorities) -> None:
         scope.report.examined["certificates" if issued.kind in CERTIFICATES else "tokens"] += 1
     for row in scope.stream(_WITHOUT_INTENT):
         scope.report.add(f"release {row.number}", "nothing was decided that it is of")
+
+
+def _node(scope: Scope, issued: Issued) -> list[str]:
+    """Whether a node's credential is of an instance that the node of this name had."""
+    prefix = f"{scope.config.trust_domain.id}/node/"
+    if not issued.subject.startswith(prefix):
+        return []
+    if (issued.subject.removeprefix(prefix), issued.instance) in scope.told.node_instances:
+        return []
+    return [f"nobody listed a node with the instance {issued.instance}"]
 
 
 def _revoked(scope: Scope, known: ReadAuthorities, issued: Issued) -> list[str]:

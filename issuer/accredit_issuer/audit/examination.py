@@ -221,9 +221,12 @@ def _role(issued: Issued, subject: SpiffeId, bounds: Bounds) -> Iterator[str]:
         case ("admin", name):
             if issued.admin != name:
                 yield f"its row names the admin {issued.admin}"
+        case ("node", _):
+            if issued.agent is not None or issued.admin is not None:
+                yield "its row names an agent's instance or an admin, and it is a node's"
         case _:
             if subject != issuer_id(bounds.trust_domain):
-                yield f"its subject {issued.subject} is no agent, no admin and not the issuer"
+                yield f"its subject {issued.subject} is nobody that the issuer certifies"
 
 
 def _subordinate_ca(issued: Issued, signer: Signer) -> list[str]:

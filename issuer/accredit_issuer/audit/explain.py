@@ -11,6 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from accredit_credentials.spiffe_id import SpiffeId
+from accredit_credentials.x509_svid import identity_marks
 from accredit_issuer.audit.log import Log, LogReader
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.store.models import (
@@ -19,6 +21,7 @@ from accredit_issuer.store.models import (
     instances,
     join_tokens,
     manifests,
+    nodes,
     releases,
     signers,
     tasks,
@@ -79,6 +82,9 @@ def _origin(connection: Connection, instance: Row[Any] | None) -> list[int]:
             select(signers.c.log_index).where(signers.c.name == manifest.signer)
         ).scalars()
     found += connection.execute(
+        select(nodes.c.log_index).where(nodes.c.name == instance.node)
+    ).scalars()
+    found += connection.execute(
         select(join_tokens.c.log_index).where(join_tokens.c.redeemed_by == instance.id)
     ).scalars()
     return found
@@ -112,6 +118,8 @@ def _facts(
             f"authority:{credential.authority}",
             *_tasks(connection, credential.task),
             f"admin:{credential.admin}",
+            f"instance:{credential.instance}",
+            *identity_marks(SpiffeId.parse(credential.subject)),
         ]
     if instance is not None:
         targets += [
@@ -119,6 +127,7 @@ def _facts(
             f"manifest:{instance.manifest}",
             f"agent:{instance.agent}",
             f"namespace:{instance.agent.partition('/')[0]}",
+            *([f"node:{instance.node}"] if instance.node is not None else []),
         ]
     query = (
         select(facts.c.log_index)

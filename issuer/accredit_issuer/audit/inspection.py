@@ -58,6 +58,7 @@ def inspect(
         "manifests": state_inspection.check_manifests,
         "admins": state_inspection.check_admins,
         "federation": state_inspection.check_federations,
+        "nodes": state_inspection.check_nodes,
         "subordinates": state_inspection.check_subordinates,
     }
     for name, part in parts.items():

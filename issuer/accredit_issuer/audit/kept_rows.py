@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Column, Row, Select, Table, select
 
 from accredit_credentials.errors import InvalidSpiffeId
-from accredit_credentials.spiffe_id import AgentId, TrustDomain
+from accredit_credentials.spiffe_id import AgentId, TrustDomain, node_id
 from accredit_issuer.audit.recorded import Recorded
 from accredit_issuer.audit.records import RecordKind, written_moment
 from accredit_issuer.store.models import (
@@ -23,6 +23,7 @@ from accredit_issuer.store.models import (
     join_tokens,
     log_leaves,
     manifests,
+    node_join_tokens,
     releases,
     signers,
 )
@@ -105,7 +106,8 @@ def _manifest(row: Row[Any], _trust_domain: TrustDomain) -> Said:
 
 def _instance(row: Row[Any], trust_domain: TrustDomain) -> Said:
     try:
-        actor = str(AgentId.parse(row.agent).spiffe_id(trust_domain))
+        agent = AgentId.parse(row.agent).spiffe_id(trust_domain)
+        actor = str(agent if row.node is None else node_id(trust_domain, row.node))
     except InvalidSpiffeId:
         actor = row.agent
     return {
@@ -115,6 +117,7 @@ def _instance(row: Row[Any], trust_domain: TrustDomain) -> Said:
         "details.manifest": row.manifest,
         "details.assurance": row.assurance,
         "details.selectors": row.selectors,
+        "details.node": row.node,
     }
 
 
@@ -122,6 +125,15 @@ def _join_token(row: Row[Any], _trust_domain: TrustDomain) -> Said:
     return {
         "actor": row.created_by,
         "subject": row.agent,
+        "details.join_token": row.id,
+        "details.expires_at": written_moment(row.expires_at),
+    }
+
+
+def _node_join_token(row: Row[Any], _trust_domain: TrustDomain) -> Said:
+    return {
+        "actor": row.created_by,
+        "subject": row.node,
         "details.join_token": row.id,
         "details.expires_at": written_moment(row.expires_at),
     }
@@ -186,6 +198,15 @@ TABLES = (
         table=join_tokens,
         said=_join_token,
         newer=frozenset({"expires_at"}),
+    ),
+    KeptTable(
+        record=RecordKind.NODE_ENROLLED,
+        name="node join token",
+        key=node_join_tokens.c.id,
+        key_of=lambda record: record.details.get("join_token"),
+        indexes=_indexes(node_join_tokens, node_join_tokens.c.id),
+        table=node_join_tokens,
+        said=_node_join_token,
     ),
     KeptTable(
         record=RecordKind.FACT_STATED,

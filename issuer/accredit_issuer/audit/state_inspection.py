@@ -24,6 +24,8 @@ from accredit_issuer.store.models import (
     instances,
     join_tokens,
     manifests,
+    node_join_tokens,
+    nodes,
     signers,
     subordinates,
 )
@@ -56,9 +58,16 @@ def _rows(scope: Scope, table: KeptTable) -> None:
 
 
 def check_join_tokens(scope: Scope) -> None:
-    """Each instance has spent the join token that it was attested with, and nobody else has."""
-    for row in scope.stream(select(instances.c.id, instances.c.selectors)):
+    """Each instance has spent the join token that it was attested with, and nobody else has.
+
+    What a node measured has none.
+    """
+    for row in scope.stream(select(instances.c.id, instances.c.selectors, instances.c.node)):
         shown = [each.removeprefix(_SHOWN) for each in row.selectors if each.startswith(_SHOWN)]
+        if row.node is not None:
+            if shown:
+                scope.report.add(f"instance {row.id}", "it has a join token, and runs on a node")
+            continue
         spent = select(join_tokens.c.redeemed_by).where(join_tokens.c.id.in_(shown))
         if scope.connection.execute(spent).scalars().all() != [row.id]:
             scope.report.add(f"instance {row.id}", "its join token is not spent by it")
@@ -198,3 +207,35 @@ def check_subordinates(scope: Scope) -> None:
         scope.add(f"certificate {row.credential}", check_certified(row))
     for row in scope.stream(WITHOUT_CREDENTIAL):
         scope.report.add(f"certificate {row.serial}", "nothing was decided that it is of")
+
+
+def check_nodes(scope: Scope) -> None:
+    """Nodes are those that the log tells of, and so is who spent their join tokens."""
+    told = dict(scope.told.nodes)
+    for row in scope.connection.execute(select(nodes)):
+        said = told.pop(row.name, None)
+        kept = {
+            "instance": row.instance,
+            "attestation": row.attestation,
+            "namespaces": row.namespaces,
+            "ca": row.ca,
+            "certificate": row.certificate,
+            "created_at": written_moment(row.created_at),
+            "created_by": row.created_by,
+            "log_index": row.log_index,
+        }
+        if said is None:
+            scope.report.add(f"node {row.name}", "the log does not say who listed it")
+        elif wrong := ", ".join(n for n, value in kept.items() if said.get(n) != value):
+            scope.report.add(f"node {row.name}", f"its row and the log differ in: {wrong}")
+    for missing in told:
+        scope.report.add(f"node {missing}", "the database does not have it")
+    ran_on = select(instances.c.id, instances.c.node).where(instances.c.node.is_not(None))
+    known = {name for name, _ in scope.told.node_instances}
+    for row in scope.stream(ran_on):
+        if row.node not in known:
+            scope.report.add(f"instance {row.id}", f"nobody ever listed its node {row.node}")
+    for row in scope.stream(select(node_join_tokens.c.id, node_join_tokens.c.redeemed_by)):
+        if row.redeemed_by != scope.told.node_spent.get(row.id):
+            problem = "its row and the log differ in who spent it"
+            scope.report.add(f"node join token {row.id}", problem)

@@ -1,4 +1,7 @@
-"""What the log tells of facts, authorities, admins and federation: little, and kept in memory."""
+"""What the log tells of facts, authorities, admins, nodes and federation.
+
+It is little, and kept in memory.
+"""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -14,6 +17,12 @@ from accredit_issuer.revocation.revocation import LASTING
 
 _FEDERATION_CHANGES = (RecordKind.FEDERATION_CHANGED, RecordKind.FEDERATION_BUNDLE_CHANGED)
 _OF_ADMINS = (RecordKind.ADMIN_INVITED, RecordKind.ADMIN_ENROLLED)
+_OF_NODES = (
+    RecordKind.NODE_ADDED,
+    RecordKind.NODE_CHANGED,
+    RecordKind.NODE_REMOVED,
+    RecordKind.NODE_ATTESTED,
+)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -28,6 +37,9 @@ class Told:
         enrolment: the invitation that each one-time token belongs to.
         spent: who spent it.
         federations: what holds of each relationship, by the other trust domain's ID.
+        nodes: what each listed node was granted, by its name.
+        node_instances: those that a node of a name ever had, as ``name`` and ``instance``.
+        node_spent: the join tokens that nodes attested with, and for which instance.
         subordinates: what each subordinate issuer was granted, by its agent.
     """
 
@@ -37,6 +49,9 @@ class Told:
     enrolment: dict[str, Recorded] = field(default_factory=dict)
     spent: dict[str, Recorded] = field(default_factory=dict)
     federations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    node_instances: set[tuple[str, str]] = field(default_factory=set)
+    node_spent: dict[str, str] = field(default_factory=dict)
     subordinates: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def note(self, record: Recorded, now: datetime) -> None:
@@ -51,9 +66,15 @@ class Told:
                 self.facts.apply(fact)
         elif record.kind in _OF_ADMINS:
             self._note_admin(record)
+        elif record.kind in _OF_NODES:
+            self._note_node(record)
         elif record.kind.startswith(PREFIX):
             self.histories[record.subject].append(record)
-        elif record.kind == RecordKind.SUBORDINATE_ADDED:
+        else:
+            self._note_grant(record)
+
+    def _note_grant(self, record: Recorded) -> None:
+        if record.kind == RecordKind.SUBORDINATE_ADDED:
             self.subordinates[record.subject] = dict(record.details)
         elif record.kind == RecordKind.SUBORDINATE_REMOVED:
             self.subordinates.pop(record.subject, None)
@@ -63,6 +84,25 @@ class Told:
             self.federations.pop(record.subject, None)
         elif record.kind in _FEDERATION_CHANGES:
             self.federations.setdefault(record.subject, {}).update(record.details)
+
+    def _note_node(self, record: Recorded) -> None:
+        name, details = record.subject, record.details
+        match record.kind:
+            case RecordKind.NODE_ADDED:
+                self.nodes[name] = {
+                    **details,
+                    "created_at": record.at,
+                    "created_by": record.actor,
+                    "log_index": record.index,
+                }
+                self.node_instances.add((name, str(details.get("instance"))))
+            case RecordKind.NODE_CHANGED:
+                self.nodes.setdefault(name, {}).update(details)
+            case RecordKind.NODE_REMOVED:
+                self.nodes.pop(name, None)
+            case _:
+                if (token := details.get("join_token")) is not None:
+                    self.node_spent[str(token)] = str(details.get("instance"))
 
     def _note_admin(self, record: Recorded) -> None:
         token = str(record.details.get("enrolment_token"))

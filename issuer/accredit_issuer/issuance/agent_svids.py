@@ -1,4 +1,8 @@
-"""X.509-SVIDs of agents: the first one by attestation, the next ones by renewal."""
+"""X.509-SVIDs of agents: the first one by attestation, the next ones by renewal.
+
+What a node runs is its node's to renew (``node_instances``). Who slept through a renewal comes back
+by the key of the SVID that is over (``former``).
+"""
 
 import asyncio
 import uuid
@@ -9,7 +13,10 @@ from typing import Any
 
 from sqlalchemy import insert
 
+from accredit_attestors import former_svid
 from accredit_attestors.contract import Evidence
+from accredit_attestors.errors import AttestationError
+from accredit_attestors.signing import VerifiedManifest
 from accredit_credentials.keys import SubjectKey
 from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.x509_svid import X509Svid, identity_marks
@@ -17,14 +24,18 @@ from accredit_issuer.audit.records import Record, RecordKind
 from accredit_issuer.authority.profile import Profile
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.attestation import (
+    FORMER_SVID,
     attest,
     attest_again,
+    attest_former,
     join_token_shown,
     parse_evidence,
+    refusal_of,
 )
 from accredit_issuer.issuance.claimants import claimant_of
 from accredit_issuer.issuance.csr import key_of_request
 from accredit_issuer.issuance.decision import Claimant, decide_x509_svid
+from accredit_issuer.issuance.former import DETAIL, Formers, FormerSvid, decide_former
 from accredit_issuer.issuance.join_tokens import JoinTokens
 from accredit_issuer.issuance.nonces import Nonces
 from accredit_issuer.issuance.parts import Parts
@@ -62,6 +73,7 @@ class AgentSvids:
         self._key_of_request = key_of_request
         self._refusals = refusals
         self._join_tokens = JoinTokens(parts.database)
+        self._formers = Formers(parts.database)
         lifetimes = parts.config.lifetimes
         self._profile = Profile(
             trust_domain=parts.config.trust_domain,
@@ -81,6 +93,8 @@ class AgentSvids:
         now = self._parts.clock()
         self.nonces.check(request.nonce, now)
         evidence = parse_evidence(request.evidence)
+        if FORMER_SVID in evidence:
+            return await self._come_back(request, evidence, now)
         known = join_token_shown(evidence, self._join_tokens.record)
         if known is None:
             # A stranger: without a join token of ours this will be refused, whatever else it
@@ -149,8 +163,68 @@ class AgentSvids:
                 )
             )
 
-        grant = self._grants(claimant, now)(subject_key)
+        grant = self.grants(claimant, now)(subject_key)
         return await self._x509.issue(grant, beside=born)
+
+    async def _come_back(
+        self, request: AttestationRequest, evidence: Mapping[str, Evidence], now: datetime
+    ) -> SignedLeaf:
+        """The next X.509-SVID of an instance whose last one is over."""
+        subject_key = await self._key_of_request(request.csr)
+        try:
+            former = self._formers.find(former_svid.serial_of(evidence[FORMER_SVID]))
+        except AttestationError as error:
+            raise refusal_of(error) from None
+        manifest = attest_former(
+            evidence,
+            attestors=self._parts.attestors,
+            nonce=request.nonce,
+            signers=self._parts.registry.signers(),
+            former=None if former is None else former.record,
+            public_key=subject_key.der,
+            now=now,
+        )
+        assert former is not None  # noqa: S101 (no evidence holds without a record)
+        # From here on it is somebody known: the nonce is spent, and a refusal is a record.
+        self.nonces.redeem(request.nonce, now)
+        try:
+            claimant = self._same_instance(former, manifest)
+            reasons = decide_former(former, grace=self._config.lifetimes.grace, now=now)
+            details = {DETAIL: former.svid.serial}
+            grant = self.grants(claimant, now, reasons=reasons, details=details)(subject_key)
+            return await self._x509.issue(grant)
+        except Refusal as refusal:
+            await self._refusals.record(former.svid.spiffe_id, "attestation", refusal)
+            raise
+
+    def _same_instance(self, former: FormerSvid, manifest: VerifiedManifest) -> Claimant:
+        """Whom an SVID that is over is of, if that is who attests.
+
+        Raises:
+            Refusal: not an agent's, of an instance of a node, or of another manifest.
+        """
+        claimant = claimant_of(self._parts.registry, former.svid)
+        self._check_renews_itself(claimant.instance)
+        if manifest.digest != claimant.manifest.digest:
+            raise Refusal(
+                Kind.ATTESTATION_REFUSED,
+                f"the instance {claimant.instance} is of the manifest "
+                f"{claimant.manifest.digest}: another one takes a join token",
+            )
+        return claimant
+
+    def _check_renews_itself(self, instance: str) -> None:
+        """Decide whether an instance may renew without a node.
+
+        Raises:
+            Refusal: a node measured it, and has to measure it each time.
+        """
+        node = self._parts.registry.instance(instance).node
+        if node is not None:
+            raise Refusal(
+                Kind.FORBIDDEN,
+                f"the instance {instance} runs on the node {node}, which alone renews it",
+            )
 
     async def renew(self, svid: X509Svid, csr: str, evidence: Sequence[Any]) -> SignedLeaf:
         """The next X.509-SVID of an instance, for a new key.
@@ -161,9 +235,10 @@ class AgentSvids:
         """
         now = self._parts.clock()
         claimant = claimant_of(self._parts.registry, svid)
+        self._check_renews_itself(claimant.instance)
         subject_key = await self._key_of_request(csr)
         self._attest_again(claimant, svid, evidence, now)
-        return await self._x509.issue(self._grants(claimant, now)(subject_key))
+        return await self._x509.issue(self.grants(claimant, now)(subject_key))
 
     async def renew_all(
         self, svid: X509Svid, csrs: Sequence[str], evidence: Sequence[Any]
@@ -176,6 +251,7 @@ class AgentSvids:
         """
         now = self._parts.clock()
         claimant = claimant_of(self._parts.registry, svid)
+        self._check_renews_itself(claimant.instance)
         self._attest_again(claimant, svid, evidence, now)
         keys: list[SubjectKey] = []
         for number, csr in enumerate(csrs, start=1):
@@ -184,7 +260,7 @@ class AgentSvids:
                 await asyncio.sleep(0)  # others are asking too
         if len({key.der for key in keys}) != len(keys):
             raise Refusal(Kind.MALFORMED, "csrs must have a key of their own each")
-        decide = self._grants(claimant, now)
+        decide = self.grants(claimant, now)
         return await self._x509.issue_all([decide(key) for key in keys])
 
     def _attest_again(
@@ -198,8 +274,17 @@ class AgentSvids:
             now=now,
         )
 
-    def _grants(self, claimant: Claimant, now: datetime) -> Callable[[SubjectKey], X509Grant]:
+    def grants(
+        self,
+        claimant: Claimant,
+        now: datetime,
+        *,
+        reasons: tuple[str, ...] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> Callable[[SubjectKey], X509Grant]:
         """Decide about an agent's X.509-SVID; what was decided holds for any key of it.
+
+        ``reasons`` and ``details`` are added to those of the record.
 
         Raises:
             Refusal: the agent may have nothing now.
@@ -224,7 +309,8 @@ class AgentSvids:
             instance=claimant.instance,
             expires_at=granted.expires_at,
             now=now,
-            reasons=granted.reasons,
+            reasons=(*granted.reasons, *reasons),
             manifest=claimant.manifest.digest,
             marks=claimant.marks,
+            details=details or {},
         )

@@ -1,8 +1,10 @@
 """From evidence to an attested claimant: which evidence is needed, and what it proves together.
 
 Every attestation shows a signed manifest (what should run), a code digest (what runs) and a join
-token (that somebody who may said "this one"). Other kinds, from plugins, may add selectors and a
-higher assurance; they replace none of the three. Pure: what has to be looked up is passed in.
+token (that somebody who may said "this one"). An instance whose SVID is over shows that SVID's key
+in place of the token, and stays the instance that it was (``former``). Other kinds, from plugins,
+may add selectors and a higher assurance; they replace none of the three. Pure: what has to be
+looked up is passed in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +13,12 @@ from datetime import datetime
 from hmac import compare_digest
 from typing import Any
 
-from accredit_attestors import code_digest, join_token, manifest
+from accredit_attestors import code_digest, former_svid, join_token, manifest
 from accredit_attestors.contract import (
     Attested,
     Attestor,
     Evidence,
+    FormerRecord,
     JoinTokenRecord,
     VerifyContext,
 )
@@ -29,6 +32,7 @@ MAX_EVIDENCE = 8
 MANIFEST = manifest.ATTESTOR.kind
 CODE_DIGEST = code_digest.ATTESTOR.kind
 JOIN_TOKEN = join_token.ATTESTOR.kind
+FORMER_SVID = former_svid.KIND
 
 Lookup = Callable[[str], JoinTokenRecord | None]
 
@@ -88,7 +92,7 @@ def attest(
             join_token=join_token_record(token_id),
         )
     except AttestationError as error:
-        raise _refusal(error) from None
+        raise refusal_of(error) from None
     proofs = _verify_all(evidence, attestors, context)
     return Attestation(
         manifest=verified,
@@ -96,6 +100,43 @@ def attest(
         assurance=max(proof.assurance for proof in proofs),
         join_token_id=token_id,
     )
+
+
+def attest_former(
+    evidence: Mapping[str, Evidence],
+    *,
+    attestors: Mapping[str, Attestor],
+    nonce: str,
+    signers: tuple[Signer, ...],
+    former: FormerRecord | None,
+    public_key: bytes,
+    now: datetime,
+) -> VerifiedManifest:
+    """Decide whether the holder of an SVID that is over attests anew; returns what it runs.
+
+    Whether that SVID still counts, and whether the manifest is its own, is decided elsewhere.
+
+    Raises:
+        Refusal: a kind is missing, unknown or too much, or one of them does not hold.
+    """
+    _require(evidence, MANIFEST, CODE_DIGEST, FORMER_SVID)
+    if JOIN_TOKEN in evidence:
+        raise Refusal(Kind.MALFORMED, "show a join token or a former SVID: they are two instances")
+    try:
+        envelope = evidence[MANIFEST].members("envelope").text("envelope").encode()
+        verified = verify(envelope, signers=signers, now=now)
+    except AttestationError as error:
+        raise refusal_of(error) from None
+    context = VerifyContext(
+        nonce=nonce,
+        now=now,
+        signers=signers,
+        manifest=verified,
+        former=former,
+        public_key=public_key,
+    )
+    _verify_all(evidence, attestors, context)
+    return verified
 
 
 def attest_again(
@@ -141,9 +182,10 @@ def _verify_all(
     try:
         return [attestors[kind].verify(each, context) for kind, each in evidence.items()]
     except AttestationError as error:
-        raise _refusal(error) from None
+        raise refusal_of(error) from None
 
 
-def _refusal(error: AttestationError) -> Refusal:
+def refusal_of(error: AttestationError) -> Refusal:
+    """What evidence that does not hold means to the one who sent it."""
     kind = Kind.ATTESTATION_REFUSED if isinstance(error, NotAttested) else Kind.MALFORMED
     return Refusal(kind, str(error))

@@ -26,6 +26,7 @@ def claimant_of(registry: Registry, svid: X509Svid) -> Claimant:
         marks=(
             f"signer:{manifest.signer}",
             f"owner:{manifest.manifest.owner}",
+            *(() if instance.node is None else (f"node:{instance.node}",)),
             *svid.marks(),
         ),
     )

@@ -2,8 +2,9 @@
 
 Each is one walk through the cycle: who asks → decide → intent → sign → outcome → release. The
 decisions are in ``decision``, ``attestation`` and ``tasks``, the order of recording and signing in
-``cycle``; ``agent_svids``, ``tokens``, ``admin_svids``, ``own_svid`` and ``issuing_cas`` put them
-together. Here those are made, with what they have in common.
+``cycle``; ``agent_svids``, ``node_svids``, ``node_instances``, ``tokens``, ``admin_svids``,
+``own_svid`` and ``issuing_cas`` put them together. Here those are made, with what they have in
+common.
 """
 
 from accredit_credentials.x509_svid import X509Svid
@@ -14,6 +15,8 @@ from accredit_issuer.issuance.csr import key_of_request
 from accredit_issuer.issuance.cycle import Cycle
 from accredit_issuer.issuance.decision import check_standing
 from accredit_issuer.issuance.issuing_cas import IssuingCas, SignedCa
+from accredit_issuer.issuance.node_instances import NodeInstances
+from accredit_issuer.issuance.node_svids import NodeSvids
 from accredit_issuer.issuance.own_svid import OwnSvid
 from accredit_issuer.issuance.parts import Parts
 from accredit_issuer.issuance.refusals import Refusals
@@ -30,6 +33,8 @@ class Issuance:
         agents: X.509-SVIDs of agents.
         tokens: their JWT-SVIDs and task tokens.
         admins: X.509-SVIDs of admins.
+        nodes: X.509-SVIDs of nodes.
+        instances: those of what nodes run.
         own: the X.509-SVID of this issuer's own server.
         refusals: where a refusal is recorded before it is answered.
     """
@@ -43,6 +48,8 @@ class Issuance:
         keys = Together(key_of_request)
         self.refusals = Refusals(writer, parts.clock)
         self.agents = AgentSvids(parts, x509, keys, self.refusals)
+        self.nodes = NodeSvids(parts, x509, keys, refusals=self.refusals, nonces=self.agents.nonces)
+        self.instances = NodeInstances(parts, x509, self.agents)
         self.tokens = Tokens(parts, self.cycle)
         self.admins = AdminSvids(parts, x509, keys)
         self.own = OwnSvid(parts, x509)

@@ -3,10 +3,11 @@
 The same way for agents, admins and the issuer's own server. Who may have one was decided before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from cryptography import x509
 
@@ -43,6 +44,7 @@ class X509Grant:
         marks: what else a revocation fact about the holder can match.
         admin: the admin's name, for an admin.
         dns_names: for the issuer's own server.
+        details: what else the log should say.
     """
 
     profile: Profile
@@ -57,6 +59,7 @@ class X509Grant:
     marks: tuple[str, ...] = ()
     admin: str | None = None
     dns_names: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class X509Signing:
@@ -85,9 +88,12 @@ class X509Signing:
         """
         return await self._cycle.issue(*self._checked(grant), beside=beside)
 
-    async def issue_all(self, grants: Sequence[X509Grant]) -> list[SignedLeaf]:
+    async def issue_all(
+        self, grants: Sequence[X509Grant], *, beside: Beside | None = None
+    ) -> list[SignedLeaf]:
         """Sign and release all of them, or none; as ``issue``."""
-        return await self._cycle.issue_all([Wanted(*self._checked(grant)) for grant in grants])
+        wanted = [Wanted(*self._checked(grant)) for grant in grants]
+        return await self._cycle.issue_all(wanted, beside=beside)
 
     def _checked(self, grant: X509Grant) -> tuple[Intent, Callable[[], Signed[SignedLeaf]]]:
         template = self._template(grant)
@@ -154,4 +160,5 @@ def _intent(grant: X509Grant, serial: str) -> Intent:
         reasons=grant.reasons,
         manifest=grant.manifest,
         admin=grant.admin,
+        details=dict(grant.details),
     )

@@ -5,6 +5,7 @@ is not its matter: the facts decide that.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -25,12 +26,14 @@ KEPT = 10_000  # manifests, and instances, in memory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One attested process of one manifest."""
+    """One attested process of one manifest; ``node`` measured it, None where it did itself."""
 
     id: str
     agent: AgentId
     manifest: str
     assurance: Assurance
+    born_at: datetime
+    node: str | None = None
 
 
 class Registry:
@@ -111,6 +114,8 @@ class Registry:
             agent=AgentId.parse(rows[0].agent),
             manifest=rows[0].manifest,
             assurance=Assurance.parse(rows[0].assurance),
+            born_at=rows[0].born_at,
+            node=rows[0].node,
         )
 
     def _rows(self, query: Select[Any]) -> list[Row[Any]]:

@@ -31,6 +31,7 @@ class Operation(StrEnum):
     MANAGE_ADMINS = "manage admins"
     MANAGE_AUTHORITIES = "manage authorities"
     MANAGE_SUBORDINATES = "manage subordinates"
+    MANAGE_NODES = "manage nodes"
     FEDERATE = "federate"
 
 
@@ -52,6 +53,7 @@ PERMISSIONS: Mapping[Role, Mapping[Operation, Reach]] = {
         Operation.READ: Reach.ALL,
         Operation.REVOKE: Reach.ALL,
         Operation.MANAGE_AUTHORITIES: Reach.ALL,  # who may end a key has to be able to replace it
+        Operation.MANAGE_NODES: Reach.ALL,
     },
     Role.OWNER: {
         Operation.READ: Reach.OWN,

@@ -92,7 +92,7 @@ class Revocation:
     def load(self, connection: Connection, now: datetime) -> None:
         """Take up the facts of the database: all lasting ones, and those not yet expired."""
         rows = connection.execute(select(facts).order_by(facts.c.sequence)).all()
-        known = [_fact_of(row) for row in rows]
+        known = [fact_of(row) for row in rows]
         self._sequence = known[-1].sequence if known else 0
         self.facts = FactSet(fact for fact in known if _matters(fact, now))
         self._feed.load((fact for fact in known if fact.expires_at > now), self._sequence)
@@ -141,7 +141,7 @@ class Revocation:
             Refusal: an unknown target, nothing to restore, or revoked already.
         """
         self._check_possible(transaction, request, now)
-        targets = [request.target, *also, *self._expanded(transaction, request)]
+        targets = [request.target, *also, *self._expanded(transaction, request, now)]
         last_end = _last_end(transaction) or now
         stated = [
             RevocationFact(
@@ -185,6 +185,8 @@ class Revocation:
             raise Refusal(Kind.NOT_FOUND, f"no {target.kind.value} {target.value} is known")
         if request.kind is FactKind.RESTORED and target.kind is TargetKind.MANIFEST:
             self._check_not_covered(transaction, target)
+        if request.kind is FactKind.RESTORED and target.kind is TargetKind.INSTANCE:
+            self._check_node_stands(transaction, target)
         known = self.facts.match([str(target)])
         if request.kind is FactKind.RESTORED:
             if known is None:
@@ -198,9 +200,13 @@ class Revocation:
         elif known is not None and (known.kind is FactKind.REVOKED or known.kind is request.kind):
             raise Refusal(Kind.CONFLICT, f"{target} is {known.kind.value} already")
 
-    def _expanded(self, transaction: Transaction, request: FactRequest) -> list[Target]:
+    def _expanded(
+        self, transaction: Transaction, request: FactRequest, now: datetime
+    ) -> list[Target]:
         """What a target that no credential carries means in targets that they do."""
         target = request.target
+        if target.kind is TargetKind.NODE:
+            return self._instances_on(transaction, request, now)
         if target.kind not in EXPANDED:
             return []
         column = manifests.c.signer if target.kind is TargetKind.SIGNER else manifests.c.owner
@@ -220,6 +226,37 @@ class Revocation:
             return found
         # A suspension that is there already stays the one that has to be ended.
         return [each for each in found if self.facts.match([str(each)]) is None]
+
+    def _instances_on(
+        self, transaction: Transaction, request: FactRequest, now: datetime
+    ) -> list[Target]:
+        """The instances that a fact about their node is about, as far as something of them lives.
+
+        What has nothing left gets nothing new either: whoever asks for it is asked for the node.
+        """
+        if request.kind is FactKind.RESTORED:
+            # Suspended through the node, not by themselves: they have one moment in common.
+            suspension = self.facts.match([str(request.target)])
+            at = now if suspension is None else suspension.at
+            with_it = select(facts.c.target).where(
+                facts.c.at == at, facts.c.kind == FactKind.SUSPENDED.value
+            )
+            found = set(transaction.execute(with_it).scalars())
+            all_on_it = select(instances.c.id).where(instances.c.node == request.target.value)
+            return [
+                Target(TargetKind.INSTANCE, each)
+                for each in transaction.execute(all_on_it).scalars()
+                if f"instance:{each}" in found
+                and (known := self.facts.match([f"instance:{each}"])) is not None
+                and known.kind is FactKind.SUSPENDED
+            ]
+        return [
+            Target(TargetKind.INSTANCE, each)
+            for each in living_on(transaction, request.target.value, now)
+            # A suspension that is there already stays the one that has to be ended.
+            if (known := self.facts.match([f"instance:{each}"])) is None
+            or (known.kind is FactKind.SUSPENDED and request.kind is FactKind.REVOKED)
+        ]
 
     def _is_lifted(self, transaction: Transaction, manifest: Row[Any], restored: Target) -> bool:
         """Whether a manifest is valid again once this signer or owner is restored."""
@@ -250,6 +287,19 @@ class Revocation:
             select(manifests.c.signer, manifests.c.owner).where(manifests.c.digest == target.value)
         ).one()
         above = self.facts.match([f"signer:{manifest.signer}", f"owner:{manifest.owner}"])
+        if above is not None:
+            raise Refusal(Kind.CONFLICT, f"{above.target} is {above.kind.value}, which covers it")
+
+    def _check_node_stands(self, transaction: Transaction, target: Target) -> None:
+        """Decide whether an instance's suspension can be ended by itself.
+
+        Raises:
+            Refusal: its node is suspended or revoked, and that covers it.
+        """
+        node = transaction.execute(
+            select(instances.c.node).where(instances.c.id == target.value)
+        ).scalar()
+        above = None if node is None else self.facts.match([f"node:{node}"])
         if above is not None:
             raise Refusal(Kind.CONFLICT, f"{above.target} is {above.kind.value}, which covers it")
 
@@ -316,6 +366,17 @@ class Revocation:
             .values(authority=authority.id, **values)
             .on_conflict_do_update(index_elements=["authority"], set_=values)
         )
+
+
+def living_on(transaction: Transaction, node: str, now: datetime) -> list[str]:
+    """The ids of a node's instances of which anything lives, in order."""
+    alive = (
+        select(credentials.c.number)
+        .where(credentials.c.instance == instances.c.id, credentials.c.expires_at > now)
+        .exists()
+    )
+    query = select(instances.c.id).where(instances.c.node == node, alive).order_by(instances.c.id)
+    return list(transaction.execute(query).scalars())
 
 
 def _matters(fact: RevocationFact, now: datetime) -> bool:
@@ -437,6 +498,10 @@ def _matching(target: Target) -> ColumnElement[bool] | None:
     }.get(target.kind)
     if column is not None:
         return column == target.value
+    if target.kind is TargetKind.NODE:
+        # Its own SVIDs: what runs there is in the facts that this one was expanded into.
+        own = select(models.nodes.c.instance).where(models.nodes.c.name == target.value)
+        return credentials.c.instance.in_(own)
     of_it = {
         TargetKind.NAMESPACE: instances.c.manifest.in_(
             select(manifests.c.digest).where(manifests.c.namespace == target.value)
@@ -466,6 +531,7 @@ _EXISTS: dict[TargetKind, Callable[[str], tuple[Any, ColumnElement[bool]]]] = {
         and_(credentials.c.id == v, credentials.c.kind.in_(("jwt", "task"))),
     ),
     TargetKind.ADMIN: lambda v: (models.admins, models.admins.c.name == v),
+    TargetKind.NODE: lambda v: (models.nodes, models.nodes.c.name == v),
 }
 
 
@@ -480,7 +546,8 @@ def _exists(transaction: Transaction, target: Target, now: datetime) -> bool:
     return bool(count)
 
 
-def _fact_of(row: Row[Any]) -> RevocationFact:
+def fact_of(row: Row[Any]) -> RevocationFact:
+    """A fact as it stands in its table."""
     return RevocationFact(
         sequence=row.sequence,
         target=Target.parse(row.target),

@@ -95,6 +95,7 @@ class InstanceRow(Model, table=True):
     selectors: list[str] = Field(sa_column=Column(JSON, nullable=False))
     born_at: datetime = Field(sa_type=Moment)
     log_index: int
+    node: str | None = Field(default=None, index=True)  # that measured it, and alone renews it
 
 
 class JoinTokenRow(Model, table=True):
@@ -270,6 +271,34 @@ class SubordinateCaRow(Model, table=True):
     expires_at: datetime = Field(sa_type=Moment)
 
 
+class NodeRow(Model, table=True):
+    """A host with a node daemon that may run agents of some namespaces."""
+
+    __tablename__ = "node"
+    name: str = Field(primary_key=True)
+    instance: str = Field(unique=True)  # in all of its SVIDs; another once it was removed
+    attestation: str  # the kind of evidence by which it attests
+    namespaces: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    ca: str | None = None  # of the site, PEM, for x509pop
+    certificate: str | None = None  # which certificate of that CA is the node's
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    log_index: int
+
+
+class NodeJoinTokenRow(Model, table=True):
+    """A one-use token that lets one node attest."""
+
+    __tablename__ = "node_join_token"
+    id: str = Field(primary_key=True)
+    secret_sha256: str
+    node: str = Field(index=True)
+    expires_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    redeemed_by: str | None = None  # the node's instance
+    log_index: int
+
+
 class LogLeafRow(Model, table=True):
     """One leaf of the log, in the order of the tree."""
 
@@ -319,6 +348,8 @@ authorities = _core(AuthorityRow)
 federations = _core(FederationRow)
 subordinates = _core(SubordinateRow)
 subordinate_cas = _core(SubordinateCaRow)
+nodes = _core(NodeRow)
+node_join_tokens = _core(NodeJoinTokenRow)
 log_leaves = _core(LogLeafRow)
 log_tile_roots = _core(LogTileRootRow)
 singletons = _core(SingletonRow)

@@ -1,0 +1,1 @@
+"""How a node proves which host it is: the contract, and one module a kind of evidence."""
