@@ -451,3 +451,96 @@ def test_when_a_join_token_is_over() -> None:
     assert "was given to" in replayed(REGISTERED, replace(later, subject="support/b"), attested)[0]
     earlier_version = replace(given, details={"join_token": "j"})
     assert replayed(REGISTERED, earlier_version, attested) == []
+
+
+ON_NODE = "0b8f7c1e-5a44-4c0e-9d3a-2f6f1f0a7b11"
+OWN = "7c1e0b8f-5a44-4c0e-9d3a-2f6f1f0a7b11"
+BY_NODE = "spiffe://example.org/node/web-1"
+SUSPENDED = {**FACT, "fact": "suspended"}
+
+
+def listed(*namespaces: str) -> Recorded:
+    """The node web-1, as it is listed or changed."""
+    return record("node.added", "web-1", instance=OWN, namespaces=list(namespaces))
+
+
+def registered() -> Recorded:
+    """The manifest of support/a."""
+    return record("manifest.registered", "sha256:m", agent="support/a", signer="ci", owner="o")
+
+
+def born() -> Recorded:
+    """An instance that the node vouched for."""
+    return replace(
+        record("instance.attested", ON_NODE, manifest="sha256:m", node="web-1", selectors=[]),
+        actor=BY_NODE,
+    )
+
+
+def issued_there(kind: str) -> Recorded:
+    """A credential of that instance."""
+    said = {"credential": kind, "instance": ON_NODE, "manifest": "sha256:m"}
+    return replace(
+        record("credential.issued", "ab", **said), actor="spiffe://example.org/ns/support/agent/a"
+    )
+
+
+def own_svid(instance: str) -> Recorded:
+    """A credential of the node itself."""
+    return replace(
+        record("credential.issued", "ac", credential="x509", instance=instance), actor=BY_NODE
+    )
+
+
+def removed() -> Recorded:
+    """The node is listed no more."""
+    return record("node.removed", "web-1", instance=OWN)
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "found"),
+    [
+        ([listed("support")], born(), ""),
+        ([listed("payments")], born(), "could not run support/a"),
+        ([], born(), "could not run support/a"),
+        ([listed("support"), removed()], born(), "could not run support/a"),
+        ([listed("support"), born()], issued_there("x509"), ""),
+        ([listed("support"), born(), listed("payments")], issued_there("x509"), "could not run"),
+        ([listed("support"), born(), listed("payments")], issued_there("jwt"), ""),
+        ([listed("support"), born(), record("fact.stated", "node:web-1", **FACT)],
+         issued_there("jwt"), "node:web-1 was revoked before it"),
+        ([listed("support")], own_svid(OWN), ""),
+        ([listed("support")], own_svid(ON_NODE), "nobody had listed the node"),
+        ([], own_svid(OWN), "nobody had listed the node"),
+        ([listed("support"), born()],
+         replace(record("fact.stated", f"instance:{ON_NODE}", **SUSPENDED), actor=BY_NODE), ""),
+        ([listed("support"), born()],
+         replace(record("fact.stated", f"instance:{ON_NODE}", **FACT), actor=BY_NODE),
+         "did what only admins do"),
+        ([listed("support"), born()],
+         replace(record("fact.stated", f"instance:{OWN}", **SUSPENDED), actor=BY_NODE),
+         "did not run on the node"),
+        ([listed("support"), born()],
+         replace(record("manifest.registered", "sha256:n", agent="support/a"), actor=BY_NODE),
+         "did what only admins do"),
+        ([listed("support"), born()],
+         record("instance.changed", ON_NODE, node="web-1"), ""),
+        ([listed("support"), born()],
+         record("instance.changed", ON_NODE, node="web-2"), "did not run on the node web-2"),
+    ],
+)  # fmt: skip
+def test_what_nodes_do_is_held_against_what_they_were_listed_with(
+    before: list[Recorded], last: Recorded, found: str
+) -> None:
+    """Its own SVIDs, what it vouches for, and what it suspends; nothing else is a node's to do."""
+    problems = replayed(registered(), *before, last)
+    assert any(found in each for each in problems) if found else problems == []
+
+
+def test_a_nodes_join_token_is_spent_once() -> None:
+    """One that nobody gave out, or that was used before, lets no node in."""
+    given = record("node.enrolled", "web-1", join_token="t", expires_at="2026-06-01T13:00:00.000Z")
+    used = record("node.attested", "web-1", instance=OWN, join_token="t")
+    assert replayed(listed("support"), given, used) == []
+    assert replayed(listed("support"), used) != []
+    assert replayed(listed("support"), given, used, used) != []

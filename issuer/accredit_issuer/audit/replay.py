@@ -8,10 +8,13 @@ the log tells. So each record is held against those before it, in one pass:
   subordinate's issuing CA what was granted it;
 - a change against the role that its admin was invited with, and against the facts about that admin
   and about what it changed;
+- what a node did against what it was listed with: its SVIDs, the instances that it vouched for, and
+  which of them it said had changed;
 - a one-time or join token against who was given it, whether it was spent and when it ended.
 
-Kept in memory: facts in force, admins, subordinates, tokens that nobody spent, three words of each
-manifest. Decides nothing about rows, and reads none but by ``namespace_of``.
+Kept in memory: facts in force, admins, subordinates, nodes and what runs there, tokens that nobody
+spent, three words of each manifest. Decides nothing about rows, and reads none but by
+``namespace_of``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +23,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from accredit_credentials.errors import InvalidSpiffeId
-from accredit_credentials.revocation import FactSet, Target, TargetKind
+from accredit_credentials.revocation import FactKind, FactSet, Target, TargetKind
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.x509_svid import identity_marks
 from accredit_issuer.audit.recorded import Recorded
@@ -30,6 +33,8 @@ from accredit_issuer.registry.roles import Admin, Operation, Role, may
 from accredit_issuer.revocation.revocation import LASTING
 
 CA = "ca"
+X509 = "x509"
+SUSPENDED = FactKind.SUSPENDED.value
 FIRST_PRUNED = 1000  # facts in memory before those are looked for that can match nothing any more
 
 _SPIFFE = "spiffe://"
@@ -53,6 +58,10 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
     RecordKind.FACT_STATED: (Operation.REVOKE,),
     RecordKind.SUBORDINATE_ADDED: (Operation.MANAGE_SUBORDINATES,),
     RecordKind.SUBORDINATE_REMOVED: (Operation.MANAGE_SUBORDINATES,),
+    RecordKind.NODE_ADDED: (Operation.MANAGE_NODES,),
+    RecordKind.NODE_CHANGED: (Operation.MANAGE_NODES,),
+    RecordKind.NODE_REMOVED: (Operation.MANAGE_NODES,),
+    RecordKind.NODE_ENROLLED: (Operation.MANAGE_NODES,),
     RecordKind.FEDERATION_ADDED: (Operation.FEDERATE,),
     RecordKind.FEDERATION_CHANGED: (Operation.FEDERATE,),
     RecordKind.FEDERATION_REMOVED: (Operation.FEDERATE,),
@@ -88,6 +97,19 @@ class _Token:
     expires_at: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A listed node: the id in all of its SVIDs, and whose agents it may run."""
+
+    instance: object
+    namespaces: object
+
+    def may_run(self, agent: str) -> bool:
+        """Whether an agent, ``namespace/name``, is of a namespace of it."""
+        names = self.namespaces
+        return isinstance(names, list) and agent.partition("/")[0] in names
+
+
 class Replay:
     """The state that the log's records make, record by record.
 
@@ -106,6 +128,9 @@ class Replay:
         self._admins: dict[str, Admin] = {}
         self._manifests: dict[str, _Manifest] = {}
         self._granted: dict[str, tuple[object, object]] = {}
+        self._nodes: dict[str, _Node] = {}
+        self._born_on: dict[str, str] = {}
+        self._node_tokens: dict[str, _Token] = {}
         self._join_tokens: dict[str, _Token] = {}
         self._one_time_tokens: dict[str, _Token] = {}
         self._taking: Mapping[str, Callable[[Recorded], Iterable[str]]] = {
@@ -117,6 +142,12 @@ class Replay:
             RecordKind.INSTANCE_ATTESTED: self._attested,
             RecordKind.SUBORDINATE_ADDED: self._named,
             RecordKind.SUBORDINATE_REMOVED: self._unnamed,
+            RecordKind.NODE_ADDED: self._listed,
+            RecordKind.NODE_CHANGED: self._listed,
+            RecordKind.NODE_REMOVED: self._unlisted,
+            RecordKind.NODE_ENROLLED: self._node_awaited,
+            RecordKind.NODE_ATTESTED: self._node_attested,
+            RecordKind.INSTANCE_CHANGED: self._code_changed,
         }
 
     def judge(self, record: Recorded) -> list[str]:
@@ -155,6 +186,12 @@ class Replay:
         match subject.segments:
             case ("admin", name) if name not in self._admins:
                 yield f"nobody had invited the admin {name} before it"
+            case ("node", name):
+                yield from self._is_listed(name, record.details.get("instance"))
+        if (node := self._born_on.get(str(record.details.get("instance")))) is not None:
+            marks.append(f"node:{node}")
+            if record.details.get("credential") == X509 and digest in self._manifests:
+                yield from self._may_run(node, self._manifests[str(digest)].agent)
         yield from self._against(marks)
         if record.details.get("credential") == CA:
             yield from self._certified(record, subject)
@@ -166,6 +203,16 @@ class Replay:
             yield f"{record.actor} was no subordinate issuer then, and had an issuing CA certified"
         elif granted != _names(record):
             yield "its issuing CA has other names than were granted then"
+
+    def _is_listed(self, name: str, instance: object) -> Iterator[str]:
+        node = self._nodes.get(name)
+        if node is None or node.instance != instance:
+            yield f"nobody had listed the node {name} before it"
+
+    def _may_run(self, name: str, agent: str) -> Iterator[str]:
+        node = self._nodes.get(name)
+        if node is None or not node.may_run(agent):
+            yield f"the node {name} could not run {agent} then"
 
     def _against(self, marks: list[str]) -> Iterator[str]:
         fact = self._facts.match(marks)
@@ -189,8 +236,19 @@ class Replay:
             case ("admin", name) if actor.trust_domain == self._trust_domain:
                 yield from self._against([f"admin:{name}"])
                 yield from self._in_role(name, record)
+            case ("node", name) if actor.trust_domain == self._trust_domain:
+                yield from self._by_node(name, record)
             case _:
                 yield f"{record.actor} is no admin, and did what only admins do"
+
+    def _by_node(self, name: str, record: Recorded) -> Iterator[str]:
+        """A node suspends what runs there, and does nothing else."""
+        kind, _, instance = record.subject.partition(":")
+        suspends = record.kind == RecordKind.FACT_STATED and record.details.get("fact") == SUSPENDED
+        if not suspends or kind != TargetKind.INSTANCE:
+            yield f"{record.actor} is a node, and did what only admins do"
+        elif self._born_on.get(instance) != name:
+            yield f"the instance {instance} did not run on the node {name}"
 
     def _in_role(self, name: str, record: Recorded) -> Iterator[str]:
         admin = self._admins.get(name)
@@ -250,6 +308,31 @@ class Replay:
         self._granted.pop(record.subject, None)
         return ()
 
+    def _listed(self, record: Recorded) -> Iterable[str]:
+        said, known = record.details, self._nodes.get(record.subject)
+        instance = said.get("instance") if known is None else known.instance
+        self._nodes[record.subject] = _Node(instance, said.get("namespaces"))
+        return ()
+
+    def _unlisted(self, record: Recorded) -> Iterable[str]:
+        self._nodes.pop(record.subject, None)
+        return ()
+
+    def _node_awaited(self, record: Recorded) -> Iterable[str]:
+        self._node_tokens[str(record.details.get("join_token"))] = _given(record)
+        return ()
+
+    def _node_attested(self, record: Recorded) -> Iterator[str]:
+        yield from self._is_listed(record.subject, record.details.get("instance"))
+        if (token := record.details.get("join_token")) is not None:
+            given = self._node_tokens.pop(str(token), None)
+            yield from _spent(given, record.subject, "join token", record.at)
+
+    def _code_changed(self, record: Recorded) -> Iterator[str]:
+        node = record.details.get("node")
+        if self._born_on.get(record.subject) != node:
+            yield f"the instance {record.subject} did not run on the node {node}"
+
     def _enrolled(self, record: Recorded) -> Iterable[str]:
         token = str(record.details.get("enrolment_token"))
         given = self._one_time_tokens.pop(token, None)
@@ -274,6 +357,10 @@ class Replay:
         if manifest is None:
             yield f"no manifest {digest} was registered before it"
             return
+        if (node := record.details.get("node")) is not None:
+            self._born_on[record.subject] = str(node)
+            yield from self._may_run(str(node), manifest.agent)
+            return  # the node vouches for it: what it selected by is the node's own word
         selectors = record.details.get("selectors")
         for each in selectors if isinstance(selectors, list) else ():
             if str(each).startswith(_SHOWN):
