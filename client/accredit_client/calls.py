@@ -89,6 +89,15 @@ def crl(authority: str) -> Call[bytes]:
     return Call(method="GET", path=path, read=bytes, limit=STATEMENT_LIMIT)
 
 
+def crls() -> Call[tuple[bytes, ...]]:
+    """The CRLs of all issuing CAs whose leaves may be valid, in DER."""
+
+    def read(body: bytes) -> tuple[bytes, ...]:
+        return Members.parse(body).each("crls", lambda one: one.octets("der"))
+
+    return Call(method="GET", path="/v1/crls", read=read, limit=2 * STATEMENT_LIMIT, public=True)
+
+
 def revocations(*, after: int, bundle: TrustBundle) -> Call[Statement]:
     """The facts after a sequence number, verified; a snapshot for 0."""
 

@@ -31,6 +31,7 @@ from accredit_client.errors import Closed, IssuerUnreachable, NotReady
 from accredit_client.feed_budget import FOREIGN_STATEMENT_LIMIT, FeedBudget
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import UnknownAuthority
+from accredit_credentials.revocation import RevocationFact
 from accredit_credentials.revocation_feed import FeedState, Gap, Statement, verify
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ LEAVING = 2.0  # seconds that all feeds of others together get to end
 Ask = Callable[[int | None], object]
 """Told that the issuer's bundle has this sequence number, or None: that a key is missing in ours.
 Returns at once, and bounds how often it does something about it."""
+OnFacts = Callable[[tuple[RevocationFact, ...]], None]
 
 
 def once_a_bundle(ask: Callable[[], object]) -> Ask:
@@ -83,6 +85,8 @@ class _Follower:
     ) -> None:
         self.state = FeedState(max_facts=max_facts, max_life=max_life)
         self.last_error: Exception | None = None
+        self.news: tuple[RevocationFact, ...] = ()
+        """What the last statement told that was not known before."""
         self._bundle = bundle
         self._clock = clock
         self._draw = draw
@@ -146,9 +150,11 @@ class _Follower:
             raise
 
     def _apply(self, statement: Statement, bundle: TrustBundle) -> None:
+        known = self.state.through
         self.state.apply(statement, now=self._clock())
         if self._ask is not None and (statement.bundle or 0) > (bundle.sequence or 0):
             self._ask(statement.bundle)
+        self.news = tuple(fact for fact in statement.facts if fact.sequence > known)
         self._from_start = False
         self._failures = 0
         self.last_error = None
@@ -312,6 +318,11 @@ class AsyncRevocationFeed:
         self._waiter = waiter or TaskWaiter()
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[Any] | None = None
+        self._listeners: list[OnFacts] = []
+
+    def listen(self, told: OnFacts) -> None:
+        """Call ``told`` after each statement, with the facts in it that were not known before."""
+        self._listeners.append(told)
 
     @property
     def state(self) -> FeedState:
@@ -376,6 +387,8 @@ class AsyncRevocationFeed:
         async with self._issuer.stream(self._follower.call()) as events:
             async for event, data in events:
                 if await self._follower.take_beside(event, data):
+                    for told in self._listeners:
+                        told(self._follower.news)
                     async with self._changed:
                         self._changed.notify_all()
         raise IssuerUnreachable("the issuer ended the revocation stream")

@@ -178,6 +178,11 @@ class FeedState:
         self._through = statement.through
         self._as_of = statement.as_of
 
+    def about(self, marks: Iterable[str]) -> tuple[RevocationFact, ...]:
+        """The facts in force about a credential with these marks, in their order."""
+        marks = frozenset(marks)
+        return tuple(fact for fact in self._facts if str(fact.target) in marks)
+
     def _check_number(self, statement: Statement) -> None:
         if self._max_facts is None:
             return

@@ -81,6 +81,7 @@ TABLE = {
     "GET /.well-known/jwks.json": Route(EVERYONE),
     "HEAD /.well-known/jwks.json": Route(EVERYONE),
     "GET /v1/crl/{authority}.crl": Route(EVERYONE, path="/v1/crl/00.crl"),
+    "GET /v1/crls": Route(EVERYONE),
     "GET /v1/revocations": Route(EVERYONE),
     "GET /v1/revocations/stream": Route(EVERYONE, path="/v1/revocations/stream?after=9999"),
     "GET /v1/log/key": Route(EVERYONE),

@@ -75,6 +75,7 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             ),
             ("POST", "/v1/revocations"): _ask(who, "POST", "/v1/revocations", revoke),
             ("GET", "/v1/revocations/facts"): _ask(who, "GET", "/v1/revocations/facts"),
+            ("GET", "/v1/crls"): _ask(who, "GET", "/v1/crls"),
             **_authority_answers(who),
             ("GET", "/v1/log/entries"): _ask(who, "GET", "/v1/log/entries"),
             ("GET", "/v1/log/explain/{identifier}"): _ask(

@@ -26,6 +26,7 @@ COMMANDS = {
     "federation": Entry(f"{_HERE}.federation", "Other trust domains, and what they may ask."),
     "svid": Entry(f"{_HERE}.svid", "Obtain and show X.509-SVIDs."),
     "run": Entry(f"{_HERE}.run", "Run a command with an identity that is kept fresh."),
+    "daemon": Entry(f"{_HERE}.daemon", "The node daemon: identities for this host's processes."),
     "token": Entry(f"{_HERE}.token", "Task tokens."),
     "verify": Entry(f"{_HERE}.verify", "Check credentials offline."),
     "revoke": Entry(f"{_HERE}.revocation", "Revoke an agent, a credential, a key or a person."),

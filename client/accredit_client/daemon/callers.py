@@ -119,6 +119,37 @@ class Caller:
         self.check()
         return said
 
+    def again(self) -> Self:
+        """The same process, held once more: for who has to know of it after its connection.
+
+        Raises:
+            CallerGone, CallerChanged, CallerRefused: as ``check``.
+        """
+        process = self.process.again()
+        try:
+            other = type(self)(process, uid=self.uid, gid=self.gid)
+            other.check_same_as(self)
+        except BaseException:
+            process.close()
+            raise
+        return other
+
+    def check_same_as(self, other: "Caller") -> None:
+        """Check that two callers are one process, in one program, as one user and group.
+
+        Raises:
+            CallerChanged: they are not.
+        """
+        if self.pinned != other.pinned:
+            raise CallerChanged(f"process {self.pid} runs another program, or is another one")
+
+    @property
+    def pinned(self) -> tuple[object, ...]:
+        """What it is recognised by: process, user, group and program."""
+        program = self.executable
+        process = (self.pid, self.process.start_time, self.uid, self.gid)
+        return (*process, program.device, program.inode, program.path)
+
     def close(self) -> None:
         """Let the process go; whatever is asked afterwards raises ``CallerGone``."""
         self.process.close()

@@ -159,6 +159,17 @@ class PinnedProcess:
         with looking():
             return cls(pid, os.pidfd_open(pid))
 
+    def again(self) -> Self:
+        """The same process, held once more.
+
+        Raises:
+            CallerGone: it has ended, or is let go.
+        """
+        with self._lock, looking():
+            if self._pidfd < 0:
+                raise CallerGone(f"process {self.pid} is let go")
+            return type(self)(self.pid, os.dup(self._pidfd))
+
     def check_running(self) -> None:
         """Check that it has not ended: what was read of it before this, was read of it.
 

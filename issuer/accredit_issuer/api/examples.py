@@ -233,6 +233,7 @@ ANSWERS: Mapping[Call, Any] = {
         "node": "build-7",
         "expires_at": _MOMENT,
     },
+    ("GET", "/v1/crls"): {"crls": [{"authority": "5f3a…", "number": 7, "der": "MIIB…"}]},
     ("POST", "/v1/svids/jwt"): {
         "spiffe_id": _AGENT_ID,
         "token": "eyJh…",

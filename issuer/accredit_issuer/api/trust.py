@@ -1,17 +1,19 @@
 """What everyone may have: the bundle, CRLs, the revocation feed."""
 
+import base64
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
 from sqlalchemy import select
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from accredit_issuer.api.documents import Document, Kept, answer
+from accredit_issuer.authority.lifecycle import State
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuer import Issuer
-from accredit_issuer.store.models import crls
+from accredit_issuer.store.models import authorities, crls
 
 After = Annotated[int, Query(ge=0, le=2**63 - 1, description="the newest fact that you know")]
 
@@ -28,6 +30,23 @@ def routes(issuer: Issuer) -> APIRouter:
             raise Refusal(Kind.NOT_FOUND, "no issuing CA has this key id")
         headers = {"ETag": f'"{row.number}"', "Cache-Control": "no-cache"}
         return Response(row.der, media_type="application/pkix-crl", headers=headers)
+
+    @router.get("/crls", summary="The CRLs of all issuing CAs, DER in base64")
+    def every() -> Response:
+        # All at once: who verifies with some of them must be able to verify every leaf.
+        published = authorities.c.state != State.REMOVED.value
+        query = select(crls).join(authorities, authorities.c.id == crls.c.authority)
+        with issuer.database.read() as connection:
+            rows = connection.execute(query.where(published).order_by(crls.c.authority)).all()
+        listed = [
+            {
+                "authority": row.authority,
+                "number": row.number,
+                "der": base64.b64encode(row.der).decode(),
+            }
+            for row in rows
+        ]
+        return JSONResponse({"crls": listed}, headers={"Cache-Control": "no-cache"})
 
     @router.get("/revocations", summary="A signed statement of the facts after a sequence number")
     async def revocations(after: After = 0) -> Response:

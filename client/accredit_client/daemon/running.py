@@ -1,0 +1,152 @@
+"""The daemon, put together and run: settings in, a served socket until it is told to stop.
+
+In this order: the settings and manifests are read → the socket listens (who calls is told *not
+yet*) → the node proves itself or takes up what is on disk → the feed, the CRLs, and whoever asks.
+The end: no new connection, UNAVAILABLE to each call, keys forgotten.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Self
+
+from accredit_attestors.nodes.contract import NodeAttestor
+from accredit_attestors.plugins import load_node_attestors
+from accredit_client.daemon.agents import AgentEntry, load_entries
+from accredit_client.daemon.callers import Caller
+from accredit_client.daemon.core import Core
+from accredit_client.daemon.instances import Workloads
+from accredit_client.daemon.measuring import CodeMeasurer
+from accredit_client.daemon.node import AsyncNodeIdentity
+from accredit_client.daemon.server import WorkloadServer
+from accredit_client.daemon.settings import Settings
+from accredit_client.daemon.tokens import Tokens
+from accredit_client.effects import Clock, Draw, system_draw, utc_now
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Daemon:
+    """One daemon. An asynchronous context: served within, stopped after.
+
+    Args:
+        settings: what the operator says.
+        attestors: the kinds of node evidence.
+        clock: the time.
+        draw: for the jitter.
+
+    Raises:
+        InvalidSettings: a manifest cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        attestors: Callable[[], Mapping[str, NodeAttestor]] = load_node_attestors,
+        clock: Clock = utc_now,
+        draw: Draw = system_draw,
+    ) -> None:
+        self.settings = settings
+        self.entries: tuple[AgentEntry, ...] = load_entries(settings.agents)
+        self._clock, self._draw = clock, draw
+        self.node = AsyncNodeIdentity(
+            node=settings.node,
+            data=settings.data,
+            issuer_url=settings.issuer_url,
+            trust=settings.trust,
+            attestors=attestors,
+            clock=clock,
+            draw=draw,
+        )
+        self._resources = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Listen; nobody has an identity before ``attest``."""
+        settings, node = self.settings, self.node
+        async with AsyncExitStack() as undo:
+            tokens = Tokens(settings.issuer_url, lambda: node.bundle, clock=self._clock)
+            undo.push_async_callback(tokens.close)
+            undo.push_async_callback(node.aclose)
+            self.workloads = Workloads(
+                self.entries,
+                node,
+                measurer=CodeMeasurer(),
+                limits=settings.limits,
+                clock=self._clock,
+                draw=self._draw,
+            )
+            undo.push_async_callback(self.workloads.close)
+            self.core = Core(
+                node,
+                self.workloads,
+                tokens,
+                clock=self._clock,
+                draw=self._draw,
+                crls=settings.crls,
+            )
+            undo.push_async_callback(self.core.close)
+            server = WorkloadServer(
+                self.core,
+                identify=_identify,
+                limits=settings.socket_limits,
+                sds=settings.sds,
+            )
+            await server.start(settings.socket)
+            undo.push_async_callback(server.stop)
+            self._resources = undo.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._resources.aclose()
+
+    async def attest(self) -> None:
+        """Prove which node this is, or take up what is on disk; then follow the feed.
+
+        Raises:
+            ClientError, AttestationError: it cannot be, and waiting would not help.
+        """
+        core, node = self.core, self.node
+        node.on_step(core.stepped)
+        await node.start()
+        if node.feed is not None:
+            node.feed.listen(core.facts_came)
+        core.start()
+        core.stepped()
+
+
+async def run(daemon: Daemon, ready: Callable[[Daemon], None]) -> None:
+    """Serve until a signal says to stop; ``ready`` is called once the node has its identity.
+
+    Raises:
+        ClientError, AttestationError: it cannot serve.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with daemon:
+            attesting = loop.create_task(daemon.attest())
+            stopping = loop.create_task(stop.wait())
+            await asyncio.wait({attesting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                attesting.result()
+                ready(daemon)
+                await stopping
+            for task in (attesting, stopping):
+                task.cancel()
+            await asyncio.gather(attesting, stopping, return_exceptions=True)
+            log.info("stopping")
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def _identify(connection: socket.socket) -> Caller:
+    return Caller.of(connection)
