@@ -32,6 +32,7 @@ from accredit_client.keeper import Held, Keeper, Status
 from accredit_client.revocations import MAX_STALENESS
 from accredit_client.tls import (
     NO_MAP,
+    NOBODY,
     FollowingContext,
     Latest,
     Peer,
@@ -178,8 +179,12 @@ class BaseIdentity:
         self._facts: FeedState | None = None
         self._closing = False
         self._process: int | None = None
-        self._issuer_contexts = Latest(_issuer_context, keeper.issuer_view)
-        self._public_contexts = Latest(_issuer_context, lambda: View(keeper.trusted(), None))
+        self._issuer_contexts = Latest(
+            self._issuer_context, lambda: self._knowing(keeper.issuer_view())
+        )
+        self._public_contexts = Latest(
+            self._issuer_context, lambda: self._knowing(View(keeper.trusted(), None))
+        )
 
     @property
     def x509(self) -> X509Identity:
@@ -337,7 +342,8 @@ class BaseIdentity:
 
     def _view_of(self, held: Held) -> View:
         federation = self.federation
-        return View(held.bundle, held.identity, NO_MAP if federation is None else federation.map)
+        known = NO_MAP if federation is None else federation.map
+        return self._knowing(View(held.bundle, held.identity, known))
 
     def _federated(self, view: View) -> Federated | None:
         if not view.federated.domains:
@@ -361,7 +367,53 @@ class BaseIdentity:
     def _foreign_contexts(self, trust_domain: TrustDomain) -> Latest:
         """Contexts that talk to the issuer of a federated trust domain, as nobody."""
         bundle = self._foreign_bundle(trust_domain)
-        return Latest(_issuer_context, lambda: View(bundle(), None))
+
+        def make(view: View) -> SpiffeContext:
+            from accredit_client.wire import issuer_context  # noqa: PLC0415 (slow to import)
+
+            def check(svid: X509Svid) -> None:
+                state = self._foreign_feed(trust_domain)
+                if state is not None:
+                    state.check_known(svid.marks())
+                met.update(svid.marks())
+
+            met: set[str] = set()
+            context = issuer_context(view.bundle, also=check, foreign=True)
+            context.refused, context.met = view.refused, met
+            return context
+
+        def view() -> View:
+            state = self._foreign_feed(trust_domain)
+            refused = NOBODY if state is None else state.authorities
+            return View(bundle(), None, refused=refused)
+
+        return Latest(make, view)
+
+    def _foreign_feed(self, trust_domain: TrustDomain) -> FeedState | None:
+        return None if self.federation is None else self.federation.feed_of(trust_domain)
+
+    def _knowing(self, view: View) -> View:
+        return view if self._facts is None else view._replace(refused=self._facts.authorities)
+
+    def _issuer_context(self, view: View) -> SpiffeContext:
+        from accredit_client.wire import (  # noqa: PLC0415 (httpx2 is slow to import)
+            check_issuer_reach,
+            issuer_context,
+        )
+
+        def check(svid: X509Svid) -> None:
+            # Whatever is shown: whoever issued what is held is the issuer, until it is over too.
+            if (holder := self._keeper.holder) is not None:
+                check_issuer_reach(svid, holder)
+            # What is known counts, however old: the issuer is who would tell of newer facts.
+            if self._facts is not None:
+                self._facts.check_known(svid.marks())
+            met.update(svid.marks())
+
+        met: set[str] = set()
+        context = issuer_context(view.bundle, view.identity, also=check)
+        context.refused, context.met = view.refused, met
+        return context
 
     def _check_open(self) -> None:
         if self._closing:
@@ -402,12 +454,6 @@ class BaseIdentity:
         )
         waited = (self._keeper.clock() - started).total_seconds()
         return not passing or waited >= self._patience
-
-
-def _issuer_context(view: View) -> SpiffeContext:
-    from accredit_client.wire import issuer_context  # noqa: PLC0415 (httpx2 is slow to import)
-
-    return issuer_context(view.bundle, view.identity)
 
 
 def audiences_of(audience: str | Sequence[str]) -> tuple[str, ...]:

@@ -108,10 +108,10 @@ def revocations(*, after: int, bundle: TrustBundle) -> Call[Statement]:
     return Call(method="GET", path=path, read=read, limit=STATEMENT_LIMIT)
 
 
-def revocation_stream(*, after: int) -> Call[bytes]:
-    """The feed of signed statements; to be streamed, not read at once."""
+def revocation_stream(*, after: int, limit: int = STATEMENT_LIMIT) -> Call[bytes]:
+    """The feed of signed statements; to be streamed, not read at once. ``limit`` is of each."""
     path = _path("/v1/revocations/stream", after=after)
-    return Call(method="GET", path=path, read=bytes, limit=STATEMENT_LIMIT)
+    return Call(method="GET", path=path, read=bytes, limit=limit)
 
 
 def log_key() -> Call[str]:
@@ -375,6 +375,22 @@ def subordinates() -> Call[tuple[answers.SubordinateRecord, ...]]:
     """Every subordinate issuer."""
     return _get(
         "/v1/subordinates", lambda answer: answer.each("subordinates", answers.SubordinateRecord.of)
+    )
+
+
+def removed_subordinates() -> Call[dict[str, tuple[str, ...]]]:
+    """Agents whose name was taken away, with the key ids of those issuing CAs that still live."""
+    return _get(
+        "/v1/subordinates",
+        lambda answer: dict(
+            answer.each(
+                "removed",
+                lambda each: (
+                    each.text("agent"),
+                    each.each("issuing_cas", lambda ca: ca.text("id")),
+                ),
+            )
+        ),
     )
 
 

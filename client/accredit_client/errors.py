@@ -15,6 +15,7 @@
     ├── ProofRefused           a DPoP proof that does not prove this request
     │   └── Replayed           one that was used before
     ├── ReplayMemoryFull       no room to remember a proof: refused rather than forgotten
+    ├── TooMuch                another trust domain's feed is larger than is looked at
     ├── CallerRefused          a process on the daemon's socket that cannot be told for sure
     │   ├── CallerGone         it has ended, or its connection has no process any more
     │   └── CallerChanged      it runs another program, or as somebody else, than at its connecting
@@ -125,6 +126,10 @@ class Replayed(ProofRefused):
 
 class ReplayMemoryFull(ClientError):
     """No room is left to remember a proof."""
+
+
+class TooMuch(ClientError):
+    """A trust domain sent more of its revocation feed than is looked at."""
 
 
 class CallerRefused(ClientError):

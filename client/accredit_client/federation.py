@@ -173,6 +173,11 @@ class Federation:
             raise Stale(f"nothing is known of revocation in {domain.bundle.trust_domain} yet")
         feed.state.check(marks, now=now, max_age=max_age)
 
+    def feed_of(self, trust_domain: TrustDomain) -> FeedState | None:
+        """What the feed of a trust domain has said; None where none is followed."""
+        _, feed = self._feeds.get(trust_domain, (None, None))
+        return None if feed is None else feed.state
+
     def status(self) -> tuple[FederatedStatus, ...]:
         """How each relationship stands. Never raises."""
         now = self._clock()

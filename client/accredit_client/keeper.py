@@ -31,7 +31,7 @@ from accredit_client.tls import View
 from accredit_client.trust import newer
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.bundle_map import BundleMap
-from accredit_credentials.x509_svid import X509Identity
+from accredit_credentials.x509_svid import X509Identity, X509Svid
 
 LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while its SVID expires
 UNKNOWN_KEY_PAUSE = 5.0  # seconds between two fetches because somebody named an unknown key
@@ -99,6 +99,11 @@ class Keeper(ABC):
     @abstractmethod
     def issuer_url(self) -> str:
         """Where the issuer is."""
+
+    @property
+    def holder(self) -> X509Svid | None:
+        """The SVID that was held last, good or not: it says whose we are."""
+        return None if self._held is None else self._held.identity.svid
 
     def issuer_view(self) -> View:
         """What to meet the issuer with."""

@@ -10,7 +10,8 @@ old: whoever checks says so, and refuses when the feed has been gone for longer
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,10 +28,11 @@ from accredit_client.effects import (
     utc_now,
 )
 from accredit_client.errors import Closed, IssuerUnreachable, NotReady
+from accredit_client.feed_budget import FOREIGN_STATEMENT_LIMIT, FeedBudget
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import UnknownAuthority
 from accredit_credentials.revocation import RevocationFact
-from accredit_credentials.revocation_feed import FeedState, Gap, verify
+from accredit_credentials.revocation_feed import FeedState, Gap, Statement, verify
 
 if TYPE_CHECKING:
     from accredit_client.wire import AsyncIssuer, Issuer, Line
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 MAX_STALENESS = 30.0  # seconds
 SILENCE = 30.0  # seconds without a heartbeat after which a stream counts as lost
 MAX_FOREIGN_FACTS = 10_000  # in force at once in another trust domain; beyond it it is stale
+LARGE = 64 * 1024  # characters of a statement that an event loop should not wait for
 # What a fact of another trust domain may hold: an issuing CA of 60 days, and half of it for the
 # longest SVID below it. Agents' and admins' SVIDs live a day at most.
 MAX_FOREIGN_LIFE = timedelta(days=90)
@@ -90,10 +93,14 @@ class _Follower:
         self._ask = ask
         self._failures = 0
         self._from_start = False
+        # Only of another trust domain the facts are bounded; its bytes are then too.
+        self._budget = None if max_facts is None else FeedBudget()
 
     def call(self) -> Call[bytes]:
         """The stream to open."""
         after = 0 if self._from_start or self.state.as_of is None else self.state.through
+        if self._budget is not None:
+            return calls.revocation_stream(after=after, limit=FOREIGN_STATEMENT_LIMIT)
         return calls.revocation_stream(after=after)
 
     def take(self, event: str, data: str) -> bool:
@@ -101,13 +108,38 @@ class _Follower:
 
         Raises:
             CredentialError: it is not a statement that continues what is known.
+            TooMuch: another trust domain sent more than is looked at.
         """
-        if event != "statement":
-            return False  # the issuer may say more than we understand, beside the statements
-        bundle, known = self._bundle(), self.state.through
+        if not self._admits(event, data):
+            return False
+        bundle = self._bundle()
+        with self._judging():
+            self._apply(verify(data, bundle=bundle), bundle)
+        return True
+
+    async def take_beside(self, event: str, data: str) -> bool:
+        """As ``take``; what is large is verified in a thread, beside the event loop."""
+        if not self._admits(event, data):
+            return False
+        bundle = self._bundle()
+        with self._judging():
+            if len(data) > LARGE:
+                statement = await asyncio.to_thread(verify, data, bundle=bundle)
+            else:
+                statement = verify(data, bundle=bundle)
+            self._apply(statement, bundle)
+        return True
+
+    def _admits(self, event: str, data: str) -> bool:
+        """Whether an event is a statement; it is paid for in either case."""
+        if self._budget is not None:
+            self._budget.spend(len(data), self._clock())
+        return event == "statement"  # the issuer may say more than we understand, beside these
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
         try:
-            statement = verify(data, bundle=bundle)
-            self.state.apply(statement, now=self._clock())
+            yield
         except Gap:
             self._from_start = True
             raise
@@ -116,19 +148,24 @@ class _Follower:
             if self._ask is not None:
                 self._ask(None)
             raise
+
+    def _apply(self, statement: Statement, bundle: TrustBundle) -> None:
+        known = self.state.through
+        self.state.apply(statement, now=self._clock())
         if self._ask is not None and (statement.bundle or 0) > (bundle.sequence or 0):
             self._ask(statement.bundle)
         self.news = tuple(fact for fact in statement.facts if fact.sequence > known)
         self._from_start = False
         self._failures = 0
         self.last_error = None
-        return True
 
     def failed(self, error: Exception) -> float:
         """Take note that the stream was lost; returns the seconds until the next try."""
         self.last_error = error
         self._failures += 1
-        return renewal.pause_after(self._failures, draw=self._draw)
+        pause = renewal.pause_after(self._failures, draw=self._draw)
+        refill = 0.0 if self._budget is None else self._budget.seconds_until(self._clock())
+        return max(pause, refill)
 
     def fresh(self, max_age: float) -> bool:
         """Whether the newest statement is at most so old."""
@@ -146,7 +183,8 @@ class RevocationFeed:
         waiter: how to wait between tries.
         draw: for the jitter.
         ask: told that a newer bundle is wanted; an identity's feed tells the identity.
-        max_facts: how many may be in force; see ``FeedState``.
+        max_facts: how many may be in force, see ``FeedState``; for a feed of another trust domain,
+            of which no more is looked at than ``feed_budget`` says.
         max_life: how long one may hold; see ``FeedState``.
     """
 
@@ -348,7 +386,7 @@ class AsyncRevocationFeed:
     async def _follow(self) -> None:
         async with self._issuer.stream(self._follower.call()) as events:
             async for event, data in events:
-                if self._follower.take(event, data):
+                if await self._follower.take_beside(event, data):
                     for told in self._listeners:
                         told(self._follower.news)
                     async with self._changed:

@@ -34,12 +34,16 @@ Peer = str | SpiffeId | Iterable[str | SpiffeId] | Predicate
 """Whom to talk to."""
 
 
+NOBODY: frozenset[str] = frozenset()
+
+
 class View(NamedTuple):
     """What a TLS context is made from."""
 
     bundle: TrustBundle
     identity: X509Identity | None
     federated: BundleMap = NO_MAP
+    refused: frozenset[str] = NOBODY
 
 
 class Latest:

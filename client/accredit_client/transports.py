@@ -6,7 +6,7 @@ later request travels with the old certificate.
 
 A response without end, as of a feed, would keep a connection for ever. When an authority was
 dropped since its handshake, it ends within ``LINGER`` of its next byte, as if the connection broke:
-whoever reads it opens another.
+whoever reads it opens another. Where an authority was revoked, it ends with that byte.
 """
 
 import threading
@@ -73,13 +73,17 @@ class _Pools(Generic[T]):
         """Decide whether a response of this pool may go on.
 
         Raises:
-            httpx2.ReadError: an authority that the connection may rest on is not believed any more.
+            httpx2.ReadError: an authority that the connection may rest on is not believed any more,
+                or one was revoked: then at once, since whoever took its key may be at the end.
         """
         if pool.ends_at is None:
             try:
                 current = self._contexts()
             except ClientError:
                 return  # nothing is held now: no more is known than at the handshake
+            # Copied first: another connection's handshake may add to it meanwhile.
+            if current.refused & pool.context.met.copy():
+                raise httpx2.ReadError("the connection rests on an authority that was revoked")
             if current is pool.context or pool.context.authorities <= current.authorities:
                 return
             pool.ends_at = self._monotonic() + LINGER

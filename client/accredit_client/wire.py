@@ -29,9 +29,11 @@ from accredit_client.errors import (
 from accredit_client.tls import peer_check
 from accredit_client.transports import AsyncRotatingTransport, RotatingTransport
 from accredit_credentials.bundle import TrustBundle
+from accredit_credentials.errors import Untrusted
+from accredit_credentials.reach import namespaces_of
 from accredit_credentials.spiffe_id import issuer_id
-from accredit_credentials.tls import SpiffeContext, client_context
-from accredit_credentials.x509_svid import X509Identity
+from accredit_credentials.tls import PeerCheck, SpiffeContext, client_context
+from accredit_credentials.x509_svid import X509Identity, X509Svid
 
 A = TypeVar("A")
 Contexts = Callable[[], SpiffeContext]
@@ -62,13 +64,55 @@ class Timeouts:
 DEFAULT_TIMEOUTS = Timeouts()
 
 
-def issuer_context(bundle: TrustBundle, identity: X509Identity | None = None) -> SpiffeContext:
-    """A context that talks to the bundle's issuer and to nobody else."""
+def issuer_context(
+    bundle: TrustBundle,
+    identity: X509Identity | None = None,
+    *,
+    also: PeerCheck | None = None,
+    foreign: bool = False,
+) -> SpiffeContext:
+    """A context that talks to the bundle's issuer and to nobody else.
+
+    Args:
+        bundle: of the issuer's trust domain.
+        identity: what to show.
+        also: what else decides about its SVID, such as ``check_issuer_reach`` for one who holds an
+            SVID that is not shown.
+        foreign: whether it is the issuer of another trust domain, which only a CA without limits
+            may speak for.
+    """
+
+    def check(svid: X509Svid) -> None:
+        if identity is not None:
+            check_issuer_reach(svid, identity.svid)
+        if also is not None:
+            also(svid)
+
     return client_context(
         bundle=bundle,
-        peer_check=peer_check(issuer_id(bundle.trust_domain)),
+        peer_check=peer_check(issuer_id(bundle.trust_domain), also=check),
         identity=identity,
+        any_reach=not foreign,
     )
+
+
+def check_issuer_reach(issuer: X509Svid, holder: X509Svid) -> None:
+    """Decide whether the CAs above an issuer's SVID may have issued what ``holder`` has.
+
+    An issuer below another has the issuer's SPIFFE ID, and a CA that is limited to namespaces: it
+    is the issuer of those whom such a CA vouches for, and of nobody else.
+
+    Raises:
+        Untrusted: one of them is limited to namespaces that no CA of ``holder`` is limited to.
+    """
+    own = {each for ca in holder.intermediates for each in namespaces_of(ca) or ()}
+    for ca in issuer.intermediates:
+        limited = namespaces_of(ca)
+        if limited is not None and own.isdisjoint(limited):
+            raise Untrusted(
+                f"the issuer is below a CA that is limited to agents of "
+                f"{', '.join(limited)[:160]!r}, which did not issue our SVID"
+            )
 
 
 def check_issuer_url(url: str) -> str:

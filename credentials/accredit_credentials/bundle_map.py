@@ -25,6 +25,7 @@ from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.strict_json import NotStrictJson, parse_object
 
 MAX_DOMAINS = 64
+MAX_X509_AUTHORITIES = 32  # of one federated trust domain: each is loaded into every TLS context
 MAX_MAP_BYTES = 8 * 1024 * 1024
 
 _DOMAINS = "trust_domains"
@@ -51,6 +52,7 @@ class FederatedDomain:
     fetched_at: datetime | None = None
 
     def __post_init__(self) -> None:
+        check_authority_count(self.bundle)
         object.__setattr__(self, "bundle", self._for_others())
         check_allowances(self.bundle.trust_domain, self.allowances)
         if self.feed_url is not None:
@@ -138,6 +140,19 @@ class BundleMap:
         if self.refresh_hint is not None:
             document[_REFRESH_HINT] = self.refresh_hint
         return json.dumps(document, separators=(",", ":"))
+
+
+def check_authority_count(bundle: TrustBundle) -> None:
+    """Decide whether a bundle of another trust domain is small enough for our verifiers.
+
+    Raises:
+        InvalidBundle: it has more X.509 authorities than ``MAX_X509_AUTHORITIES``.
+    """
+    if (count := len(bundle.x509_authorities)) > MAX_X509_AUTHORITIES:
+        raise InvalidBundle(
+            f"bundle of {bundle.trust_domain} has {count} X.509 authorities, "
+            f"the limit is {MAX_X509_AUTHORITIES}"
+        )
 
 
 def _name_of(text: str) -> TrustDomain:

@@ -196,6 +196,11 @@ class FactSet:
             del self._by_mark[mark]
         return len(over)
 
+    def marks_of(self, kind: TargetKind) -> frozenset[str]:
+        """The marks of this kind that facts in force are about."""
+        prefix = f"{kind.value}:"
+        return frozenset(mark for mark in self._by_mark if mark.startswith(prefix))
+
     def __iter__(self) -> Iterator[RevocationFact]:
         return iter(sorted(self._by_mark.values(), key=lambda fact: fact.sequence))
 

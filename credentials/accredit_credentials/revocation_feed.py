@@ -16,7 +16,7 @@ from accredit_credentials import jws
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import InvalidRevocation, Stale, Untrusted
 from accredit_credentials.keys import PrivateKey
-from accredit_credentials.revocation import FactSet, RevocationFact
+from accredit_credentials.revocation import FactSet, RevocationFact, TargetKind
 from accredit_credentials.spiffe_id import TrustDomain
 
 TYPE = "accredit-revocations+jwt"
@@ -118,6 +118,12 @@ class FeedState:
         self._facts = FactSet()
         self._through = 0
         self._as_of: datetime | None = None
+        self._authorities: frozenset[str] = frozenset()
+
+    @property
+    def authorities(self) -> frozenset[str]:
+        """The marks of authorities that facts are about; the same object while none changes."""
+        return self._authorities
 
     @property
     def through(self) -> int:
@@ -162,7 +168,13 @@ class FeedState:
             for fact in statement.facts:
                 if fact.sequence > self._through:
                     self._facts.apply(fact)
-        self._facts.drop_expired(now)
+        dropped = self._facts.drop_expired(now)
+        # All facts are looked at only where one about an authority may have come or gone.
+        told = any(fact.target.kind is TargetKind.AUTHORITY for fact in statement.facts)
+        if told or dropped or statement.after == 0:
+            authorities = self._facts.marks_of(TargetKind.AUTHORITY)
+            if authorities != self._authorities:
+                self._authorities = authorities
         self._through = statement.through
         self._as_of = statement.as_of
 
@@ -206,6 +218,14 @@ class FeedState:
             raise Stale(
                 f"what is known of revocation is {age:.0f} seconds old, the limit is {max_age:.0f}"
             )
+        self._facts.check(marks)
+
+    def check_known(self, marks: Iterable[str]) -> None:
+        """Decide by what is known, however old it is: for who would tell of newer facts.
+
+        Raises:
+            Revoked: a fact matches.
+        """
         self._facts.check(marks)
 
 

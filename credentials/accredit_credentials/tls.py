@@ -25,19 +25,24 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha1, sha256, sha384, sha512
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
-from accredit_credentials import der
 from accredit_credentials.bundle import UNREADABLE
-from accredit_credentials.errors import CredentialError, Untrusted
+from accredit_credentials.errors import CredentialError, InvalidCertificate, Untrusted
+from accredit_credentials.key_identifier import derived_key_ids, stated_key_id
+from accredit_credentials.path_length import check_path_lengths
 from accredit_credentials.reach import check_reach
-from accredit_credentials.spiffe_id import issuer_id
-from accredit_credentials.x509_svid import X509Identity, X509Svid, parse_der, validate
+from accredit_credentials.x509_svid import (
+    X509Identity,
+    X509Svid,
+    parse_der,
+    unverified_svid,
+    validate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,7 +52,6 @@ if TYPE_CHECKING:
     from accredit_credentials.spiffe_id import TrustDomain
 
 _DER = serialization.Encoding.DER
-KEY_ID_BYTES = 20  # of a key identifier that is a shortened digest
 
 PeerCheck = Callable[[X509Svid], None]
 """Raises ``CredentialError`` where the peer is not one that we talk to."""
@@ -71,17 +75,23 @@ class SpiffeContext(ssl.SSLContext):
 
     trust_domain: "TrustDomain | None" = None
     authorities: "frozenset[x509.Certificate]" = frozenset()
+    refused: "frozenset[str]" = frozenset()
+    """The authorities that were taken back when it was made, as marks."""
+    met: "set[str] | frozenset[str]" = frozenset()
+    """The marks of those that were let in, where that is noted: a later context that refuses one
+    of them ends what rests on this one."""
     federated: Federated | None = None
     peer_check: PeerCheck | None = None
     peer_optional: bool = False
     any_reach: bool = False
-    """Whether CAs that are limited to namespaces may speak for anybody: for an issuer, which then
-    takes only what it signed itself."""
+    """Whether CAs that are limited to namespaces may speak for anybody: where ``peer_check``, or
+    who is served, decides about the authorities itself."""
 
     def verify_peer(self, der: bytes | None, authorities: tuple[bytes, ...] = ()) -> None:
         """Decide about the peer's certificate; None is a peer without one.
 
-        ``authorities`` are those above it, as OpenSSL verified them.
+        ``authorities`` are those above it, as OpenSSL verified them, the anchor last. What
+        ``peer_check`` is given has them as its intermediates, but for the anchor.
 
         Raises:
             ssl.SSLCertVerificationError: the peer is refused; the message says why.
@@ -91,10 +101,12 @@ class SpiffeContext(ssl.SSLContext):
                 if not self.peer_optional:
                     raise Untrusted("peer has no certificate")
             elif self.peer_check is not None:
-                svid = parse_der(der)
+                path = _path_of(authorities)
+                svid = unverified_svid([_leaf(der), *path[:-1]])
+                check_path_lengths(path)
                 self._check_svid(svid, self.peer_check)
-                if not self._takes_any_reach(svid):
-                    check_reach(svid.spiffe_id, [_certificate(each) for each in authorities])
+                if not self.any_reach:
+                    check_reach(svid.spiffe_id, path)
         except CredentialError as error:
             raise ssl.SSLCertVerificationError(f"peer refused: {error}") from error
 
@@ -113,16 +125,12 @@ class SpiffeContext(ssl.SSLContext):
                 svid,
                 bundles=self.federated.bundles,
                 now=self.federated.clock(),
-                any_reach=self._takes_any_reach(svid),
+                any_reach=self.any_reach,
             )
             if self.peer_check is not None:
                 self.peer_check(svid)
         except CredentialError as error:
             raise ssl.SSLCertVerificationError(f"peer refused: {error}") from error
-
-    def _takes_any_reach(self, svid: X509Svid) -> bool:
-        # An issuer below another has an issuer's SPIFFE ID, below a CA of its namespaces.
-        return self.any_reach or svid.spiffe_id == issuer_id(svid.spiffe_id.trust_domain)
 
     def _check_svid(self, svid: X509Svid, peer_check: PeerCheck) -> None:
         # The authorities of one trust domain never speak for another (SPIFFE Federation §4.2).
@@ -194,12 +202,15 @@ def client_context(
     peer_check: PeerCheck,
     identity: X509Identity | None = None,
     federated: Federated | None = None,
+    any_reach: bool = False,
 ) -> SpiffeContext:
     """A context for connecting to holders of SVIDs of ``bundle``'s trust domain, or federated ones.
 
-    Host names are not compared: the peer's SPIFFE ID is, by ``peer_check``.
+    Host names are not compared: the peer's SPIFFE ID is, by ``peer_check``. With ``any_reach`` it
+    also decides about CAs that are limited to namespaces.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT, bundle, peer_check)
+    context.any_reach = any_reach
     if federated is not None and federated.bundles:
         _federate(context, bundle, federated, identity)
     if identity is not None:
@@ -332,39 +343,15 @@ def _own_names(certificate: "x509.Certificate") -> "tuple[bytes, bytes] | None":
     """
     try:
         certificate.verify_directly_issued_by(certificate)
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-        name, key = certificate.subject.public_bytes(), certificate.public_key()
-        whole = key.public_bytes(_DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    except (InvalidSignature, x509.ExtensionNotFound, *UNREADABLE):
+        name, derived = certificate.subject.public_bytes(), derived_key_ids(certificate)
+    except (InvalidSignature, *UNREADABLE):
         return None
-    key_id = extension.value.digest
-    derived = {*_digests(_key_bits(whole)), *_digests(whole)}
-    return (name, key_id) if key_id in derived else None
-
-
-def _digests(value: bytes) -> "Iterator[bytes]":
-    """The key identifiers of RFC 7093: in full, and the leftmost 160 bits."""
-    for algorithm in (sha256, sha384, sha512):
-        digest = algorithm(value).digest()
-        yield from (digest, digest[:KEY_ID_BYTES])
-    yield sha1(value, usedforsecurity=False).digest()
-
-
-def _key_bits(spki: bytes) -> bytes:
-    """The BIT STRING of a SubjectPublicKeyInfo, without the number of unused bits."""
-    begin, end = der.read(spki, 0, len(spki), der.SEQUENCE)
-    _, algorithm_end = der.read(spki, begin, end, der.SEQUENCE)
-    begin, end = der.read(spki, algorithm_end, end, der.BIT_STRING)
-    return spki[begin + 1 : end]
+    key_id = stated_key_id(certificate)
+    return (name, key_id) if key_id is not None and key_id in derived else None
 
 
 def _name_and_key(certificate: "x509.Certificate") -> "tuple[bytes, bytes | None]":
-    name = certificate.subject.public_bytes()
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except (x509.ExtensionNotFound, *UNREADABLE):
-        return name, None
-    return name, extension.value.digest
+    return certificate.subject.public_bytes(), stated_key_id(certificate)
 
 
 def _harden(context: ssl.SSLContext) -> None:
@@ -401,9 +388,32 @@ def _authorities_of(connection: ssl.SSLSocket | ssl.SSLObject) -> tuple[bytes, .
     )
 
 
+def _leaf(leaf: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(leaf)
+    except UNREADABLE as error:
+        raise InvalidCertificate("peer's certificate cannot be read") from error
+
+
+def _path_of(authorities: tuple[bytes, ...]) -> tuple[x509.Certificate, ...]:
+    """The CAs above a leaf, each of them readable, its key too: facts are matched by it.
+
+    Raises:
+        InvalidCertificate: there is none, or one cannot be read.
+    """
+    if not authorities:
+        raise InvalidCertificate("peer's certificate has no authority above it")
+    try:
+        return tuple(map(_authority, authorities))
+    except UNREADABLE as error:
+        raise InvalidCertificate("an authority of the peer cannot be read") from error
+
+
 @lru_cache(maxsize=64)  # many peers, few CAs
-def _certificate(der: bytes) -> x509.Certificate:
-    return x509.load_der_x509_certificate(der)
+def _authority(content: bytes) -> x509.Certificate:
+    certificate = x509.load_der_x509_certificate(content)
+    derived_key_ids(certificate)
+    return certificate
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from accredit_credentials.errors import (
     InvalidSpiffeId,
     Untrusted,
 )
+from accredit_credentials.key_identifier import known_as
 from accredit_credentials.keys import PrivateKey, check_public_key
 from accredit_credentials.reach import check_reach
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
@@ -118,15 +119,22 @@ class X509Svid:
         return frozenset(each for each in ids if each is not None)
 
     def marks(self) -> tuple[str, ...]:
-        """What a revocation fact can match: ``kind:value`` texts, see ``revocation``."""
+        """What a revocation fact can match: ``kind:value`` texts, see ``revocation``.
+
+        An authority's are those of all that are known above the leaf: where the intermediates are
+        known, each of them.
+        """
         if not self._marks:
             self._marks[:] = self._read_marks()
         return tuple(self._marks)
 
     def _read_marks(self) -> tuple[str, ...]:
-        marks = [f"serial:{self.serial}"]
-        if authority := authority_key_id(self.leaf):
-            marks.append(f"authority:{authority}")
+        # A revoked CA can put others of its own making below itself: each in the chain counts, by
+        # what it says and by what its key says.
+        said = filter(None, map(authority_key_id, self.certificates))
+        known = (key_id for each in self.intermediates for key_id in sorted(known_as(each)))
+        authorities = dict.fromkeys((*said, *known))
+        marks = [f"serial:{self.serial}", *(f"authority:{each}" for each in authorities)]
         if self.instance:
             marks.append(f"instance:{self.instance}")
         if self.manifest:

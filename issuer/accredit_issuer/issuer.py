@@ -152,9 +152,12 @@ class Issuer:
             Unavailable: it could not be recorded, or the clock cannot be believed.
         """
         now = self.guarded_clock()
-        self.authorities.advance(self.changes, now, SELF)
-        self.revocation.publish_crls(self.writer, now)
-        self.revocation.forget_expired(self.writer, now)
+        try:
+            self.authorities.advance(self.changes, now, SELF)
+        finally:
+            # A parent that is away keeps nobody from learning what was revoked.
+            self.revocation.publish_crls(self.writer, now)
+            self.revocation.forget_expired(self.writer, now)
 
     def confirm_clock(self, by: str) -> None:
         """Believe the clock as it is, and record that an operator said so.

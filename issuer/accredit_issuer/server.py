@@ -21,9 +21,10 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from accredit_credentials.errors import Untrusted
 from accredit_credentials.keys import generate_key
 from accredit_credentials.tls import front_context, server_context
-from accredit_credentials.x509_svid import X509Identity, X509Svid
+from accredit_credentials.x509_svid import X509Identity, X509Svid, authority_key_id
 from accredit_issuer import bundle_endpoint
 from accredit_issuer.api.hot import HotRoutes
 from accredit_issuer.app import make_app, make_public_app
@@ -75,11 +76,25 @@ class OwnIdentity:
             if self._identity is not None:
                 self._context = server_context(
                     bundle=self._issuer.bundle,
-                    peer_check=_nobody_is_refused_here,
+                    peer_check=self._check_path,
                     identity=self._identity,
                     client_optional=True,
                     any_reach=True,
                 )
+
+    def _check_path(self, svid: X509Svid) -> None:
+        """Whoever names a CA of ours stands below it, by the path that is recorded for it.
+
+        Callers with another CA's SVIDs are answered, with a no (``api/callers``).
+
+        Raises:
+            Untrusted: the path is another.
+        """
+        ca = self._issuer.authorities.issuing_ca(authority_key_id(svid.leaf))
+        if ca is None:
+            return
+        if ca.certificate is None or svid.intermediates != (ca.certificate, *ca.chain):
+            raise Untrusted("the SVID names an authority of this issuer that it is not below")
 
     def authorities_changed(self) -> None:
         """Trust the new authorities at once, and get an SVID of them soon. From any thread."""
@@ -299,7 +314,3 @@ def _listen(host: str, port: int, section: str) -> socket.socket:
             f"cannot listen on {host}:{port} ({section}.host, {section}.port): {error.strerror}"
         ) from error
     return listening
-
-
-def _nobody_is_refused_here(_svid: X509Svid) -> None:
-    """The chain was checked; who may call what is decided at each request."""

@@ -12,6 +12,7 @@ from accredit_credentials.bundle import MAX_BUNDLE_BYTES, TrustBundle
 from accredit_credentials.bundle_map import (
     MAX_DOMAINS,
     MAX_MAP_BYTES,
+    MAX_X509_AUTHORITIES,
     BundleMap,
     FederatedDomain,
 )
@@ -229,3 +230,13 @@ def test_a_moment_has_a_time_zone(other_authority: Authority) -> None:
     domain = FederatedDomain(other_authority.bundle, fetched_at=NOW.astimezone(UTC))
     with pytest.raises(InvalidFederation, match="time zone"):
         replace(domain, fetched_at=datetime(2026, 1, 1))  # noqa: DTZ001 (the point)
+
+
+def test_a_domain_has_so_many_authorities_at_most() -> None:
+    """32 X.509 authorities of one domain are taken, 33 are refused with both numbers."""
+    authority = Authority("b.example")
+    root = authority.root.certificate
+    most = TrustBundle(authority.trust_domain, (root,) * MAX_X509_AUTHORITIES)
+    assert FederatedDomain(most).bundle.x509_authorities == most.x509_authorities
+    with pytest.raises(InvalidBundle, match=r"has 33 X\.509 authorities, the limit is 32"):
+        FederatedDomain(TrustBundle(authority.trust_domain, (root,) * (MAX_X509_AUTHORITIES + 1)))

@@ -16,8 +16,10 @@ from support.authority import Authority, Signer, deviating, key_usage, uri_san
 from support.handshake import GREETING, Handshake, in_memory, over_asyncio, over_sockets
 
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.errors import Untrusted
+from accredit_credentials.errors import Revoked, Untrusted
+from accredit_credentials.key_identifier import known_as
 from accredit_credentials.tls import (
+    Federated,
     SpiffeContext,
     client_context,
     front_context,
@@ -395,3 +397,45 @@ def test_asyncio_streams_carry_the_checked_object() -> None:
     for loop_factory in (asyncio.new_event_loop, uvloop.new_event_loop):
         seen = over_asyncio(client(), server(), loop_factory=loop_factory)
         assert seen.client.received == GREETING
+
+
+def below_itself(ca: Signer, **fields: Any) -> Signer:
+    """A CA of the same name and another key, which ``ca`` signed for itself."""
+    signer = HERE.ca(below=ca, common_name="issuing", **fields)
+    assert signer.certificate.subject == ca.certificate.subject == signer.certificate.issuer
+    return signer
+
+
+@pytest.mark.parametrize("federated", [False, True], ids=["ours", "federated"])
+def test_a_self_issued_ca_counts(federated: bool) -> None:
+    """A CA that may have none below it has none, of its own name either; its leaves pass."""
+    more: dict[str, Any] = {}
+    if federated:
+        more["federated"] = Federated(THERE.bundles, lambda: NOW)
+    second = below_itself(HERE.issuing)
+    chain = (second.certificate, HERE.issuing.certificate)
+    seen = over_sockets(client(HERE.issue(signer=second, chain=chain)), server(**more))
+    assert isinstance(seen.server.error, ssl.SSLCertVerificationError)
+    assert over_sockets(client(), server(**more)).succeeded
+
+
+@pytest.mark.parametrize("federated", [False, True], ids=["ours", "federated"])
+def test_a_fact_about_any_ca_of_the_path_matches(federated: bool) -> None:
+    """Who is below a revoked CA is refused, whatever CAs stand between; with other CAs accepted."""
+    more: dict[str, Any] = {}
+    if federated:
+        more["federated"] = Federated(THERE.bundles, lambda: NOW)
+    wide = HERE.ca(below=HERE.root, common_name="issuing")
+    second = below_itself(wide)
+    peer = HERE.issue(signer=second, chain=(second.certificate, wide.certificate))
+    for revoked in (second, wide):
+        for key_id in known_as(revoked.certificate):
+            fact = f"authority:{key_id}"
+
+            def check(svid: X509Svid, fact: str = fact) -> None:
+                if fact in svid.marks():
+                    raise Revoked(fact)
+
+            seen = over_sockets(client(peer), server(peer_check=check, **more))
+            assert "authority:" in str(seen.server.error)
+            assert over_sockets(client(), server(peer_check=check, **more)).succeeded

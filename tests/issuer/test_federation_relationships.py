@@ -185,7 +185,9 @@ def test_all_bundles_together_have_a_bound(web: Federating) -> None:
     """What would make the map too large for verifiers is not taken in."""
     key = ec.generate_private_key(ec.SECP256R1())
     entry = x509_entry(key, root(key, "https://ca.example"))
-    many = TrustBundle.parse(B, json.dumps({"keys": [entry] * 800}))
+    plain = {name: entry[name] for name in ("kty", "crv", "x", "y")}
+    keys = [{**plain, "use": "jwt-svid", "kid": f"{n:01000}"} for n in range(800)]
+    many = TrustBundle.parse(B, json.dumps({"keys": keys}))
     relationships = web.offline.issuer.relationships
 
     def keep(n: int) -> int:

@@ -3,15 +3,18 @@
 import contextlib
 import json
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from sqlalchemy import update
 from support.clock import SettableClock
-from support.family import CHILD, X509, Family, check_valid, signed_by
+from support.family import CHILD, MINUTE, X509, Family, check_valid, signed_by
 from support.issuer import (
     Admin,
     RunningIssuer,
@@ -28,7 +31,8 @@ from accredit_attestors.manifest import generate_signer_key
 from accredit_client import calls
 from accredit_client.call import Call
 from accredit_client.calls import certificate_request
-from accredit_client.errors import IssuerRefused
+from accredit_client.errors import IssuerRefused, IssuerUnreachable, IssuerUntrusted
+from accredit_client.wire import Issuer as IssuerClient
 from accredit_credentials.errors import Untrusted
 from accredit_credentials.keys import SubjectKey, generate_key
 from accredit_credentials.reach import namespaces_of
@@ -36,10 +40,15 @@ from accredit_credentials.spiffe_id import AgentId, SpiffeId
 from accredit_credentials.tls import client_context, server_context
 from accredit_credentials.x509_svid import X509Identity, X509Svid
 from accredit_credentials.x509_template import LeafTemplate, leaf_builder
+from accredit_issuer.api.callers import is_signed_by
 from accredit_issuer.audit.inspection import inspect
 from accredit_issuer.audit.log import Log
-from accredit_issuer.errors import InvalidSettings, Unavailable
+from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.snapshot import Authority
+from accredit_issuer.errors import InvalidSettings, Refusal, Unavailable
 from accredit_issuer.issuer import Issuer, initialise
+from accredit_issuer.keys.key_manager import KeyMissing
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.store.models import subordinates
 from accredit_issuer.store.writer import Transaction
 
@@ -162,8 +171,70 @@ def test_a_childs_admin_is_nobody_at_the_parent(family: Family, tmp_path: Path) 
         for identity in (admin.identity, agent):
             with pytest.raises(IssuerRefused, match="not issued by this issuer"):
                 family.parent.connect(identity).send(calls.whoami())
-        with pytest.raises(IssuerRefused, match="not issued by this issuer"):
+        with pytest.raises(IssuerUntrusted, match="which did not issue our SVID"):
             child.connect(family.admin.identity).send(calls.whoami())
+        credulous = client_context(
+            bundle=child.bundle,
+            peer_check=lambda _: None,
+            identity=family.admin.identity,
+            any_reach=True,
+        )
+        with (
+            IssuerClient(child.url, lambda: credulous) as client,
+            pytest.raises(IssuerRefused, match="not issued by this issuer"),
+        ):
+            client.send(calls.whoami())
+
+
+def self_issued(ca: Authority, key_id: bytes, clock: SettableClock) -> X509Identity:
+    """An admin's SVID below a CA of the same name and another key, which a child's CA signed."""
+    above, key = ca.certificate, generate_key()
+    assert above is not None
+    assert ca.key is not None
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(above.subject)
+        .issuer_name(above.subject)
+        .public_key(key.public_key())
+        .serial_number(4712)
+        .not_valid_before(clock() - MINUTE)
+        .not_valid_after(clock() + 60 * MINUTE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(above.extensions.get_extension_for_class(x509.KeyUsage).value, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier(key_id), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), critical=False
+        )
+    )
+    between = builder.sign(ca.key, hashes.SHA256())
+    svid_key, now = generate_key(), clock().replace(microsecond=0)
+    template = LeafTemplate(
+        spiffe_id=SpiffeId.parse("spiffe://example.org/admin/first"),
+        subject_key=SubjectKey.of(svid_key.public_key()),
+        serial=4713,
+        not_before=now - MINUTE,
+        not_after=now + 30 * MINUTE,
+        instance="0b8f7c1e-5a44-4c0e-9d3a-2f6f1f0a7b11",
+    )
+    leaf = leaf_builder(template, between).sign(key, hashes.SHA256())
+    chain = (between, above, *ca.chain)
+    return X509Identity(X509Svid(template.spiffe_id, leaf, chain), svid_key)
+
+
+def test_a_child_does_not_become_the_parents_admin(family: Family) -> None:
+    """A CA of the child's making that takes the key id of the parent's CA opens nothing there."""
+    family.name_child("support")
+    with family.child() as child:
+        ours = family.parent.issuer.authorities.now_in_force.active(X509)
+        ca = child.issuer.authorities.now_in_force.active(X509)
+        forged = self_issued(ca, bytes.fromhex(ours.id), family.clock)
+        with pytest.raises(IssuerUnreachable, match="closed the connection"):
+            family.parent.connect(forged).send(calls.whoami())
+    assert family.admin.send(calls.whoami()).role == "admin"
+    # The handshake aside, what names our CA is believed by its signature alone.
+    assert ours.certificate is not None
+    assert not is_signed_by(forged.svid.der[0], ours.certificate)
+    assert is_signed_by(family.admin.identity.svid.der[0], ours.certificate)
 
 
 def agent_of_admin(
@@ -306,3 +377,81 @@ def shakes_hands(family: Family, server: X509Identity) -> bool:
             raise
         return False
     return True
+
+
+@contextmanager
+def held_up(child: Issuer, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A parent that lets wait until the block ends; gives the ids that it was asked to certify."""
+    upstream = child.authorities._upstream
+    real, asked, go = upstream.certify, list[str](), threading.Event()
+
+    def certify(root: Any, request: Any) -> Any:
+        asked.append(request.id)
+        assert go.wait(30)
+        return real(root, request)
+
+    monkeypatch.setattr(upstream, "certify", certify)
+    try:
+        yield asked
+    finally:
+        go.set()
+
+
+def test_nobody_waits_for_the_parent(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the parent is asked for a CA other steps are taken, and CRLs published."""
+    family.name_child("support")
+    by, done = Local("test"), list[Any]()
+    with family.child() as running:
+        child = running.issuer
+
+        def prepare() -> None:
+            done.append(child.authorities.prepare(X509, child.changes, family.clock(), by))
+
+        waiting = threading.Thread(target=prepare)
+        with held_up(child, monkeypatch) as asked:
+            waiting.start()
+            (made,) = child.authorities.prepare(
+                AuthorityKind.JWT, child.changes, family.clock(), by
+            )
+            assert made.kind is AuthorityKind.JWT
+            child.keep_up()  # the CA that is there is not due
+            assert not done
+        waiting.join(30)
+        assert [each.id for each in done[0]] == asked
+        with pytest.raises(Refusal):  # one is prepared already: the parent is not asked for another
+            child.authorities.prepare(X509, child.changes, family.clock(), by)
+        assert len(asked) == 1
+
+
+def test_a_ca_that_is_not_wanted_any_more(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody was faster while the parent was asked: refused, and its key is not kept."""
+    family.name_child("support")
+    with family.child() as running:
+        child, by = running.issuer, Local("test")
+        authorities = child.authorities
+        upstream = authorities._upstream
+        real, asked = upstream.certify, list[str]()
+
+        def certify(root: Any, request: Any) -> Any:
+            asked.append(request.id)
+            if len(asked) == 1:  # as if the lock had been free: what is checked last decides
+                authorities._with_answer(
+                    lambda each: authorities._record(
+                        authorities._preparation.of(
+                            X509, authorities.now_in_force, family.clock(), each
+                        ),
+                        child.changes,
+                        family.clock(),
+                        by,
+                    ),
+                    family.clock(),
+                )
+            return real(root, request)
+
+        monkeypatch.setattr(upstream, "certify", certify)
+        with pytest.raises(Refusal):
+            authorities.prepare(X509, child.changes, family.clock(), by)
+        first, second = asked
+        with pytest.raises(KeyMissing):
+            child.keys.load(first)
+        assert child.keys.load(second)

@@ -185,6 +185,16 @@ def test_a_fact_is_stated_where_something_is_still_valid(
     assert needs_fact(key, RULES, NOW) is needed
 
 
+@pytest.mark.parametrize(("left", "needed"), [(timedelta(seconds=1), True), (timedelta(0), False)])
+def test_a_retired_ca_is_told_of_until_its_certificate_ends(
+    left: timedelta, *, needed: bool
+) -> None:
+    """Its own leaves are over long before; whoever took its key signs new ones."""
+    ca = standing(AuthorityKind.X509, State.RETIRED, expires_at=NOW + left)
+    ca = replace(ca, retired_at=NOW - timedelta(days=90))
+    assert needs_fact(ca, RULES, NOW) is needed
+
+
 def test_a_root_is_no_target_of_a_fact() -> None:
     """Verifiers take a root from the bundle: they are told of the issuing CAs below it."""
     assert not needs_fact(standing(AuthorityKind.ROOT, State.RETIRED), RULES, NOW)

@@ -17,7 +17,7 @@ from accredit_credentials.revocation import FactKind, Target
 from accredit_credentials.revocation_feed import FeedState, verify
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority.lifecycle import AuthorityKind
-from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.errors import Kind, Refusal, Unavailable
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.revocation import FactRequest
@@ -308,6 +308,24 @@ def test_an_expired_entry_leaves_the_crl_at_last(offline: Offline) -> None:
     offline.clock.advance(hours=1)
     offline.issuer.keep_up()
     assert not offline.is_on_crl(svid)
+
+
+def test_crls_are_published_while_authorities_cannot_be_rotated(
+    offline: Offline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parent that is away is an alarm, and keeps no CRL from being renewed."""
+    svid = offline.agent()
+    offline.state(f"serial:{svid.serial}")
+    before = offline.crl_of(svid).last_update_utc
+
+    def away(*_: object) -> None:
+        raise Unavailable("the parent is away")
+
+    monkeypatch.setattr(offline.issuer.authorities, "advance", away)
+    offline.clock.advance(hours=3)
+    with pytest.raises(Unavailable, match="the parent is away"):
+        offline.issuer.keep_up()
+    assert offline.crl_of(svid).last_update_utc > before
 
 
 def test_a_crl_is_of_its_ca(offline: Offline) -> None:

@@ -5,6 +5,7 @@ agents of the namespaces that it was given; docs/authorities.md says for whom.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -49,9 +50,11 @@ def add(
 def list_(
     profile: options.Profile = options.DEFAULT_PROFILE, as_json: options.Json = False
 ) -> None:
-    """List them, with the ids of their newest issuing CAs."""
+    """List them with the ids of their newest issuing CAs; removed ones while one of these lives."""
     found = session.ask(profile, calls.subordinates())
-    _print(found, as_json=as_json)
+    removed = session.ask(profile, calls.removed_subordinates())
+    gone = [Removed(agent, tuple(dict.fromkeys(ids))) for agent, ids in removed.items()]
+    _print(found, gone, as_json=as_json)
 
 
 @app.command(epilog=example("accredit subordinate remove infra/child"))
@@ -69,20 +72,35 @@ def _split(text: str) -> list[str]:
     return [each.strip() for each in text.split(",") if each.strip()]
 
 
-def _print(subordinates: Sequence[SubordinateRecord], *, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """One whose name was taken away; its issuing CAs sign until they are revoked, or end."""
+
+    agent: str
+    issuing_cas: tuple[str, ...]
+    removed: bool = True
+
+
+def _print(
+    subordinates: Sequence[SubordinateRecord], gone: Sequence[Removed] = (), *, as_json: bool
+) -> None:
     if as_json:
-        output.document(subordinates)
+        output.document([*subordinates, *gone])
         return
     output.table(
         ("AGENT", "NAMESPACES", "DNS NAMES", "ISSUING CAS"),
         [
-            (
-                each.agent,
-                ", ".join(each.namespaces),
-                ", ".join(each.dns_names) or "-",
-                ", ".join(dict.fromkeys(id_[:SHOWN_ID] for id_ in each.issuing_cas)) or "-",
-            )
-            for each in subordinates
+            *(
+                (
+                    each.agent,
+                    ", ".join(each.namespaces),
+                    ", ".join(each.dns_names) or "-",
+                    ", ".join(dict.fromkeys(id_[:SHOWN_ID] for id_ in each.issuing_cas)) or "-",
+                )
+                for each in subordinates
+            ),
+            # In full: this is what "accredit revoke authority" takes.
+            *((each.agent, "(removed)", "-", ", ".join(each.issuing_cas)) for each in gone),
         ],
         empty="no subordinates",
     )

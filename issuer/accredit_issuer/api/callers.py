@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from starlette.requests import Request
 
 from accredit_credentials.asgi_peer import peer_certificate
+from accredit_credentials.bundle import UNREADABLE
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.keys import b64url
 from accredit_credentials.x509_svid import X509Svid, authority_key_id, parse_der
@@ -86,6 +89,9 @@ class Callers:
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
         self._parsed = lru_cache(REMEMBERED)(_parse)
+        # By the CA's key id, which is of one key only: to hash its certificate takes longer than
+        # everything else that is asked about a caller.
+        self._signed_by = lru_cache(REMEMBERED)(self._is_signed_by)
 
     async def anyone(self, request: Request) -> Caller:
         """Whoever holds an accepted SVID.
@@ -109,10 +115,17 @@ class Callers:
         if caller.svid.spiffe_id.trust_domain != self._issuer.config.trust_domain:
             raise Refusal(Kind.UNAUTHENTICATED, "the SVID is of another trust domain")
         check_not_revoked(caller.marks, self._issuer.revocation.facts)
-        if not self._issuer.authorities.signed_by_us(caller.authority):
-            # A subordinate issuer has a CA below our root: its admins and agents are not ours.
+        # A subordinate issuer has a CA below our root: its admins and agents are not ours. Which
+        # CA an SVID names is its signer's choice, so the signature is checked with that CA's key;
+        # which CAs are ours is asked each time.
+        ca = self._issuer.authorities.issuing_ca(caller.authority)
+        if ca is None or not self._signed_by(der, ca.id):
             raise Refusal(Kind.UNAUTHENTICATED, "the SVID was not issued by this issuer")
         return caller
+
+    def _is_signed_by(self, leaf: bytes, key_id: str) -> bool:
+        ca = self._issuer.authorities.issuing_ca(key_id)
+        return ca is not None and ca.certificate is not None and is_signed_by(leaf, ca.certificate)
 
     async def agent(self, request: Request) -> Caller:
         """An agent.
@@ -164,6 +177,15 @@ class Callers:
             case ("admin", name):
                 return AdminCaller(caller, self._issuer.registry.admin(name))
         raise Refusal(Kind.FORBIDDEN, f"{caller.name} is not an admin")
+
+
+def is_signed_by(leaf: bytes, ca: x509.Certificate) -> bool:
+    """Whether a certificate in DER was signed with the very key of this CA."""
+    try:
+        x509.load_der_x509_certificate(leaf).verify_directly_issued_by(ca)
+    except (InvalidSignature, *UNREADABLE):
+        return False
+    return True
 
 
 def _node(caller: Caller) -> Caller:

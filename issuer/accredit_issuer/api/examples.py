@@ -307,7 +307,10 @@ ANSWERS: Mapping[Call, Any] = {
     ("POST", "/v1/authorities/{authority}/taint"): _AUTHORITIES,
     ("POST", "/v1/authorities/{authority}/revoke"): _AUTHORITIES,
     ("POST", "/v1/issuing-cas"): {"certificate": _PEM, "chain": "", "roots": _PEM},
-    ("GET", "/v1/subordinates"): {"subordinates": [_SUBORDINATE]},
+    ("GET", "/v1/subordinates"): {
+        "subordinates": [_SUBORDINATE],
+        "removed": [{"agent": "infra/former", "issuing_cas": _SUBORDINATE["issuing_cas"]}],
+    },
     ("POST", "/v1/subordinates"): _SUBORDINATE,
     ("DELETE", "/v1/subordinates/{namespace}/{name}"): _SUBORDINATE,
     ("GET", "/v1/log/entries"): {"size": 50, "entries": [_ENTRY]},

@@ -36,7 +36,8 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:
     @router.get("/subordinates", summary="The subordinate issuers, and their issuing CAs")
     def listed(by: ByAdmin) -> Response:
         by.require(Operation.READ, None)
-        return JSONResponse({"subordinates": subordinates.all()})
+        removed = subordinates.removed(issuer.clock())
+        return JSONResponse({"subordinates": subordinates.all(), "removed": removed})
 
     @router.post("/subordinates", summary="Name an agent a subordinate issuer", status_code=201)
     def add(body: bodies.SubordinateBody, by: ByAdmin) -> Response:

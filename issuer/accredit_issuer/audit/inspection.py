@@ -1,10 +1,10 @@
 """Everything that the issuer keeps, examined over one snapshot of the database.
 
 In order: the log against its signed checkpoint, and against one that was kept elsewhere → every
-record: is what it tells of still there → authorities and CRLs → every credential → every other row
-of the state against its record. What is wrong with one thing is said of it, and the next is looked
-at. Rows are read in batches: what is held in memory are the facts in force, the authorities and
-the admins, as a running issuer does.
+record: was it possible where it stands, is what it tells of still there → authorities and CRLs →
+every credential → every other row of the state against its record. What is wrong with one thing is
+said of it, and the next is looked at. Rows are read in batches: what is held in memory are the
+facts in force, the authorities, the admins and a little of each manifest.
 
 Reads only, in one transaction: a running issuer goes on meanwhile, and what it writes is not seen.
 """

@@ -1,5 +1,7 @@
 """The log under audit: its tree, a checkpoint of elsewhere, and whether what it tells of is there.
 
+Each record is held against those before it (``replay``).
+
 Reading the records also notes what they tell (``told``), for the parts that come after.
 """
 
@@ -14,7 +16,9 @@ from accredit_credentials.merkle import Frontier
 from accredit_issuer.audit.kept_rows import KEPT, Kept
 from accredit_issuer.audit.log import LogDamaged, LogReader, NodeReader
 from accredit_issuer.audit.recorded import InvalidRecord, Recorded
+from accredit_issuer.audit.replay import Replay
 from accredit_issuer.audit.scope import BATCH, Scope
+from accredit_issuer.registry.targets import namespace_of
 from accredit_issuer.store.models import log_leaves
 
 
@@ -50,6 +54,9 @@ def check_records(scope: Scope) -> None:
     """Read every record, note what it tells, and look for what it tells of."""
     last = scope.connection.scalar(select(func.max(log_leaves.c.index)))
     reader = LogReader(scope.connection)
+    replay = Replay(
+        scope.config.trust_domain, lambda target: namespace_of(scope.connection, target)
+    )
     for start in range(0, -1 if last is None else last + 1, BATCH):
         records = list(_read(scope, reader, start, min(BATCH, (last or 0) + 1 - start)))
         by_kind: defaultdict[str, list[Recorded]] = defaultdict(list)
@@ -57,6 +64,7 @@ def check_records(scope: Scope) -> None:
             by_kind[record.kind].append(record)
             try:
                 scope.told.note(record, scope.now)
+                scope.add(f"log entry {record.index}", replay.judge(record))
             except InvalidRecord as error:
                 scope.report.add(f"log entry {record.index}", str(error))
         for kind, of_it in by_kind.items():

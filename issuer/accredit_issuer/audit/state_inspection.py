@@ -11,6 +11,11 @@ from accredit_issuer.audit.kept_rows import TABLES, KeptTable
 from accredit_issuer.audit.recorded import InvalidRecord, record_of
 from accredit_issuer.audit.records import RecordKind, written_moment
 from accredit_issuer.audit.scope import Scope
+from accredit_issuer.audit.subordinate_rows import (
+    CERTIFIED,
+    WITHOUT_CREDENTIAL,
+    check_certified,
+)
 from accredit_issuer.registry.registry import signer_of
 from accredit_issuer.store.models import (
     admins,
@@ -198,6 +203,10 @@ def check_subordinates(scope: Scope) -> None:
             scope.report.add(f"subordinate {row.agent}", problem)
     for missing in told:
         scope.report.add(f"subordinate {missing}", "the database does not have it")
+    for row in scope.stream(CERTIFIED):
+        scope.add(f"certificate {row.credential}", check_certified(row))
+    for row in scope.stream(WITHOUT_CREDENTIAL):
+        scope.report.add(f"certificate {row.serial}", "nothing was decided that it is of")
 
 
 def check_nodes(scope: Scope) -> None:

@@ -61,7 +61,7 @@ class Told:
             InvalidRecord: it is a fact's, and says none.
         """
         if record.kind == RecordKind.FACT_STATED:
-            fact = _fact_of(record)
+            fact = fact_of(record)
             if fact.expires_at > now or fact.target.kind in LASTING:
                 self.facts.apply(fact)
         elif record.kind in _OF_ADMINS:
@@ -113,7 +113,12 @@ class Told:
             self.enrolment[token] = record
 
 
-def _fact_of(record: Recorded) -> RevocationFact:
+def fact_of(record: Recorded) -> RevocationFact:
+    """The fact that a record tells of.
+
+    Raises:
+        InvalidRecord: it says none.
+    """
     try:
         return RevocationFact(
             sequence=int(record.details["sequence"]),

@@ -2,7 +2,8 @@
 
 ``Authorities`` holds one immutable ``Snapshot``; requests read it, ``advance`` and the steps of
 operators replace it. Each step writes the authorities' rows, the bundle's new sequence number and
-the records in one transaction, and only then is the snapshot replaced. One step at a time. What a
+the records in one transaction, and only then is the snapshot replaced. One step at a time; a
+parent is asked between two of them, so that nobody waits for its answer but who wants it. What a
 step makes of a snapshot is said in ``steps``, what is new in ``preparation``.
 """
 
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 from cryptography import x509
@@ -39,14 +41,14 @@ from accredit_issuer.authority.permitted import (
     check_taint,
 )
 from accredit_issuer.authority.planning import rules_of
-from accredit_issuer.authority.preparation import Preparation
+from accredit_issuer.authority.preparation import Asked, Preparation
 from accredit_issuer.authority.profile import CheckedLeaf
 from accredit_issuer.authority.rows import sequence_of, write
 from accredit_issuer.authority.snapshot import Authority, IsRevoked, Snapshot, jwt_keys
 from accredit_issuer.authority.spent_keys import delete_key, sweep
 from accredit_issuer.authority.steps import Taken, activated, distrusted, moved
 from accredit_issuer.authority.upstream import OwnRoot, RootCa, Upstream
-from accredit_issuer.errors import IssuerError, Unavailable
+from accredit_issuer.errors import IssuerError, Refusal, Unavailable
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.settings import Config
@@ -57,6 +59,7 @@ MAX_ROUNDS = 4  # prepare, activate, remove, nothing: more would mean that a ste
 
 _log = structlog.get_logger("accredit.authorities")
 
+T = TypeVar("T")
 Beside = Callable[[Transaction, tuple[Standing, ...]], None]
 
 
@@ -74,6 +77,7 @@ class Authorities:
         """Why the parent could not be asked the last time; None where it could."""
         # The scheduler and any number of operators take steps, each from what it saw.
         self._stepping = threading.RLock()
+        self._asking = threading.Lock()  # taken before ``_stepping``, never within it
         self._unrecorded = set[str]()  # keys that were made, and whose record failed
         self._listeners: list[Callable[[], None]] = []
         self._is_revoked: IsRevoked = lambda _: False
@@ -112,20 +116,20 @@ class Authorities:
         Raises:
             Unavailable: a step could not be recorded. What was recorded stays.
         """
+        done: list[Due] = []
+        trouble: ParentUnavailable | None = None
+        # Kind by kind: an issuing CA needs an active root before it can be made.
+        for kind in self._rules:
+            try:
+                done += self._advance_kind(kind, changes, now, by)
+            except ParentUnavailable as error:
+                trouble = trouble or error
         with self._stepping:
-            done: list[Due] = []
-            trouble: ParentUnavailable | None = None
-            # Kind by kind: an issuing CA needs an active root before it can be made.
-            for kind in self._rules:
-                try:
-                    done += self._advance_kind(kind, changes, now, by)
-                except ParentUnavailable as error:
-                    trouble = trouble or error
             self._publish_as_it_is(changes, now, by)
             self._note(trouble)
             if trouble is not None and not self._can_issue(now):
                 raise trouble
-            return done
+        return done
 
     def prepare(
         self, kind: AuthorityKind, changes: Changes, now: datetime, by: Actor
@@ -136,13 +140,20 @@ class Authorities:
             Refusal: one is prepared already.
             Unavailable: it could not be recorded.
         """
+
+        def take(asked: Asked | None = None) -> tuple[Standing, ...]:
+            self._check_prepare(kind, now)
+            taken = self._preparation.of(kind, self.now_in_force, now, asked)
+            return self._record(taken, changes, now, by)
+
         with self._stepping:
-            check_prepare(
-                self.standings(), kind, now, given=self._given, follows=self._upstream.follows
-            )
-            return self._record(
-                self._preparation.of(kind, self.now_in_force, now), changes, now, by
-            )
+            if not self._is_parents(kind):
+                return take()
+            self._check_prepare(kind, now)
+        with self._asking:
+            with self._stepping:
+                self._check_prepare(kind, now)
+            return self._with_answer(take, now)
 
     def activate(
         self, wanted: str, changes: Changes, now: datetime, by: Actor, *, early: bool
@@ -158,8 +169,8 @@ class Authorities:
             details = {"early": True} if is_early else {}
             taken = activated(self.now_in_force, wanted, now, details)
             changed = self._record(taken, changes, now, by)
-            self._advance_kind(AuthorityKind.X509, changes, now, by)
-            return changed
+        self._advance_kind(AuthorityKind.X509, changes, now, by)
+        return changed
 
     def taint(
         self, wanted: str, reason: str, changes: Changes, now: datetime, by: Actor
@@ -172,7 +183,8 @@ class Authorities:
         """
         with self._stepping:
             check_taint(self.standings(), wanted)
-            self._advance_kind(AuthorityKind.X509, changes, now, by)  # none below it may sign on
+        self._advance_kind(AuthorityKind.X509, changes, now, by)  # none below it may sign on
+        with self._stepping:
             tainted = check_taint(self.standings(), wanted)
             taken = distrusted(
                 self.now_in_force, Step.TAINT, tainted, now, wanted=wanted, reason=reason
@@ -199,7 +211,8 @@ class Authorities:
         """
         with self._stepping:
             check_revoke(self.standings(), wanted)
-            self._advance_kind(AuthorityKind.X509, changes, now, by)
+        self._advance_kind(AuthorityKind.X509, changes, now, by)
+        with self._stepping:
             gone = check_revoke(self.standings(), wanted)
             taken = distrusted(
                 self.now_in_force, Step.REVOKE, gone, now, wanted=wanted, reason=reason
@@ -245,11 +258,15 @@ class Authorities:
         key = self.x509_key(checked.ca.certificate)
         return sign_leaf(checked.linted, key)
 
-    def signed_by_us(self, key_id: str | None) -> bool:
-        """Whether a key id is that of an issuing CA of this issuer that is not removed."""
-        return any(
-            a.id == key_id and a.kind is AuthorityKind.X509 for a in self.now_in_force.authorities
-        )
+    def issuing_ca(self, key_id: str | None) -> Authority | None:
+        """The issuing CA of this issuer with a key id, where it is there and not removed.
+
+        Who names it proves nothing: a key id is text.
+        """
+        for authority in self.now_in_force.authorities:
+            if authority.id == key_id and authority.kind is AuthorityKind.X509:
+                return authority
+        return None
 
     def certifying_root(self) -> RootCa:
         """The active root.
@@ -276,7 +293,9 @@ class Authorities:
             Unavailable: no longer held.
         """
         for authority in self.now_in_force.authorities:
-            if authority.certificate == certificate and authority.key is not None:
+            # The same object mostly: to compare certificates is to compare their bytes.
+            found = authority.certificate is certificate or authority.certificate == certificate
+            if found and authority.key is not None:
                 return authority.key
         raise Unavailable("the issuing CA's key is not held any more")
 
@@ -296,13 +315,64 @@ class Authorities:
     ) -> list[Due]:
         done: list[Due] = []
         for _ in range(MAX_ROUNDS):
-            steps = self._due(kind, now)
-            if not steps:
-                return done
-            for step in steps:
-                self._record(self._taken(step, now), changes, now, by)
-            done += steps
-        raise IssuerError(f"authorities do not come to rest: {done[-1]}")
+            with self._stepping:
+                steps = self._due(kind, now)
+                if not steps:
+                    return done
+                if not self._must_ask(steps):
+                    done += self._take(steps, changes, now, by)
+                    continue
+            with self._asking:
+                if self._must_ask(self._due(kind, now)):  # nobody else has asked meanwhile
+                    done += self._with_answer(
+                        lambda asked: self._take(self._due(kind, now), changes, now, by, asked),
+                        now,
+                    )
+        raise IssuerError(f"authorities do not come to rest: {done[-1:]}")
+
+    def _take(
+        self,
+        steps: Sequence[Due],
+        changes: Changes,
+        now: datetime,
+        by: Actor,
+        asked: Asked | None = None,
+    ) -> Sequence[Due]:
+        for step in steps:
+            self._record(self._taken(step, now, asked), changes, now, by)
+        return steps
+
+    def _is_parents(self, kind: AuthorityKind) -> bool:
+        return self._upstream.follows and kind is AuthorityKind.X509
+
+    def _must_ask(self, steps: Sequence[Due]) -> bool:
+        return any(
+            each.step is Step.PREPARE and each.id is None and self._is_parents(each.kind)
+            for each in steps
+        )
+
+    def _with_answer(self, take: Callable[[Asked], T], now: datetime) -> T:
+        """Ask the parent, and then take a step with what it certified, or without.
+
+        Raises:
+            Refusal: the step is not possible any more.
+            Unavailable: the parent cannot be asked, or it could not be recorded.
+        """
+        asked = self._preparation.ask_parent(now)
+        with self._stepping:
+            try:
+                taken = take(asked)
+            except Refusal:
+                delete_key(self._keys, asked.made.id)
+                raise
+            if self.now_in_force.find(asked.made.id) is None:
+                delete_key(self._keys, asked.made.id)  # it is not wanted any more
+            return taken
+
+    def _check_prepare(self, kind: AuthorityKind, now: datetime) -> None:
+        check_prepare(
+            self.standings(), kind, now, given=self._given, follows=self._upstream.follows
+        )
 
     def _due(self, kind: AuthorityKind, now: datetime) -> list[Due]:
         rule, follows = self._rules[kind], self._upstream.follows
@@ -330,13 +400,13 @@ class Authorities:
             _log.info("the parent is back")
         self.trouble = None if trouble is None else str(trouble)
 
-    def _taken(self, step: Due, now: datetime) -> list[Taken]:
+    def _taken(self, step: Due, now: datetime, asked: Asked | None) -> list[Taken]:
         snapshot = self.now_in_force
         if step.step is Step.PREPARE and step.id is not None:
             anchor = self._upstream.anchors()[step.id]
             return [self._preparation.root_of_parent(step.id, anchor, now)]
         if step.id is None:
-            return self._preparation.of(step.kind, snapshot, now)
+            return self._preparation.of(step.kind, snapshot, now, asked)
         if step.step is Step.ACTIVATE:
             return activated(snapshot, step.id, now)
         return [moved(snapshot, step.id, step.step, now)]

@@ -7,12 +7,10 @@ cannot be asked, what is there goes on, and ``trouble`` says why.
 """
 
 import http.client
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -29,14 +27,14 @@ from accredit_credentials.x509_svid import X509Svid
 from accredit_credentials.x509_template import CaTemplate, subject_key_id
 from accredit_issuer.authority.given_ca import Needs, check_given, is_signed_by
 from accredit_issuer.authority.lifecycle import Origin
+from accredit_issuer.authority.parent_exchange import MAX_ANSWER, exchange
 from accredit_issuer.authority.upstream import CertifiedCa, IssuingCaRequest, RootCa, Upstream
 from accredit_issuer.errors import InvalidSettings, Unavailable
 from accredit_issuer.keys.key_manager import KeyManager
 from accredit_issuer.keys.parent_identity import ParentIdentity, read_parent_identity
 from accredit_issuer.settings import Config, ParentAt
 
-TIMEOUT_SECONDS = 10.0
-MAX_ANSWER = 256 * 1024  # bytes
+EXCHANGE_SECONDS = 10.0  # for everything together: connection, handshake, question, answer
 MAX_SHOWN = 200  # characters of what the parent says
 _SUCCESS = 200
 
@@ -169,31 +167,20 @@ class ParentIssuer(Upstream):
             if svid.spiffe_id != wanted:
                 raise Untrusted(f"the parent is {svid.spiffe_id}, expected {wanted}")
 
-        parts = urlsplit(self._parent.url)
         try:
             context = client_context(
                 bundle=identity.bundle, peer_check=is_parent, identity=identity.identity
             )
-            connection = http.client.HTTPSConnection(
-                parts.hostname or "", parts.port or 443, timeout=TIMEOUT_SECONDS, context=context
-            )
-            try:
-                content = None if body is None else json.dumps(body).encode()
-                headers = {} if body is None else {"Content-Type": "application/json"}
-                connection.request(method, path, content, headers)
-                response = connection.getresponse()
-                text = response.read(MAX_ANSWER + 1)
-            finally:
-                connection.close()
+            said = exchange(self._parent.url, context, method, path, body, seconds=EXCHANGE_SECONDS)
         except (OSError, http.client.HTTPException, CredentialError) as error:
             raise ParentUnavailable(
                 f"the parent {self._parent.url} cannot be asked: {str(error)[:MAX_SHOWN]!r}"
             ) from error
-        if response.status != _SUCCESS or len(text) > MAX_ANSWER:
+        if said.status != _SUCCESS or len(said.body) > MAX_ANSWER:
             raise ParentUnavailable(
-                f"the parent says no: {_problem(text)} (status {response.status})"
+                f"the parent says no: {_problem(said.body)} (status {said.status})"
             )
-        return text
+        return said.body
 
 
 def read_answer(body: bytes) -> Answer:

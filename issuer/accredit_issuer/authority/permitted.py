@@ -133,13 +133,15 @@ def check_revoke(authorities: Sequence[Standing], wanted: str) -> tuple[Standing
 def needs_fact(standing: Standing, rules: Mapping[AuthorityKind, Rule], now: datetime) -> bool:
     """Whether verifiers have to be told that what it signed is not valid any more.
 
-    Not of a root: those below it are told of, each by itself.
+    Not of a root: those below it are told of, each by itself. Of a CA for as long as its
+    certificate is valid: whoever took its key signs on after the CA was retired.
     """
-    return (
-        standing.kind is not AuthorityKind.ROOT
-        and standing.activated_at is not None
-        and now < end(standing, rules[standing.kind])
-    )
+    if standing.kind is AuthorityKind.ROOT or standing.activated_at is None:
+        return False
+    until = end(standing, rules[standing.kind])
+    if standing.kind is AuthorityKind.X509:
+        until = max(until, standing.expires_at)
+    return now < until
 
 
 def find(authorities: Sequence[Standing], wanted: str) -> Standing:

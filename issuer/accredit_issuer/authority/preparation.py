@@ -4,7 +4,7 @@ What is made here is about to be recorded (``steps.Taken``), and signs nothing b
 whose CA could not be certified is deleted again.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography import x509
@@ -15,8 +15,16 @@ from accredit_issuer.authority.planning import Rules
 from accredit_issuer.authority.snapshot import Authority, Snapshot
 from accredit_issuer.authority.spent_keys import delete_key
 from accredit_issuer.authority.steps import Taken, moved, retired
-from accredit_issuer.authority.upstream import CertifiedCa, IssuingCaRequest, Upstream
-from accredit_issuer.keys.key_manager import KeyManager
+from accredit_issuer.authority.upstream import CertifiedCa, IssuingCaRequest, RootCa, Upstream
+from accredit_issuer.keys.key_manager import KeyManager, ManagedKey
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was certified, for a key that was made for it."""
+
+    made: ManagedKey
+    certified: CertifiedCa = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +35,14 @@ class Preparation:
     keys: KeyManager
     upstream: Upstream
 
-    def of(self, kind: AuthorityKind, snapshot: Snapshot, now: datetime) -> list[Taken]:
-        """The next authority of a kind.
+    def of(
+        self,
+        kind: AuthorityKind,
+        snapshot: Snapshot,
+        now: datetime,
+        asked: Asked | None = None,
+    ) -> list[Taken]:
+        """The next authority of a kind; of an issuing CA ``asked`` is what a parent certified.
 
         Raises:
             Unavailable: no key, or nobody who certifies it, is to be had.
@@ -38,9 +52,19 @@ class Preparation:
             case AuthorityKind.ROOT:
                 return [self._root(now, expires_at)]
             case AuthorityKind.X509:
-                return self._issuing_ca(snapshot, now, expires_at)
+                asked = asked or self._certified(snapshot.root(), now, expires_at)
+                return self._issuing_ca(asked, snapshot, now)
             case AuthorityKind.JWT:
                 return [self._jwt_key(now, expires_at)]
+
+    def ask_parent(self, now: datetime) -> Asked:
+        """Have the parent certify an issuing CA; this takes as long as it does.
+
+        Raises:
+            Unavailable: no key, or no parent, is to be had.
+        """
+        lifetime = self.rules[AuthorityKind.X509].lifetime
+        return self._certified(None, now, (now + lifetime).replace(microsecond=0))
 
     def root_of_parent(self, key_id: str, anchor: x509.Certificate, now: datetime) -> Taken:
         """A root of the parent's: to be published, without a key here."""
@@ -61,15 +85,17 @@ class Preparation:
         made = Authority(standing, public, root.certificate, root.key, root.above)
         return Taken(Step.PREPARE, made)
 
-    def _issuing_ca(self, snapshot: Snapshot, now: datetime, expires_at: datetime) -> list[Taken]:
-        root = None if self.upstream.follows else snapshot.root()
+    def _certified(self, root: RootCa | None, now: datetime, expires_at: datetime) -> Asked:
         made = self.keys.generate()
         request = IssuingCaRequest(id=made.id, key=made.private, now=now, expires_at=expires_at)
         try:
-            certified = self.upstream.certify(root, request)
+            return Asked(made, self.upstream.certify(root, request))
         except Exception:
             delete_key(self.keys, made.id)  # another is made when it is tried again
             raise
+
+    def _issuing_ca(self, asked: Asked, snapshot: Snapshot, now: datetime) -> list[Taken]:
+        made, certified = asked.made, asked.certified
         certificate = certified.certificate
         standing = replace(
             _prepared(made.id, AuthorityKind.X509, now, certificate.not_valid_after_utc),

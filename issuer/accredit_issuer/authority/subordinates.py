@@ -8,6 +8,8 @@ by which a revocation fact about an authority finds it, and in the ledger like a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select
@@ -99,6 +101,20 @@ def decide(
         namespaces=named.namespaces,
         dns_names=named.dns_names,
     )
+
+
+def check_still_named(transaction: Transaction, decided_by: Subordinate) -> None:
+    """Decide, where nothing comes in between, whether what was granted is granted still.
+
+    Raises:
+        Refusal: the name was taken away, or given anew with other values.
+    """
+    row = _row(transaction, str(decided_by.agent))
+    if row is None or _of(row) != decided_by:
+        raise Refusal(
+            Kind.FORBIDDEN,
+            f"{decided_by.agent} is not named a subordinate issuer as it was when it asked",
+        )
 
 
 def check_named(named: Subordinate) -> None:
@@ -232,6 +248,24 @@ class Subordinates:
             rows = connection.execute(select(subordinates).order_by(subordinates.c.agent)).all()
             return [_view(connection, row) for row in rows]
 
+    def removed(self, now: datetime) -> list[dict[str, Any]]:
+        """The agents whose name was taken away and that have an issuing CA which lives, as JSON.
+
+        These CAs sign until a fact ends them; each is listed, however many there are.
+        """
+        table = subordinate_cas
+        query = (
+            select(table)
+            .where(table.c.expires_at > now, table.c.agent.not_in(select(subordinates.c.agent)))
+            .order_by(table.c.agent, table.c.issued_at.desc(), table.c.serial)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            {"agent": agent, "issuing_cas": [_ca_view(each) for each in of_it]}
+            for agent, of_it in groupby(rows, key=attrgetter("agent"))
+        ]
+
 
 def living_below(
     source: Transaction | Connection, roots: Sequence[str], now: datetime
@@ -271,16 +305,17 @@ def _view(connection: Connection, row: Row[Any]) -> dict[str, Any]:
         "dns_names": row.dns_names,
         "created_at": text_of(row.created_at),
         "created_by": row.created_by,
-        "issuing_cas": [
-            {
-                "id": each.id,
-                "serial": each.serial,
-                "root": each.root,
-                "issued_at": text_of(each.issued_at),
-                "expires_at": text_of(each.expires_at),
-            }
-            for each in cas
-        ],
+        "issuing_cas": [_ca_view(each) for each in cas],
+    }
+
+
+def _ca_view(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "serial": row.serial,
+        "root": row.root,
+        "issued_at": text_of(row.issued_at),
+        "expires_at": text_of(row.expires_at),
     }
 
 

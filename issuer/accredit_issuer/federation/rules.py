@@ -16,6 +16,7 @@ from urllib.parse import urljoin
 from cryptography import x509
 
 from accredit_credentials.bundle import UNREADABLE, TrustBundle
+from accredit_credentials.bundle_map import check_authority_count
 from accredit_credentials.errors import InvalidBundle, InvalidFederation, InvalidSpiffeId
 from accredit_credentials.federation import Allowance, check_allowances, check_https_url
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
@@ -144,8 +145,9 @@ def check_authorities(bundle: TrustBundle) -> None:
     A root need not name a trust domain; one that does must name this one (X509-SVID §2, §3.1).
 
     Raises:
-        InvalidBundle: one names another.
+        InvalidBundle: one names another, or there are more than our verifiers load.
     """
+    check_authority_count(bundle)
     for certificate in bundle.x509_authorities:
         for named in _trust_domains_of(certificate):
             if named != bundle.trust_domain:

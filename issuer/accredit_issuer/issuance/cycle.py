@@ -98,25 +98,30 @@ class Cycle:
         sign: Callable[[], Signed[T]],
         *,
         beside: Callable[[Transaction], None] | None = None,
+        still: Callable[[Transaction], None] | None = None,
     ) -> T:
         """Record, sign, record, release; ``beside`` is recorded together with the intent.
 
+        ``still`` is asked with the release, beside the facts, and refuses where what was decided
+        does not hold any more.
+
         Raises:
-            Refusal: ``beside`` refused, or a fact came in between.
+            Refusal: ``beside`` or ``still`` refused, or a fact came in between.
             Unavailable: something could not be recorded or signed; nothing is released.
         """
-        return (await self.issue_all([Wanted(intent, sign)], beside=beside))[0]
+        return (await self.issue_all([Wanted(intent, sign)], beside=beside, still=still))[0]
 
     async def issue_all(
         self,
         wanted: Sequence[Wanted[T]],
         *,
         beside: Callable[[Transaction], None] | None = None,
+        still: Callable[[Transaction], None] | None = None,
     ) -> list[T]:
         """As ``issue``, for all of them or none.
 
         Raises:
-            Refusal: ``beside`` refused, or a fact came in between.
+            Refusal: ``beside`` or ``still`` refused, or a fact came in between.
             Unavailable: something could not be recorded or signed; nothing is released.
         """
 
@@ -134,6 +139,8 @@ class Cycle:
         ]
 
         def release(transaction: Transaction) -> None:
+            if still is not None:
+                still(transaction)
             for outcome in outcomes:
                 self._release(transaction, outcome)
 

@@ -2,7 +2,8 @@
 
 The same cycle as every credential's: the ledger has it before it is signed, and the log before it
 is released. In the same commit as the intent it becomes known as an authority, so that a fact can
-be stated against whatever was ever signed.
+be stated against whatever was ever signed. Both commits ask once more what was granted: none stands
+in the log after the record that took the name away.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +19,12 @@ from accredit_credentials.spiffe_id import AgentId
 from accredit_credentials.x509_svid import X509Svid
 from accredit_credentials.x509_template import CaTemplate
 from accredit_issuer.authority.authorities import Authorities
-from accredit_issuer.authority.subordinates import CaAsked, Subordinates, decide
+from accredit_issuer.authority.subordinates import (
+    CaAsked,
+    Subordinates,
+    check_still_named,
+    decide,
+)
 from accredit_issuer.authority.upstream import RootCa, key_id_of_public
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.csr import key_of_request
@@ -82,9 +88,10 @@ class IssuingCas:
             public_key=key_of_request(csr).key,
             marks=claimant.marks,
         )
+        named = self._subordinates.named(asked.agent)
         template = decide(
             asked,
-            self._subordinates.named(asked.agent),
+            named,
             root,
             facts=self._revocation.facts,
             config=self._config,
@@ -92,7 +99,12 @@ class IssuingCas:
         )
         intent = _intent(svid, claimant, template, root, now)
 
+        def still(transaction: Transaction) -> None:
+            if named is not None:  # ``decide`` refused otherwise
+                check_still_named(transaction, named)
+
         def known(transaction: Transaction) -> None:
+            still(transaction)
             _check_fresh(transaction, asked, intent)
             transaction.execute(
                 insert(subordinate_cas).values(
@@ -110,7 +122,7 @@ class IssuingCas:
             der = certificate.public_bytes(serialization.Encoding.DER)
             return Signed(certificate, der, der)
 
-        certificate = await self._cycle.issue(intent, sign, beside=known)
+        certificate = await self._cycle.issue(intent, sign, beside=known, still=still)
         return SignedCa(certificate, root.between, self._authorities.now_in_force.bundle)
 
 

@@ -7,7 +7,7 @@ issuer's own decisions and tell the feed, before any other write is looked at.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, literal, select
@@ -31,6 +31,7 @@ from accredit_issuer.issuance.decision import check_text
 from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.revocation.crl import CrlEntry, build_crl
 from accredit_issuer.revocation.feed import Feed
+from accredit_issuer.revocation.known_authorities import end_of_authority
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
 from accredit_issuer.store.models import (
@@ -139,7 +140,7 @@ class Revocation:
         Raises:
             Refusal: an unknown target, nothing to restore, or revoked already.
         """
-        self._check_possible(transaction, request)
+        self._check_possible(transaction, request, now)
         targets = [request.target, *also, *self._expanded(transaction, request, now)]
         last_end = _last_end(transaction) or now
         stated = [
@@ -148,7 +149,7 @@ class Revocation:
                 target=target,
                 kind=request.kind,
                 at=now,
-                expires_at=max(now + self._longest(target), last_end),
+                expires_at=max(self._last_match(transaction, target, now), last_end),
                 reason=request.reason,
             )
             for offset, target in enumerate(targets, start=1)
@@ -176,9 +177,11 @@ class Revocation:
         transaction.after_commit(put_into_force)
         return [StatedFact(fact, request.actor.name) for fact in stated]
 
-    def _check_possible(self, transaction: Transaction, request: FactRequest) -> None:
+    def _check_possible(
+        self, transaction: Transaction, request: FactRequest, now: datetime
+    ) -> None:
         target = request.target
-        if not _exists(transaction, target):
+        if not _exists(transaction, target, now):
             raise Refusal(Kind.NOT_FOUND, f"no {target.kind.value} {target.value} is known")
         if request.kind is FactKind.RESTORED and target.kind is TargetKind.MANIFEST:
             self._check_not_covered(transaction, target)
@@ -300,11 +303,15 @@ class Revocation:
         if above is not None:
             raise Refusal(Kind.CONFLICT, f"{above.target} is {above.kind.value}, which covers it")
 
-    def _longest(self, target: Target) -> timedelta:
+    def _last_match(self, transaction: Transaction, target: Target, now: datetime) -> datetime:
+        """When nothing is alive any more that this target can match, by what is known of it."""
         lifetimes = self._config.lifetimes
-        if target.kind is TargetKind.AUTHORITY:
-            return lifetimes.issuing_ca + lifetimes.longest_credential
-        return lifetimes.longest_credential + lifetimes.backdate
+        if target.kind is not TargetKind.AUTHORITY:
+            return now + lifetimes.longest_credential + lifetimes.backdate
+        # It may live longer than our settings say: certified by a parent, or before they changed.
+        # Whoever has its key signs until its certificate ends.
+        ends = end_of_authority(transaction, target.value, now) or now
+        return max(ends, now + lifetimes.issuing_ca) + lifetimes.longest_credential
 
     def _issuing_cas(self) -> tuple[Authority, ...]:
         return self._authorities.now_in_force.published(AuthorityKind.X509)
@@ -507,15 +514,6 @@ def _matching(target: Target) -> ColumnElement[bool] | None:
     return credentials.c.instance.in_(select(instances.c.id).where(of_it))
 
 
-def _is_authority(key_id: str) -> tuple[Any, ColumnElement[bool]]:
-    """An issuing CA or JWT key of ours, or the issuing CA of a subordinate."""
-    table = models.authorities
-    below = select(models.subordinate_cas.c.id).where(models.subordinate_cas.c.id == key_id)
-    known = select(table.c.id).where(table.c.id == key_id, table.c.kind != "root").union(below)
-    found = known.subquery()
-    return found, found.c.id == key_id
-
-
 _EXISTS: dict[TargetKind, Callable[[str], tuple[Any, ColumnElement[bool]]]] = {
     TargetKind.NAMESPACE: lambda v: (manifests, manifests.c.namespace == v),
     TargetKind.AGENT: lambda v: (manifests, manifests.c.agent == v),
@@ -532,13 +530,14 @@ _EXISTS: dict[TargetKind, Callable[[str], tuple[Any, ColumnElement[bool]]]] = {
         credentials,
         and_(credentials.c.id == v, credentials.c.kind.in_(("jwt", "task"))),
     ),
-    TargetKind.AUTHORITY: _is_authority,
     TargetKind.ADMIN: lambda v: (models.admins, models.admins.c.name == v),
     TargetKind.NODE: lambda v: (models.nodes, models.nodes.c.name == v),
 }
 
 
-def _exists(transaction: Transaction, target: Target) -> bool:
+def _exists(transaction: Transaction, target: Target, now: datetime) -> bool:
+    if target.kind is TargetKind.AUTHORITY:
+        return end_of_authority(transaction, target.value, now) is not None
     find = _EXISTS.get(target.kind)
     if find is None:
         return False
