@@ -39,7 +39,10 @@ class Served(Tokens):
     """Tokens of an issuer that does as it is told."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__("https://localhost:1", lambda: place.node.bundle, clock=place.clock)
+        node = place.node
+        super().__init__(
+            "https://localhost:1", lambda: node.bundle, lambda: node.facts, clock=place.clock
+        )
         self.place = place
         self.failure: Exception | None = None
         self.sent = 0

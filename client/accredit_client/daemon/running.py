@@ -74,7 +74,9 @@ class Daemon:
         """Listen; nobody has an identity before ``attest``."""
         settings, node = self.settings, self.node
         async with AsyncExitStack() as undo:
-            tokens = Tokens(settings.issuer_url, lambda: node.bundle, clock=self._clock)
+            tokens = Tokens(
+                settings.issuer_url, lambda: node.bundle, lambda: node.facts, clock=self._clock
+            )
             undo.push_async_callback(tokens.close)
             undo.push_async_callback(node.aclose)
             self.workloads = Workloads(

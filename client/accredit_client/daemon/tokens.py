@@ -24,8 +24,9 @@ from accredit_client.errors import ClientError, IssuerRefused
 from accredit_client.tls import Latest, View
 from accredit_client.wire import AsyncIssuer, issuer_context
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.tls import SpiffeContext
-from accredit_credentials.x509_svid import X509Identity
+from accredit_credentials.revocation_feed import FeedState
+from accredit_credentials.tls import PeerCheck
+from accredit_credentials.x509_svid import X509Identity, X509Svid
 
 A = TypeVar("A")
 
@@ -45,10 +46,19 @@ class _Kept:
 class _Line:
     """The issuer, asked as one instance whose SVID changes."""
 
-    def __init__(self, url: str, bundle: Callable[[], TrustBundle], identity: X509Identity) -> None:
+    def __init__(
+        self,
+        url: str,
+        bundle: Callable[[], TrustBundle],
+        also: PeerCheck,
+        identity: X509Identity,
+    ) -> None:
         self.identity = identity
         self.users = 0
-        contexts = Latest(_context, lambda: View(bundle(), self.identity))
+        contexts = Latest(
+            lambda view: issuer_context(view.bundle, view.identity, also=also),
+            lambda: View(bundle(), self.identity),
+        )
         self.issuer = AsyncIssuer(url, contexts)
 
 
@@ -58,12 +68,21 @@ class Tokens:
     Args:
         url: gives the issuer's address.
         bundle: gives the bundle of the moment.
+        facts: gives what is known of revocation, which is asked about the issuer, too.
         clock: the time.
     """
 
-    def __init__(self, url: str, bundle: Callable[[], TrustBundle], *, clock: Clock) -> None:
+    def __init__(
+        self,
+        url: str,
+        bundle: Callable[[], TrustBundle],
+        facts: Callable[[], FeedState | None],
+        *,
+        clock: Clock,
+    ) -> None:
         self._url = url
         self._bundle = bundle
+        self._facts = facts
         self._clock = clock
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._asked: dict[_Key, asyncio.Task[_Kept]] = {}
@@ -147,11 +166,18 @@ class Tokens:
         finally:
             line.users -= 1
 
+    def _check_issuer(self, svid: X509Svid) -> None:
+        facts = self._facts()
+        if facts is not None:
+            facts.check_known(svid.marks())
+
     def _line(self, identity: X509Identity) -> _Line:
         instance = _instance(identity)
         line = self._lines.get(instance)
         if line is None:
-            line = self._lines[instance] = _Line(self._url, self._bundle, identity)
+            line = self._lines[instance] = _Line(
+                self._url, self._bundle, self._check_issuer, identity
+            )
         line.identity = identity
         self._lines.move_to_end(instance)
         idle = [name for name, each in self._lines.items() if not each.users and each is not line]
@@ -160,10 +186,6 @@ class Tokens:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
         return line
-
-
-def _context(view: View) -> SpiffeContext:
-    return issuer_context(view.bundle, view.identity)
 
 
 def _instance(identity: X509Identity) -> str:
