@@ -11,7 +11,7 @@ from support.node_host import LIFE, OTHER, SIGNED, UID, entry, placed
 
 from accredit_attestors.errors import InvalidTree
 from accredit_client.daemon.agents import AgentEntry, entries_for
-from accredit_client.daemon.instances import Measured, judged
+from accredit_client.daemon.judging import Measured, judged
 from accredit_client.daemon.provider import NotYet, Refused
 from accredit_client.errors import IssuerRefused, IssuerUnreachable, Writable
 from accredit_credentials.revocation import FactKind

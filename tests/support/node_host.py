@@ -22,8 +22,8 @@ from accredit_client.answers import InstanceState, X509Answer
 from accredit_client.call import Call
 from accredit_client.daemon.agents import AgentEntry
 from accredit_client.daemon.callers import Caller
-from accredit_client.daemon.instances import Workload, Workloads
 from accredit_client.daemon.settings import InstanceLimits
+from accredit_client.daemon.workloads import Workload, Workloads
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.keys import SubjectKey, check_public_key
 from accredit_credentials.revocation import FactKind, RevocationFact, Target

@@ -14,7 +14,7 @@ from accredit_client import calls, renewal
 from accredit_client.answers import TaskTokenAnswer
 from accredit_client.calls import TaskTokenRequest
 from accredit_client.daemon.callers import Caller as PinnedCaller
-from accredit_client.daemon.instances import Issuing, Workload, Workloads
+from accredit_client.daemon.certifying import Issuing
 from accredit_client.daemon.provider import (
     Caller,
     NotYet,
@@ -24,6 +24,7 @@ from accredit_client.daemon.provider import (
     WorkloadSvid,
 )
 from accredit_client.daemon.tokens import Tokens
+from accredit_client.daemon.workloads import Workload, Workloads
 from accredit_client.effects import AsyncWaiter, Clock, Draw, TaskWaiter
 from accredit_client.errors import CallerRefused, ClientError, IssuerRefused, NotReady
 from accredit_client.federation import Federation

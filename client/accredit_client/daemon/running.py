@@ -19,12 +19,12 @@ from accredit_attestors.plugins import load_node_attestors
 from accredit_client.daemon.agents import AgentEntry, load_entries
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.core import Core
-from accredit_client.daemon.instances import Workloads
 from accredit_client.daemon.measuring import CodeMeasurer
 from accredit_client.daemon.node import AsyncNodeIdentity
 from accredit_client.daemon.server import WorkloadServer
 from accredit_client.daemon.settings import Settings
 from accredit_client.daemon.tokens import Tokens
+from accredit_client.daemon.workloads import Workloads
 from accredit_client.effects import Clock, Draw, system_draw, utc_now
 
 log = logging.getLogger(__name__)
