@@ -7,6 +7,7 @@
     │   └── InvalidEnvelope    not a DSSE envelope
     ├── InvalidAgentFile       the author's agent.toml says something it must not
     ├── InvalidTree            a tree of files that must not or cannot be measured
+    │   └── Unmeasured         nothing was found out: whoever measures could not read it just now
     ├── InvalidEvidence        not evidence of the expected kind and form
     ├── InvalidPlugin          an installed attestor that cannot be used
     ├── CannotCollect          the claimant's own file is missing, unreadable or unsafe
@@ -59,6 +60,10 @@ class InvalidAgentFile(AttestationError):
 
 class InvalidTree(AttestationError):
     """The tree of files must not or cannot be measured."""
+
+
+class Unmeasured(InvalidTree):
+    """Nothing was found out about the tree: it could not be read just now, or changed meanwhile."""
 
 
 class InvalidEvidence(AttestationError):

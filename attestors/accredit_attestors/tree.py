@@ -18,6 +18,7 @@ Whoever measures the same tree again and again keeps a ``TreeMemory``: each file
 could write it, gives an ``Inspection``. Neither changes what the digest is.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
-from accredit_attestors.errors import InvalidTree, shown
+from accredit_attestors.errors import InvalidTree, Unmeasured, shown
 from accredit_attestors.listing import Entry, Measured, check_links
 from accredit_attestors.selection import (
     DEFAULT_EXCLUDE,
@@ -63,6 +64,24 @@ _JOB_BYTES = 8 * 1024 * 1024
 _JOBS_WAITING = 32  # each holds a directory open
 _THREADS = min(4, os.cpu_count() or 1)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+NOT_THE_TREES_FAULT = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOBUFS,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EINTR,
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.EREMOTEIO,
+        errno.EHOSTDOWN,
+        errno.ENETDOWN,
+    }
+)
+
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -112,9 +131,8 @@ def measure(root: Path, selection: Selection, *, limits: Limits = DEFAULT_LIMITS
         # The root itself may be reached over a link: it was named by whoever asks.
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise InvalidTree(
-            f"{root} cannot be measured at {shown(str(root))}: {error.strerror}"
-        ) from error
+        what = f"{root} cannot be measured at {shown(str(root))}"
+        raise unreadable(what, error) from error
     try:
         return measure_directory(descriptor, selection, name=str(root), limits=limits)
     finally:
@@ -153,7 +171,7 @@ def measure_directory(
             walk.directory(descriptor, "", 0)
     except OSError as error:
         at = f" at {shown(str(error.filename))}" if error.filename else ""
-        raise InvalidTree(f"{name} cannot be measured{at}: {error.strerror}") from error
+        raise unreadable(f"{name} cannot be measured{at}", error) from error
     same = not walk.changed and walk.folders.keys() == remembered.folders.keys()
     remembered.folders = walk.folders
     if last is not None and same:
@@ -177,7 +195,16 @@ def measure_file(path: Path, *, max_bytes: int) -> str:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise InvalidTree(f"{path} cannot be measured: {error.strerror}") from error
+        raise unreadable(f"{path} cannot be measured", error) from error
+
+
+def unreadable(what: str, error: OSError) -> InvalidTree:
+    """What is said of something that could not be read.
+
+    Where whoever reads is to blame, or the disk, nothing was found out: ``Unmeasured``.
+    """
+    kind = Unmeasured if error.errno in NOT_THE_TREES_FAULT else InvalidTree
+    return kind(f"{what}: {error.strerror}")
 
 
 def hash_regular_file(descriptor: int, path: str, max_bytes: int) -> tuple[str, os.stat_result]:
@@ -200,7 +227,7 @@ def hash_regular_file(descriptor: int, path: str, max_bytes: int) -> tuple[str, 
         if left < 0:
             break
     if left != 0 or state_of(os.fstat(descriptor)) != state_of(before):
-        raise InvalidTree(f"{shown(path)} changed while it was measured")
+        raise Unmeasured(f"{shown(path)} changed while it was measured")
     return hashed.hexdigest(), before
 
 
@@ -246,7 +273,7 @@ class _Walk:
             finally:
                 os.close(below)
         if self.strict and state_of(os.fstat(descriptor)) != folder.state:
-            raise InvalidTree(f"{shown(path or '.')} changed while it was measured")
+            raise Unmeasured(f"{shown(path or '.')} changed while it was measured")
 
     def _as_remembered(self, descriptor: int, path: str, status: os.stat_result) -> Folder | None:
         """The directory as it was, if nothing in it has changed."""
@@ -381,7 +408,7 @@ def _hash_leaf(directory: int, leaf: Leaf) -> None:
     finally:
         os.close(descriptor)
     if state_of(status) != leaf.state:
-        raise InvalidTree(f"{shown(leaf.path)} changed while it was measured")
+        raise Unmeasured(f"{shown(leaf.path)} changed while it was measured")
     leaf.entry = Entry("x" if status.st_mode & stat.S_IXUSR else "f", sha256, leaf.path)
 
 

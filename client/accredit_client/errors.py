@@ -20,6 +20,7 @@
     │   ├── CallerGone         it has ended, or its connection has no process any more
     │   └── CallerChanged      it runs another program, or as somebody else, than at its connecting
     ├── InvalidSelector        not a selector that a process can have
+    ├── CannotMeasure          code that could not be read just now, which says nothing about it
     ├── Writable               code that the agent itself could write, so that its measure is void
     ├── LaunchRefused          a process that the daemon does not start, or could not
     ├── daemon.provider.Refused         the calling process has no identity, or not any more
@@ -146,6 +147,10 @@ class CallerChanged(CallerRefused):
 
 class InvalidSelector(ClientError):
     """The text is not a selector that a process can have."""
+
+
+class CannotMeasure(ClientError):
+    """The code could not be read just now: nothing is known of it, and it is tried again."""
 
 
 class Writable(ClientError):

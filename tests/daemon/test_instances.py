@@ -9,7 +9,7 @@ import pytest
 from support.authority import NOW, Authority
 from support.node_host import LIFE, OTHER, SIGNED, UID, entry, placed
 
-from accredit_attestors.errors import InvalidTree
+from accredit_attestors.errors import InvalidTree, Unmeasured
 from accredit_client.daemon.agents import AgentEntry, entries_for
 from accredit_client.daemon.judging import Measured, judged
 from accredit_client.daemon.provider import NotYet, Refused
@@ -104,6 +104,22 @@ async def test_it_is_measured_and_certified_again_at_half_life(authority: Author
         assert place.code.looked == 2
         assert second.svid.instance == first.svid.instance
         assert second.key.public_key() != first.key.public_key()
+
+
+@pytest.mark.anyio
+async def test_what_could_not_be_read_is_no_change(authority: Authority) -> None:
+    """No file to be had, or a change under the reader: what is held stays, and it is tried again."""
+    async with placed(authority) as place:
+        workload = await place.workloads.of(place.me())
+        first = place.held(workload)
+        place.code.found = Unmeasured("too many open files")
+        await place.advance(minutes=31)
+        assert place.held(workload) is first
+        place.code.found = SIGNED
+        await place.advance(minutes=2)
+        assert place.held(workload).svid.instance == first.svid.instance
+        assert place.held(workload) is not first
+        assert place.node.heard == []
 
 
 @pytest.mark.anyio

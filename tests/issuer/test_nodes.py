@@ -470,6 +470,21 @@ def test_a_removed_node_ends_with_all_that_runs_there(offline: Offline, nodes: N
     offline.issuer.nodes.remove("build-9", by=BY, now=offline.clock())
 
 
+def test_changed_code_of_a_suspended_instance_is_recorded(offline: Offline, nodes: Nodes) -> None:
+    """Whoever ends the other suspension can know; of a revoked one there is nothing to say."""
+    node, manifest = nodes.new(), offline.register()
+    svid = nodes.run(node, manifest)
+    assert svid.instance is not None
+    instances = offline.issuer.issuance.instances
+    offline.state(f"instance:{svid.instance}", "suspended")
+    assert not instances.changed(node, svid.instance, reason="main.py changed", measured=OTHER)
+    assert [each["subject"] for each in records(offline, "instance.changed")] == [svid.instance]
+    offline.state(f"instance:{svid.instance}")
+    assert not instances.changed(node, svid.instance, reason="again", measured=OTHER)
+    assert len(records(offline, "instance.changed")) == 1
+    assert audited(offline).ok
+
+
 def test_changed_code_suspends_the_instance(offline: Offline, nodes: Nodes) -> None:
     """As its node says, in one transaction with the record; said twice it is no error."""
     node, other, manifest = nodes.new(), nodes.new("build-8"), offline.register()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from accredit_attestors.errors import InvalidTree
+from accredit_attestors.errors import InvalidTree, Unmeasured
 from accredit_attestors.tree import Selection
 from accredit_client import calls, renewal
 from accredit_client.answers import InstanceState, X509Answer
@@ -22,7 +22,7 @@ from accredit_client.daemon.instances import Instance
 from accredit_client.daemon.judging import Measured
 from accredit_client.daemon.settings import InstanceLimits
 from accredit_client.effects import AsyncWaiter, Clock, Draw
-from accredit_client.errors import InvalidAnswer, IssuerRefused, Writable
+from accredit_client.errors import CannotMeasure, InvalidAnswer, IssuerRefused, Writable
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import Untrusted
 from accredit_credentials.keys import generate_key
@@ -101,12 +101,18 @@ class Certifying:
         self._measures.shutdown(wait=False, cancel_futures=True)
 
     async def measured(self, caller: Caller, entry: AgentEntry) -> Measured:
-        """What a process is, and what is where its code should be."""
+        """What a process is, and what is where its code should be.
+
+        Raises:
+            CannotMeasure: nothing was found out; that is no change of the code.
+        """
 
         def look() -> Measured:
             selectors = caller.selectors()
             try:
                 digest = self._measurer.measure(caller, entry.code_root, entry.selection)
+            except Unmeasured as error:
+                raise CannotMeasure(str(error)) from error
             except (InvalidTree, Writable) as error:
                 return Measured(selectors, None, str(error))
             return Measured(selectors, digest)

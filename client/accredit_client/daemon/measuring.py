@@ -28,6 +28,7 @@ from accredit_attestors.tree import (
     Selection,
     TreeMemory,
     measure_directory,
+    unreadable,
 )
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.process import PinnedProcess
@@ -219,10 +220,8 @@ def _opened(process: PinnedProcess, parts: tuple[str, ...], writers: Writers) ->
                     part, how | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here
                 )
             except OSError as error:
-                raise InvalidTree(
-                    f"{shown(way)} cannot be measured: it must be a directory and no link "
-                    f"({error.strerror})"
-                ) from error
+                what = f"{shown(way)} cannot be measured: it must be a directory and no link"
+                raise unreadable(what, error) from error
             os.close(here)
             here = below
         yield here
@@ -238,7 +237,7 @@ def _check_way(directory: int, name: str, way: str, writers: Writers) -> None:
         try:
             child = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError as error:
-            raise InvalidTree(f"{shown(way)} has no {shown(name)}") from error
+            raise unreadable(f"{shown(way)} has no {shown(name)}", error) from error
         if child.st_uid not in writers.uids:
             return
     _check(writers, status, directory, "", shown(way))
@@ -268,7 +267,7 @@ def _acl(descriptor: int, name: str) -> bytes | None:
     except OSError as error:
         if error.errno in _NO_ACL:
             return None
-        raise InvalidTree(f"an access control list cannot be read: {error.strerror}") from error
+        raise unreadable("an access control list cannot be read", error) from error
 
 
 @dataclass(frozen=True, slots=True)

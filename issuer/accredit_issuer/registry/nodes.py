@@ -428,7 +428,8 @@ class Nodes:
     def code_changed(self, change: CodeChange, *, by: NodeActor, now: datetime) -> bool:
         """Suspend an instance whose code changed, as its node says. Said twice it is no error.
 
-        Returns whether it was neither suspended nor revoked before.
+        Returns whether it was neither suspended nor revoked before. What was suspended for another
+        reason gets the record all the same.
 
         Raises:
             Refusal: the node is not listed any more.
@@ -437,7 +438,11 @@ class Nodes:
         target = Target(TargetKind.INSTANCE, change.instance)
 
         def work(transaction: Transaction) -> bool:
-            if self._revocation.facts.match([str(target)]) is not None:
+            standing = self._revocation.facts.match([str(target)])
+            said = f"code changed on the node {by.node.name}: "
+            if standing is not None and (
+                standing.kind is FactKind.REVOKED or standing.reason.startswith(said)
+            ):
                 return False
             transaction.record(
                 Record(
@@ -453,10 +458,12 @@ class Nodes:
                     },
                 )
             )
+            if standing is not None:
+                return False  # suspended for another reason: whoever ends that finds the record
             request = FactRequest(
                 target=target,
                 kind=FactKind.SUSPENDED,
-                reason=f"code changed on the node {by.node.name}: {change.reason}",
+                reason=f"{said}{change.reason}",
                 actor=by,
             )
             self._revocation.state_within(transaction, request, now)
