@@ -61,9 +61,10 @@ def run(
 ) -> None:
     """Run a command with an identity that is kept fresh.
 
-    The command finds svid.pem, svid_key.pem and bundle.pem in the folder that ACCREDIT_FOLDER
-    names. It gets the signals that this process gets, and its exit code is returned; where the
-    identity was taken back, never 0.
+    What an earlier run left in --folder is taken up without a join token, for as long as the
+    issuer's grace allows. The command finds svid.pem, svid_key.pem and bundle.pem in the folder
+    that ACCREDIT_FOLDER names. It gets the signals that this process gets, and its exit code is
+    returned; where the identity was taken back, never 0.
     """
     # Before the join token is spent: whatever can fail without it should.
     if shutil.which(command[0]) is None:
@@ -74,6 +75,7 @@ def run(
         manifest_file=manifest,
         code_root=code_root,
         join_token_file=join_token_file,
+        folder=folder,
         revocations=True,
     )
     with ExitStack() as open_things:
