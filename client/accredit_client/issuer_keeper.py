@@ -23,7 +23,7 @@ from accredit_client.answers import X509Answer
 from accredit_client.call import Call
 from accredit_client.effects import Clock, Draw
 from accredit_client.errors import ClientError, InvalidAnswer, IssuerRefused, NotReady
-from accredit_client.files import read_folder, version_of
+from accredit_client.files import PRIVATE, Access, read_folder, version_of
 from accredit_client.keeper import Held, Keeper
 from accredit_client.talk import Blocking, Talk
 from accredit_client.tls import View
@@ -48,6 +48,7 @@ class IssuerKeeper(Keeper):
         code_root: Path | None,
         join_token_file: Path | None,
         folder: Path | None = None,
+        folder_access: Access = PRIVATE,
         attestors: Callable[[], Mapping[str, Attestor]],
         clock: Clock,
         draw: Draw,
@@ -59,6 +60,7 @@ class IssuerKeeper(Keeper):
         self._code_root = code_root
         self._join_token_file = join_token_file
         self._folder = folder
+        self._folder_access = folder_access
         self._kept: X509Identity | None = None
         self._attestors = attestors
         self._bundle: TrustBundle | None = None
@@ -234,7 +236,7 @@ class IssuerKeeper(Keeper):
         if folder is None or version_of(folder) is None:
             return None
         try:
-            content = read_folder(folder)
+            content = read_folder(folder, self._folder_access)
         except ClientError as error:
             _log.warning("what is in the folder is not taken up: %s", error)
             return None
