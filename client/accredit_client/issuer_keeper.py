@@ -35,6 +35,9 @@ from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
 
 _log = logging.getLogger("accredit_client")
 
+# Seconds before an SVID that did not count is shown again: each refusal is a record at the issuer.
+DENIED_PAUSE = 300.0
+
 
 class IssuerKeeper(Keeper):
     """Attests at the issuer and renews there."""
@@ -62,6 +65,7 @@ class IssuerKeeper(Keeper):
         self._folder = folder
         self._folder_access = folder_access
         self._kept: X509Identity | None = None
+        self._denied: tuple[str, IssuerRefused, datetime] | None = None
         self._attestors = attestors
         self._bundle: TrustBundle | None = None
         self._refresh_at: datetime | None = None
@@ -136,17 +140,27 @@ class IssuerKeeper(Keeper):
 
     def _attest(self) -> Talk:
         """Show the key of the SVID that is over; where that does not count, the join token."""
-        former, denied = self._former(), None
-        if former is not None:
+        former = self._former()
+        denied = None if former is None else self._still_denied(former)
+        if former is not None and denied is None:
             try:
                 yield from self._attest_by(former)
             except IssuerRefused as refused:
                 if refused.for_now:
                     raise
                 denied = refused
+                again = renewal.later(self.clock(), DENIED_PAUSE)
+                self._denied = (former.svid.serial, refused, again)
             else:
                 return
         yield from self._attest_anew(denied)
+
+    def _still_denied(self, former: X509Identity) -> IssuerRefused | None:
+        """Why this SVID did not count a moment ago; None where it may be shown."""
+        if self._denied is None:
+            return None
+        serial, refused, again = self._denied
+        return refused if serial == former.svid.serial and self.clock() < again else None
 
     def _attest_anew(self, denied: IssuerRefused | None) -> Talk:
         """Attest as a new instance.

@@ -27,7 +27,7 @@ from accredit_client import calls, issuer_keeper
 from accredit_client.async_identity import AsyncAgentIdentity
 from accredit_client.effects import utc_now
 from accredit_client.errors import IdentityExpired, IdentityRefused, IssuerRefused
-from accredit_client.files import FolderContent, write_folder
+from accredit_client.files import Access, FolderContent, write_folder
 from accredit_client.identity import AgentIdentity
 from accredit_client.renewal import State
 from accredit_client.trust import Trust
@@ -201,7 +201,7 @@ def test_a_new_join_token_makes_a_new_instance_of_one_that_was_revoked(site: Sit
 
 
 def test_code_that_changed_meanwhile_does_not_come_back(site: Site) -> None:
-    """It is measured again; once it is what was signed, the agent is back."""
+    """It is measured again, after a pause; once it is what was signed, the agent is back."""
     with closing(site.start()) as identity:
         instance, signed = identity.x509.svid.instance, (site.agent.root / "main.py").read_text()
         (site.agent.root / "main.py").write_text("print('something else')\n")
@@ -209,7 +209,11 @@ def test_code_that_changed_meanwhile_does_not_come_back(site: Site) -> None:
         assert identity.status.state is State.EXPIRED
         assert "code" in str(identity.status.last_error.hint)  # type: ignore[union-attr]
         (site.agent.root / "main.py").write_text(signed)
+        refusals = site.running.issuer.log.frontier.size
         site.sleep(60)
+        assert identity.status.state is State.EXPIRED
+        assert site.running.issuer.log.frontier.size == refusals  # not asked again so soon
+        site.sleep(issuer_keeper.DENIED_PAUSE)
         assert identity.x509.svid.instance == instance
 
 
@@ -265,8 +269,8 @@ def test_another_key_does_not_come_back(site: Site, monkeypatch: pytest.MonkeyPa
         site.keep(identity)
     real = issuer_keeper.read_folder
 
-    def stolen(folder: Path) -> FolderContent:
-        content = real(folder)
+    def stolen(folder: Path, access: Access) -> FolderContent:
+        content = real(folder, access)
         identity = X509Identity(content.identity.svid, generate_key())
         return FolderContent(content.issuer_url, content.bundle, identity)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.authority import Authority
+from support.fake_issuer import FakeIssuer
 from support.manual_time import ManualTime
 
 from accredit_client.cli.problems import Failed
@@ -83,6 +84,27 @@ def test_a_folder_that_cannot_be_written_is_said_once(
     out.unlink()
     kept.look()
     assert reader.told == 1
+
+
+def test_an_svid_that_is_over_is_said_once(
+    identity: AgentIdentity,
+    issuer: FakeIssuer,
+    time: ManualTime,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """However long the issuer is away, the files stay as they are, and one line says why."""
+    kept = KeptFiles(tmp_path / "out", PRIVATE, URL, identity, reload=None, crls=False)
+    kept.look()
+    capsys.readouterr()
+    issuer.away = True
+    time.advance(hours=20.1)
+    for _ in range(3):
+        time.advance(seconds=60)
+        time.settle()
+        kept.look()
+    assert capsys.readouterr().err.count("error: the SVID is expired") == 1
+    assert (tmp_path / "out" / "svid.pem").exists()
 
 
 def test_one_group_may_read_where_that_is_said(tmp_path: Path, authority: Authority) -> None:

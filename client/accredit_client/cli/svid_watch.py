@@ -23,7 +23,7 @@ from accredit_client.cli.reload import Reload, reload_of
 from accredit_client.cli.run import taken_back_why
 from accredit_client.cli.trust_option import trust_of
 from accredit_client.effects import Draw, system_draw, utc_now
-from accredit_client.errors import ClientError, IdentityRefused
+from accredit_client.errors import ClientError, IdentityExpired, IdentityRefused
 from accredit_client.files import Access, FolderContent, prepare_folder, write_folder
 from accredit_client.identity import AgentIdentity
 from accredit_client.renewal import State
@@ -146,6 +146,8 @@ class KeptFiles:
                 self._note(content)
                 self._written, self._failures = content, 0
                 self._tell_at = self._monotonic() if self._reload is not None else None
+        except IdentityExpired:
+            pass  # said below, with the reason
         except ClientError as error:
             self._say("write", f"{error}; trying again")
         else:
