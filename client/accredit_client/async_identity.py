@@ -127,6 +127,10 @@ class AsyncAgentIdentity(BaseIdentity):
         """A task token; raises as ``fetch_jwt_svid``."""
         return await self._call(calls.task_token(request))
 
+    async def fetch_crls(self) -> tuple[bytes, ...]:
+        """The CRLs (DER) of all issuing CAs that sign leaves; raises as ``fetch_jwt_svid``."""
+        return await self._call(calls.crls())
+
     async def __aenter__(self) -> Self:
         return await self.start()
 
@@ -136,7 +140,7 @@ class AsyncAgentIdentity(BaseIdentity):
     async def _call(self, call: Call[A]) -> A:
         self._check_open()
         self._keeper.held()
-        return await self._dial().send(call)
+        return await self._dial(public=call.public).send(call)
 
     def _ask_for_bundle(self, sequence: int | None) -> bool:
         asked = self._keeper.ask_for_bundle(sequence)

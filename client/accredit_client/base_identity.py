@@ -25,7 +25,7 @@ from accredit_client.errors import (
     NotReady,
 )
 from accredit_client.federation import Federation
-from accredit_client.files import FOLDER_VARIABLE
+from accredit_client.files import FOLDER_VARIABLE, PRIVATE, Access
 from accredit_client.folder_keeper import FolderKeeper
 from accredit_client.issuer_keeper import IssuerKeeper
 from accredit_client.keeper import Held, Keeper, Status
@@ -75,6 +75,9 @@ class BaseIdentity:
         manifest_file: the signed manifest.
         code_root: the directory that the agent's code runs from.
         join_token_file: a file with a join token, closed to group and others.
+        folder: where ``files.write_folder`` keeps this identity: what an earlier process left
+            there is taken up at the start, over or not, without a join token.
+        folder_access: who may read that folder besides its owner.
         revocations: whether to follow the revocation feed and check every peer against it.
         max_staleness: seconds that what is known of revocation may be old.
         federation: whether agents of federated trust domains are known at all; who of them may do
@@ -93,6 +96,8 @@ class BaseIdentity:
         manifest_file: Path | str | None = None,
         code_root: Path | str | None = None,
         join_token_file: Path | str | None = None,
+        folder: Path | str | None = None,
+        folder_access: Access = PRIVATE,
         revocations: bool = False,
         max_staleness: float = MAX_STALENESS,
         federation: bool = False,
@@ -107,6 +112,8 @@ class BaseIdentity:
             manifest_file=_path(manifest_file),
             code_root=_path(code_root),
             join_token_file=_path(join_token_file),
+            folder=_path(folder),
+            folder_access=folder_access,
             attestors=attestors,
             clock=clock,
             draw=draw,

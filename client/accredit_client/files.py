@@ -1,13 +1,14 @@
 """An identity in a folder, for programs that read files.
 
-``accredit run`` writes it, ``AgentIdentity.from_folder`` reads it::
+``accredit run`` and ``accredit svid watch`` write it, ``AgentIdentity.from_folder`` reads it::
 
-    svid.pem  svid_key.pem  bundle.pem  bundle.json  issuer.json
+    svid.pem  svid_key.pem  bundle.pem  bundle.json  issuer.json  (crl.pem)
 
-The five belong together, so they change together: each set is a folder of its own, and the names
+They belong together, so they change together: each set is a folder of its own, and the names
 above are links through ``.current``, which one rename moves from set to set. A reader that
 resolves ``.current`` once never sees a key beside another key's certificate; neither does anyone
-after a crash. The folder is 0700 and every file is 0600 from its first byte on.
+after a crash. The folder is 0700 and every file is 0600 from its first byte on; where one group is
+allowed to read (``Access``), 0750 and 0640.
 """
 
 import json
@@ -18,6 +19,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from accredit_client.errors import InvalidFolder
@@ -33,6 +35,7 @@ FOLDER_VARIABLE = "ACCREDIT_FOLDER"
 _CURRENT = ".current"
 _SET_PREFIX = ".set-"
 _NAMES = ("svid.pem", "svid_key.pem", "bundle.pem", "bundle.json", "issuer.json")
+_CRLS = "crl.pem"  # only where there are any
 _MAX_BYTES = 1024 * 1024
 _READS = 3  # a set may be removed under a reader once or twice, not for ever
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -40,30 +43,80 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True, slots=True)
 class FolderContent:
-    """What a folder holds: one identity, what it trusts, and where its issuer is."""
+    """What a folder holds: one identity, what it trusts, and where its issuer is.
+
+    ``crls`` (DER) are written for others, and not read again.
+    """
 
     issuer_url: str
     bundle: TrustBundle
     identity: X509Identity = field(repr=False)
+    crls: tuple[bytes, ...] = field(default=(), repr=False)
 
 
-def write_folder(folder: Path, content: FolderContent) -> None:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may read a folder besides its owner: nobody, or the group of this number."""
+
+    group: int | None = None
+
+    @property
+    def folder_mode(self) -> int:
+        """The folder's permission bits."""
+        return 0o700 if self.group is None else 0o750
+
+    @property
+    def file_mode(self) -> int:
+        """Those of each file in it."""
+        return 0o600 if self.group is None else 0o640
+
+    def allows(self, status: os.stat_result) -> bool:
+        """Whether nobody else may look, and nobody but the owner may write."""
+        bits = stat.S_IMODE(status.st_mode) & _OTHERS
+        if not bits:
+            return True
+        return status.st_gid == self.group and not bits & ~(stat.S_IRGRP | stat.S_IXGRP)
+
+
+PRIVATE = Access()
+
+
+def prepare_folder(folder: Path, access: Access = PRIVATE) -> None:
+    """Make the folder, or see that it is ours and closed to everyone who is not meant.
+
+    Raises:
+        InvalidFolder: it is not, or it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if access.group is not None:
+            _check_private(folder, Access(folder.lstat().st_gid))
+            _open_to(folder, access)
+        _check_private(folder, access)
+    except OSError as error:
+        raise InvalidFolder(f"folder {folder} cannot be prepared: {error.strerror}") from error
+
+
+def write_folder(folder: Path, content: FolderContent, access: Access = PRIVATE) -> None:
     """Put a new set into the folder, in one step.
 
     Raises:
         InvalidFolder: somebody else owns it or may look into it, or it cannot be written.
     """
+    prepare_folder(folder, access)
+    texts = _texts(content)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_private(folder)
         fresh = folder / f"{_SET_PREFIX}{secrets.token_hex(8)}"
         fresh.mkdir(mode=0o700)
-        for name, text in zip(_NAMES, _texts(content), strict=True):
-            _write(fresh / name, text)
+        _open_to(fresh, access)
+        for name, text in texts.items():
+            _write(fresh / name, text, access)
         _sync(fresh)
         _link(folder / _CURRENT, fresh.name)
-        for name in _NAMES:
+        for name in texts:
             _link(folder / name, f"{_CURRENT}/{name}")
+        if _CRLS not in texts:
+            (folder / _CRLS).unlink(missing_ok=True)
         _sync(folder)
         for old in folder.glob(f"{_SET_PREFIX}*"):
             if old.name != fresh.name:
@@ -72,15 +125,15 @@ def write_folder(folder: Path, content: FolderContent) -> None:
         raise InvalidFolder(f"folder {folder} cannot be written: {error.strerror}") from error
 
 
-def read_folder(folder: Path) -> FolderContent:
+def read_folder(folder: Path, access: Access = PRIVATE) -> FolderContent:
     """Read the folder's one set.
 
     Raises:
         InvalidFolder: missing, open to others, or not of one piece.
     """
     try:
-        _check_private(folder)
-        texts = _read_set(folder)
+        _check_private(folder, access)
+        texts = _read_set(folder, access)
     except OSError as error:
         raise InvalidFolder(
             f"folder {folder} cannot be read: {error.strerror}",
@@ -102,18 +155,30 @@ def version_of(folder: Path) -> str | None:
         return None
 
 
-def _texts(content: FolderContent) -> tuple[bytes, ...]:
+def _texts(content: FolderContent) -> dict[str, bytes]:
     issuer = {
         "issuer_url": content.issuer_url,
         "trust_domain": str(content.bundle.trust_domain),
     }
-    return (
+    texts = (
         content.identity.svid.pem.encode(),
         content.identity.key_pem,
         content.bundle.x509_pem.encode(),
         content.bundle.to_json().encode(),
         json.dumps(issuer).encode(),
     )
+    made = dict(zip(_NAMES, texts, strict=True))
+    if content.crls:
+        made[_CRLS] = b"".join(map(_crl_pem, content.crls))
+    return made
+
+
+def _crl_pem(der: bytes) -> bytes:
+    try:
+        crl = x509.load_der_x509_crl(der)
+    except ValueError:
+        raise InvalidFolder("a CRL that was to be written is none") from None
+    return crl.public_bytes(serialization.Encoding.PEM)
 
 
 def _content(texts: dict[str, bytes]) -> FolderContent:
@@ -128,31 +193,42 @@ def _content(texts: dict[str, bytes]) -> FolderContent:
     return FolderContent(url, bundle, X509Identity.of(svid, key))  # type: ignore[arg-type]
 
 
-def _read_set(folder: Path) -> dict[str, bytes]:
+def _read_set(folder: Path, access: Access) -> dict[str, bytes]:
     for attempt in range(_READS):
         version = version_of(folder)
         place = folder / version if version is not None else folder
         try:
-            return {name: _read(place / name) for name in _NAMES}
+            return {name: _read(place / name, access) for name in _NAMES}
         except FileNotFoundError:
             if attempt == _READS - 1:
                 raise
     raise AssertionError  # the loop returns or raises
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, access: Access) -> bytes:
     with path.open("rb") as file:
-        if path.name == "svid_key.pem" and os.fstat(file.fileno()).st_mode & _OTHERS:
-            raise InvalidFolder(f"{path} must be closed to group and others (mode 0600)")
+        if path.name == "svid_key.pem" and not access.allows(os.fstat(file.fileno())):
+            raise InvalidFolder(
+                f"{path} must be closed to {_others(access)} (mode {access.file_mode:04o})"
+            )
         text = file.read(_MAX_BYTES + 1)
     if len(text) > _MAX_BYTES:
         raise InvalidFolder(f"{path} is larger than {_MAX_BYTES} bytes")
     return text
 
 
-def _write(path: Path, text: bytes) -> None:
+def _open_to(place: Path | int, access: Access) -> None:
+    """Let the group in that may read, and nobody else."""
+    if access.group is None:
+        return
+    os.chown(place, -1, access.group)
+    os.chmod(place, access.file_mode if isinstance(place, int) else access.folder_mode)  # noqa: PTH101 (a descriptor has no path)
+
+
+def _write(path: Path, text: bytes, access: Access) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        _open_to(descriptor, access)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -178,12 +254,18 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _check_private(folder: Path) -> None:
+def _others(access: Access) -> str:
+    return "group and others" if access.group is None else f"everybody but group {access.group}"
+
+
+def _check_private(folder: Path, access: Access) -> None:
     """The folder is ours, a folder, and closed to everyone else."""
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise InvalidFolder(f"{folder} must be a folder, and no link to one")
     if status.st_uid != os.geteuid():
         raise InvalidFolder(f"folder {folder} belongs to user {status.st_uid}, not to us")
-    if status.st_mode & _OTHERS:
-        raise InvalidFolder(f"folder {folder} must be closed to group and others (mode 0700)")
+    if not access.allows(status):
+        raise InvalidFolder(
+            f"folder {folder} must be closed to {_others(access)} (mode {access.folder_mode:04o})"
+        )

@@ -157,6 +157,10 @@ class AgentIdentity(BaseIdentity):
         """
         return self._call(calls.task_token(request))
 
+    def fetch_crls(self) -> tuple[bytes, ...]:
+        """The CRLs (DER) of all issuing CAs that sign leaves; raises as ``fetch_jwt_svid``."""
+        return self._call(calls.crls())
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -166,7 +170,7 @@ class AgentIdentity(BaseIdentity):
     def _call(self, call: Call[A]) -> A:
         self._check_open()
         self._keeper.held()
-        return self._dial().send(call)
+        return self._dial(public=call.public).send(call)
 
     def _ask_for_bundle(self, sequence: int | None) -> bool:
         asked = self._keeper.ask_for_bundle(sequence)

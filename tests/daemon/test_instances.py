@@ -108,7 +108,7 @@ async def test_it_is_measured_and_certified_again_at_half_life(authority: Author
 
 @pytest.mark.anyio
 async def test_what_could_not_be_read_is_no_change(authority: Authority) -> None:
-    """No file to be had, or a change under the reader: what is held stays, and it is tried again."""
+    """No descriptor to be had, a change meanwhile: what is held stays, and it is tried again."""
     async with placed(authority) as place:
         workload = await place.workloads.of(place.me())
         first = place.held(workload)

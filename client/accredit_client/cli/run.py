@@ -61,9 +61,10 @@ def run(
 ) -> None:
     """Run a command with an identity that is kept fresh.
 
-    The command finds svid.pem, svid_key.pem and bundle.pem in the folder that ACCREDIT_FOLDER
-    names. It gets the signals that this process gets, and its exit code is returned; where the
-    identity was taken back, never 0.
+    What an earlier run left in --folder is taken up without a join token, for as long as the
+    issuer's grace allows. The command finds svid.pem, svid_key.pem and bundle.pem in the folder
+    that ACCREDIT_FOLDER names. It gets the signals that this process gets, and its exit code is
+    returned; where the identity was taken back, never 0.
     """
     # Before the join token is spent: whatever can fail without it should.
     if shutil.which(command[0]) is None:
@@ -74,6 +75,7 @@ def run(
         manifest_file=manifest,
         code_root=code_root,
         join_token_file=join_token_file,
+        folder=folder,
         revocations=True,
     )
     with ExitStack() as open_things:
@@ -119,7 +121,7 @@ def _supervise(command: Sequence[str], kept: _KeptFolder, *, stop: bool) -> int:
     taken_back: str | None = None
     with Child(command, environment) as child:
         while (code := child.wait(PULSE)) is None:
-            if taken_back := _taken_back(kept.identity):
+            if taken_back := taken_back_why(kept.identity):
                 then = "the command is stopped" if stop else "the command goes on without it"
                 say_once("revoked", taken_back, then)
                 if stop:
@@ -133,13 +135,13 @@ def _supervise(command: Sequence[str], kept: _KeptFolder, *, stop: bool) -> int:
                 why = kept.identity.status.last_error
                 say_once("late", f"renewal is late: {why}", "trying again")
     # A command may end by itself, at its first refusal, before anybody looked.
-    if taken_back := taken_back or _taken_back(kept.identity):
+    if taken_back := taken_back or taken_back_why(kept.identity):
         say_once("revoked", taken_back, "the command ended by itself")
         return code or FAILED
     return code
 
 
-def _taken_back(identity: AgentIdentity) -> str | None:
+def taken_back_why(identity: AgentIdentity) -> str | None:
     """Why the identity is not ours any more; None while it is."""
     try:
         svid = identity.x509.svid

@@ -1,11 +1,11 @@
-"""``accredit svid``: obtain an X.509-SVID once, and look at one."""
+"""``accredit svid``: obtain an X.509-SVID once, keep one in files, and look at one."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accredit_client.cli import options, output
+from accredit_client.cli import options, output, svid_watch
 from accredit_client.cli.framework import example, group
 from accredit_client.cli.local_files import private_folder, read_text
 from accredit_client.cli.trust_option import trust_of
@@ -39,7 +39,7 @@ def fetch(
 ) -> None:
     """Attest once, and write svid.pem, svid_key.pem and bundle.pem.
 
-    Nothing renews them afterwards: accredit run does.
+    Nothing renews them afterwards: accredit run and accredit svid watch do.
     """
     with (
         private_folder(out),  # before the join token is spent
@@ -59,6 +59,15 @@ def fetch(
         return
     output.pairs({"folder": out, **_facts(held.svid)})
     output.note(f"valid until {output.until(held.svid.not_after, utc_now())}")
+
+
+app.command(
+    epilog=example(
+        "accredit svid watch --url https://issuer:8443 --trust bundle.json \\",
+        "  --manifest agent.manifest.json --code-root . --join-token-file join-token \\",
+        "  --out /run/nginx-id --signal HUP --pid-file /run/nginx.pid",
+    )
+)(svid_watch.watch)
 
 
 @app.command(epilog=example("accredit svid show id/svid.pem"))
