@@ -155,6 +155,7 @@ class AsyncAgentIdentity(BaseIdentity):
 
     async def _from_daemon(self, asked: "Callable[[], Future[A]]") -> A:
         self._check_open()
+        self._keeper.held()
         return await asyncio.wrap_future(asked())
 
     async def _call(self, call: Call[A]) -> A:

@@ -207,8 +207,19 @@ class BaseIdentity:
         return identity
 
     @classmethod
-    def discover(cls, *, revocations: bool = False, federation: bool = False) -> Self:
+    def discover(
+        cls,
+        *,
+        revocations: bool = False,
+        federation: bool = False,
+        issuer_url: str | None = None,
+    ) -> Self:
         """The identity that the environment names: a folder's, or else the node daemon's.
+
+        Args:
+            revocations: as everywhere.
+            federation: as everywhere.
+            issuer_url: for one of the daemon's, as in ``from_daemon``; a folder says it itself.
 
         Raises:
             InvalidFolder: the environment names none.
@@ -218,7 +229,9 @@ class BaseIdentity:
         if folder:
             return cls.from_folder(folder, revocations=revocations, federation=federation)
         if os.environ.get(SOCKET_VARIABLE):
-            return cls.from_daemon(revocations=revocations, federation=federation)
+            return cls.from_daemon(
+                issuer_url=issuer_url, revocations=revocations, federation=federation
+            )
         raise InvalidFolder(
             f"{FOLDER_VARIABLE} must name the folder of an identity, "
             f"or {SOCKET_VARIABLE} the node daemon's socket",

@@ -174,6 +174,7 @@ class AgentIdentity(BaseIdentity):
 
     def _from_daemon(self, asked: Callable[[], Future[A]]) -> A:
         self._check_open()
+        self._keeper.held()
         try:
             return asked().result()
         except CancelledError:

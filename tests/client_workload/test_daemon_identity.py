@@ -15,6 +15,7 @@ from grpclib import GRPCError
 from grpclib import Status as GrpcStatus
 from support.authority import Authority
 from support.clock import SettableClock
+from support.fake_issuer import fake_issuer, real_now
 from support.workload import WAIT, FakeProvider, Served, crl_of, serving, state_of
 
 from accredit_client import AgentIdentity, AsyncAgentIdentity, State
@@ -26,9 +27,10 @@ from accredit_client.errors import (
     IdentityRefused,
     IssuerRefused,
     IssuerUnreachable,
+    NotReady,
 )
 from accredit_client.workload.line import Outcome, outcome_of
-from accredit_credentials.errors import Stale, Untrusted
+from accredit_credentials.errors import Revoked, Stale, Untrusted
 
 pytestmark = pytest.mark.anyio
 
@@ -322,6 +324,23 @@ async def away(*_: Any) -> Any:
     raise NotYet("the issuer is away")
 
 
+async def test_before_its_start_and_after_its_end_it_is_nobody(place: Place) -> None:
+    """Neither a token nor a wait: it says what is missing. What failed can be started again."""
+    identity = place.made(AgentIdentity)
+    with pytest.raises(NotReady):
+        identity.fetch_jwt_svid(AUDIENCE)
+    state = place.provider.state
+    place.provider.set(NotYet("the issuer is away"))
+    with pytest.raises(IssuerUnreachable):
+        await asyncio.to_thread(identity.start)
+    place.provider.set(state)
+    await asyncio.to_thread(identity.start)
+    assert identity.x509
+    await asyncio.to_thread(identity.close)
+    with pytest.raises(Closed):
+        identity.fetch_jwt_svid(AUDIENCE)
+
+
 async def test_a_task_token_is_of_the_identity_that_is_held(place: Place) -> None:
     """Asked over our own service; a refusal is an ``IssuerRefused``, as from the issuer itself."""
     request = TaskTokenRequest(resource="tickets", actions=("read",), purpose="a test")
@@ -351,6 +370,25 @@ async def test_a_daemon_that_is_away_too_long_leaves_nobody_let_in(place: Place)
         with pytest.raises(Stale, match="has been away for 31 seconds"):
             strict.check_client(peer)
         lenient.check_client(peer)
+
+
+async def test_with_an_issuers_address_its_feed_is_followed(tmp_path: Path) -> None:
+    """Verified by the keys that the daemon pushes: a fact ends a peer that no CRL has."""
+    authority = Authority(now=real_now())
+    peer = authority.issue(authority.id("/ns/support/agent/second")).svid
+    provider = FakeProvider(authority, state_of(authority, "/ns/support/agent/triage"))
+    async with serving(tmp_path, provider) as served:
+        place = Place(served, authority)
+        with fake_issuer(authority, place.clock) as issuer:
+            async with place.identity(revocations=True, issuer_url=issuer.url) as identity:
+                assert identity.feed is not None
+                await asyncio.to_thread(identity.feed.wait_fresh, WAIT)
+                identity.check_client(peer)
+                issuer.revoke(f"serial:{peer.serial}")
+                assert identity.facts is not None
+                await place.until(lambda: identity.facts and len(identity.facts))
+                with pytest.raises(Revoked):
+                    identity.check_client(peer)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")

@@ -218,19 +218,26 @@ class DaemonKeeper(Keeper):
             return kept.answer
         # Whoever asks meanwhile for the same gets what this one gets.
         async with self._asking_for.setdefault(audience, asyncio.Lock()):
-            kept = self._kept(audience)
-            if kept is not None and kept.young(self.clock()):
-                return kept.answer
-            held = self.held()
             try:
-                token = await self._line.jwt_svid(audience, held.identity.svid.spiffe_id)
-            except IssuerUnreachable:
-                kept = self._kept(audience)
-                if kept is None:
-                    raise
-                return kept.answer
-            self.held()  # it may have been withdrawn meanwhile
-            return self._keep(audience, token, held).answer
+                return await self._newer_jwt_svid(audience)
+            finally:
+                if audience not in self._tokens:
+                    self._asking_for.pop(audience, None)
+
+    async def _newer_jwt_svid(self, audience: tuple[str, ...]) -> JwtAnswer:
+        kept = self._kept(audience)
+        if kept is not None and kept.young(self.clock()):
+            return kept.answer
+        held = self.held()
+        try:
+            token = await self._line.jwt_svid(audience, held.identity.svid.spiffe_id)
+        except IssuerUnreachable:
+            kept = self._kept(audience)
+            if kept is None:
+                raise
+            return kept.answer
+        self.held()  # it may have been withdrawn meanwhile
+        return self._keep(audience, token, held).answer
 
     def _kept(self, audience: tuple[str, ...]) -> _Kept | None:
         held, kept = self.held(), self._tokens.get(audience)

@@ -118,12 +118,14 @@ class Line:
         self._changed = threading.Condition()
         self._told: Callable[[], None] = _nobody
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running = threading.Event()
-        self._process = os.getpid()
+        self._process: int | None = None
 
     def start(self, told: Callable[[], None]) -> None:
         """Begin to follow the streams; ``told`` is called from the thread after each news."""
+        self.news = News()
         self._told = told
+        self._process = os.getpid()
+        self._running = threading.Event()
         self._thread = threading.Thread(target=self._run, name="accredit-daemon", daemon=True)
         self._thread.start()
         self._running.wait()
