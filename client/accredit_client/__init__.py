@@ -7,7 +7,8 @@ Read from the bottom up::
     guard   identity   async_identity        effects: requests, threads, tasks
     base_identity   wire   transports        effects: contexts, sockets
     revocations   files                      effects: the feed, the folder
-    verify   keeper   task_tokens   trust    decisions
+    verify   keeper   workload               decisions; the daemon's socket
+    task_tokens   trust                      decisions
     federation   peers   renewal   replay    decisions
     tls   calls                              decisions
     answers   effects   thumbprint   errors  vocabulary
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
         IdentityExpired,
         IdentityRefused,
         InvalidAnswer,
+        InvalidEndpoint,
         InvalidFolder,
         InvalidPeer,
         InvalidTrust,
         IssuerRefused,
         IssuerUnreachable,
         IssuerUntrusted,
+        MissingExtra,
         NotReady,
     )
     from accredit_client.federation import FederatedStatus, Federation
@@ -65,6 +68,7 @@ __all__ = [
     "IdentityExpired",
     "IdentityRefused",
     "InvalidAnswer",
+    "InvalidEndpoint",
     "InvalidFolder",
     "InvalidPeer",
     "InvalidTrust",
@@ -73,6 +77,7 @@ __all__ = [
     "IssuerUnreachable",
     "IssuerUntrusted",
     "JwtAnswer",
+    "MissingExtra",
     "NotReady",
     "Open",
     "RevocationFeed",
@@ -103,12 +108,14 @@ _MODULES = {
         "IdentityExpired",
         "IdentityRefused",
         "InvalidAnswer",
+        "InvalidEndpoint",
         "InvalidFolder",
         "InvalidPeer",
         "InvalidTrust",
         "IssuerRefused",
         "IssuerUnreachable",
         "IssuerUntrusted",
+        "MissingExtra",
         "NotReady",
     ),
     "federation": ("FederatedStatus", "Federation"),

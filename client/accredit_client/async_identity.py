@@ -5,9 +5,10 @@ Reading files and measuring code happens in a worker thread, never in the event 
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from accredit_client import calls
@@ -29,6 +30,8 @@ from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.x509_svid import X509Identity
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from accredit_client.wire import AsyncIssuer
 
 A = TypeVar("A")
@@ -69,10 +72,12 @@ class AsyncAgentIdentity(BaseIdentity):
         self._others = {}
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._hang_up)
+            undo.push_async_callback(asyncio.to_thread, self._keeper.close)
+            self._keeper.open(self._waking())
             undo.push_async_callback(self._leave_others)
             await self._begin()
             await self._follow_others()
-            if self._revocations:
+            if self._revocations and self._keeper.has_issuer:
                 self.feed = await undo.enter_async_context(await self._follow(undo))
                 self._facts = self.feed.state
             self._task = asyncio.create_task(self._run(), name="accredit-identity")
@@ -121,10 +126,15 @@ class AsyncAgentIdentity(BaseIdentity):
 
     async def fetch_jwt_svid(self, audience: str | Sequence[str]) -> JwtAnswer:
         """A JWT-SVID, for where mTLS cannot reach; raises as ``AgentIdentity.fetch_jwt_svid``."""
+        if self._daemon is not None:
+            asked = partial(self._daemon.jwt_svid, audiences_of(audience))
+            return await self._from_daemon(asked)
         return await self._call(calls.jwt_svid(audience=audiences_of(audience)))
 
     async def task_token(self, request: TaskTokenRequest) -> TaskTokenAnswer:
         """A task token; raises as ``fetch_jwt_svid``."""
+        if self._daemon is not None:
+            return await self._from_daemon(partial(self._daemon.task_token, request))
         return await self._call(calls.task_token(request))
 
     async def fetch_crls(self) -> tuple[bytes, ...]:
@@ -136,6 +146,21 @@ class AsyncAgentIdentity(BaseIdentity):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    def _waking(self) -> Callable[[], None]:
+        """Wakes the task from any thread; nobody, once its loop is gone."""
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._waiter.wake)
+
+        return wake
+
+    async def _from_daemon(self, asked: "Callable[[], Future[A]]") -> A:
+        self._check_open()
+        self._keeper.held()
+        return await asyncio.wrap_future(asked())
 
     async def _call(self, call: Call[A]) -> A:
         self._check_open()

@@ -4,6 +4,7 @@ Reads the arguments, gives what is held, says how it is doing, and makes TLS con
 it. When something is due, ``keeper`` says; doing it is ``identity``'s and ``async_identity``'s.
 """
 
+import asyncio
 import logging
 import os
 import ssl
@@ -19,6 +20,7 @@ from accredit_client.effects import Clock, Draw, system_draw, utc_now
 from accredit_client.errors import (
     ClientError,
     Closed,
+    InvalidEndpoint,
     InvalidFolder,
     IssuerRefused,
     IssuerUnreachable,
@@ -41,10 +43,13 @@ from accredit_client.tls import (
     peer_check,
 )
 from accredit_client.trust import Trust
+from accredit_client.workload import endpoint
+from accredit_client.workload.endpoint import SOCKET_VARIABLE
+from accredit_client.workload.keeper import DaemonKeeper
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import Untrusted
 from accredit_credentials.revocation_feed import FeedState
-from accredit_credentials.spiffe_id import TrustDomain
+from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.tls import (
     Federated,
     SpiffeContext,
@@ -56,6 +61,7 @@ from accredit_credentials.x509_svid import X509Identity, X509Svid
 
 if TYPE_CHECKING:
     from accredit_client.transports import AsyncRotatingTransport, RotatingTransport
+    from accredit_client.workload.line import Pause
 
 _log = logging.getLogger("accredit_client")
 
@@ -151,19 +157,93 @@ class BaseIdentity:
         return identity
 
     @classmethod
-    def discover(cls, *, revocations: bool = False, federation: bool = False) -> Self:
-        """The identity of the folder that the environment names.
+    def from_daemon(
+        cls,
+        socket: Path | str | None = None,
+        *,
+        spiffe_id: SpiffeId | str | None = None,
+        issuer_url: str | None = None,
+        revocations: bool = False,
+        max_staleness: float = MAX_STALENESS,
+        federation: bool = False,
+        patience: float = DEFAULT_PATIENCE,
+        clock: Clock = utc_now,
+        draw: Draw = system_draw,
+        pause: "Pause" = asyncio.sleep,
+    ) -> Self:
+        """The identity that this host's node daemon gives to this process.
+
+        Args:
+            socket: a path, or an address as ``unix:///run/accredit/agent.sock``; by default what
+                ``SPIFFE_ENDPOINT_SOCKET`` says.
+            spiffe_id: which identity, where the process has several; the default one otherwise.
+            issuer_url: where the issuer is, too: its signed feed is followed then, and its word on
+                what federated agents may do. Without, revocation is known by the daemon's CRLs,
+                and federated agents may be connected to, but are let in nowhere.
+            revocations: whether every peer is checked, and refused where nothing is known.
+            max_staleness: seconds that what is known may be old; that the daemon may be away.
+            federation: whether agents of federated trust domains are known at all.
+            patience: seconds that a start waits for a daemon that is away.
+            clock: the time.
+            draw: for the jitter.
+            pause: how the daemon is waited for between two tries.
+
+        Raises:
+            InvalidEndpoint: no address, or none that can be used.
+            InvalidSpiffeId: ``spiffe_id`` is none.
+            MissingExtra: ``accredit[daemon]`` is not installed.
+        """
+        identity = cls.__new__(cls)
+        named = None if spiffe_id is None else SpiffeId.parse(str(spiffe_id))
+        keeper = DaemonKeeper(
+            _socket(socket),
+            spiffe_id=named,
+            issuer_url=issuer_url,
+            clock=clock,
+            draw=draw,
+            pause=pause,
+        )
+        identity._set_up(  # noqa: SLF001 (another constructor of the same class)
+            keeper,
+            revocations=revocations,
+            max_staleness=max_staleness,
+            federation=federation,
+            patience=patience,
+            draw=draw,
+        )
+        return identity
+
+    @classmethod
+    def discover(
+        cls,
+        *,
+        revocations: bool = False,
+        federation: bool = False,
+        issuer_url: str | None = None,
+    ) -> Self:
+        """The identity that the environment names: a folder's, or else the node daemon's.
+
+        Args:
+            revocations: as everywhere.
+            federation: as everywhere.
+            issuer_url: for one of the daemon's, as in ``from_daemon``; a folder says it itself.
 
         Raises:
             InvalidFolder: the environment names none.
+            InvalidEndpoint, MissingExtra: as ``from_daemon``.
         """
         folder = os.environ.get(FOLDER_VARIABLE)
-        if not folder:
-            raise InvalidFolder(
-                f"{FOLDER_VARIABLE} must name the folder of an identity",
-                hint="start this program with accredit run, or construct the identity",
+        if folder:
+            return cls.from_folder(folder, revocations=revocations, federation=federation)
+        if os.environ.get(SOCKET_VARIABLE):
+            return cls.from_daemon(
+                issuer_url=issuer_url, revocations=revocations, federation=federation
             )
-        return cls.from_folder(folder, revocations=revocations, federation=federation)
+        raise InvalidFolder(
+            f"{FOLDER_VARIABLE} must name the folder of an identity, "
+            f"or {SOCKET_VARIABLE} the node daemon's socket",
+            hint="start this program with accredit run, or construct the identity",
+        )
 
     def _set_up(
         self,
@@ -182,6 +262,7 @@ class BaseIdentity:
         self._max_staleness = max_staleness
         self._patience = patience
         self._draw = draw
+        self._daemon = keeper if isinstance(keeper, DaemonKeeper) else None
         self._listeners: list[OnRenewal] = []
         self._facts: FeedState | None = None
         self._closing = False
@@ -333,6 +414,8 @@ class BaseIdentity:
         if trust_domain == self._keeper.trusted().trust_domain:
             if self._facts is not None:
                 self._facts.check(svid.marks(), now=now, max_age=self._max_staleness)
+            alone = self._revocations and not self._keeper.has_issuer
+            self._keeper.check_lists(svid, max_age=self._max_staleness if alone else None)
         elif self.federation is None:
             raise Untrusted(f"no authorities known for {trust_domain}")
         else:
@@ -466,6 +549,18 @@ class BaseIdentity:
 def audiences_of(audience: str | Sequence[str]) -> tuple[str, ...]:
     """One audience, or several, as a tuple."""
     return (audience,) if isinstance(audience, str) else tuple(audience)
+
+
+def _socket(socket: Path | str | None) -> Path:
+    """Where the daemon is: a path, an address, or what the environment says."""
+    if isinstance(socket, Path):
+        return endpoint.absolute(socket)
+    if socket is not None:
+        return endpoint.absolute(Path(socket)) if socket.startswith("/") else endpoint.parse(socket)
+    address = os.environ.get(SOCKET_VARIABLE)
+    if not address:
+        raise InvalidEndpoint(f"{SOCKET_VARIABLE} must name the node daemon's socket")
+    return endpoint.parse(address)
 
 
 def _path(path: Path | str | None) -> Path | None:

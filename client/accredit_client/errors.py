@@ -7,6 +7,8 @@
     ├── InvalidAnswer          the issuer's answer is not of the documented form
     ├── InvalidTrust           a file or a pin that trust cannot start from
     ├── InvalidFolder          an identity folder that is missing, unsafe or torn
+    ├── InvalidEndpoint        an address of the node daemon's socket that is none
+    ├── MissingExtra           packages of an extra are needed and not installed
     ├── InvalidPeer            nobody, or nonsense, where a peer has to be named
     ├── NotReady               used before its first success
     ├── Closed                 used after its end, or in a forked process
@@ -95,6 +97,14 @@ class InvalidTrust(ClientError):
 
 class InvalidFolder(ClientError):
     """The identity folder is missing, unsafe or torn."""
+
+
+class InvalidEndpoint(ClientError):
+    """It is no address of a Workload API that can be used here."""
+
+
+class MissingExtra(ClientError):
+    """The packages of an extra are needed, and not installed."""
 
 
 class InvalidPeer(ClientError):

@@ -19,9 +19,11 @@ is. When the issuer has taken it back, or it is over, the next use says so.
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from accredit_client import calls
@@ -30,6 +32,7 @@ from accredit_client.base_identity import REFETCH_TIMEOUT, BaseIdentity, audienc
 from accredit_client.call import Call
 from accredit_client.calls import TaskTokenRequest
 from accredit_client.effects import ThreadWaiter, Waiter
+from accredit_client.errors import Closed
 from accredit_client.revocations import (
     LEAVING,
     MAX_FOREIGN_FACTS,
@@ -92,10 +95,12 @@ class AgentIdentity(BaseIdentity):
         self._others = {}
         with ExitStack() as undo:
             undo.callback(self._hang_up)
+            undo.callback(self._keeper.close)
+            self._keeper.open(self._waiter.wake)
             undo.callback(self._leave_others)
             self._begin()
             self._follow_others()
-            if self._revocations:
+            if self._revocations and self._keeper.has_issuer:
                 self.feed = undo.enter_context(self._follow(undo))
                 self._facts = self.feed.state
             self._thread = threading.Thread(target=self._run, name="accredit-identity", daemon=True)
@@ -148,6 +153,8 @@ class AgentIdentity(BaseIdentity):
             IssuerUnreachable, IssuerRefused: the issuer was not reached, or said no.
             NotReady, IdentityExpired, IdentityRefused, Closed: the identity may not be used.
         """
+        if self._daemon is not None:
+            return self._from_daemon(partial(self._daemon.jwt_svid, audiences_of(audience)))
         return self._call(calls.jwt_svid(audience=audiences_of(audience)))
 
     def task_token(self, request: TaskTokenRequest) -> TaskTokenAnswer:
@@ -155,6 +162,8 @@ class AgentIdentity(BaseIdentity):
 
         One that is bound to the certificate is bound to the SVID of this moment.
         """
+        if self._daemon is not None:
+            return self._from_daemon(partial(self._daemon.task_token, request))
         return self._call(calls.task_token(request))
 
     def fetch_crls(self) -> tuple[bytes, ...]:
@@ -166,6 +175,14 @@ class AgentIdentity(BaseIdentity):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _from_daemon(self, asked: Callable[[], Future[A]]) -> A:
+        self._check_open()
+        self._keeper.held()
+        try:
+            return asked().result()
+        except CancelledError:
+            raise Closed("this identity was closed") from None
 
     def _call(self, call: Call[A]) -> A:
         self._check_open()

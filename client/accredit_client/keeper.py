@@ -2,14 +2,14 @@
 
 A keeper holds the SVID, its key and the bundle of the moment (``Held``, replaced as a whole), says
 when something is due (``pause``), and what, as a ``Talk``. ``issuer_keeper`` attests, renews and
-refreshes over the wire; ``folder_keeper`` follows a folder that ``accredit run`` keeps fresh. Here
-is what they share: what is held, what failed, and the bundle and the bundle map, which both ask the
-issuer for.
+refreshes over the wire; ``folder_keeper`` follows a folder that ``accredit run`` keeps fresh;
+``workload.keeper`` follows the node daemon. Here is what they share: what is held, what failed, and
+the bundle and the bundle map, which the issuer is asked for.
 """
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -71,7 +71,7 @@ class Status:
 
 
 class Keeper(ABC):
-    """What both kinds of keeper share. Safe to read from any thread; one thread or task talks."""
+    """What all kinds of keeper share. Safe to read from any thread; one thread or task talks."""
 
     def __init__(self, *, clock: Clock, draw: Draw) -> None:
         self.federation: Federation | None = None
@@ -99,6 +99,30 @@ class Keeper(ABC):
     @abstractmethod
     def issuer_url(self) -> str:
         """Where the issuer is."""
+
+    @property
+    def has_issuer(self) -> bool:
+        """Whether it is known where the issuer is."""
+        return True
+
+    def open(self, told: Callable[[], None]) -> None:  # noqa: B027 (most have nothing to open)
+        """Before the first talk; ``told`` wakes whoever talks, from any thread."""
+
+    def close(self) -> None:  # noqa: B027 (as above)
+        """After the last talk; may wait for a thread to end."""
+
+    def check_lists(  # noqa: B027 (most have no lists)
+        self, svid: X509Svid, *, max_age: float | None
+    ) -> None:
+        """Decide about a peer of our own trust domain by what is held besides a feed.
+
+        Args:
+            svid: the peer's, verified.
+            max_age: seconds that what is known may be old; None where nothing has to be known.
+
+        Raises:
+            Revoked, Stale: it was taken back, or nobody knows.
+        """
 
     @property
     def holder(self) -> X509Svid | None:
