@@ -162,6 +162,7 @@ class DaemonProcess:
     """``accredit daemon run``."""
 
     file: Path
+    below: tuple[str, ...] = ()  # a command that starts it
     process: "subprocess.Popen[str]" = field(init=False, repr=False)
     ready: dict[str, Any] = field(init=False)
     log: list[str] = field(default_factory=list)
@@ -169,7 +170,7 @@ class DaemonProcess:
     def start(self, *, ready: bool = True) -> None:
         """Start it, and wait until it is ready."""
         self.process = subprocess.Popen(
-            [*COMMAND, "daemon", "run", "--json", "--config", str(self.file)],
+            [*self.below, *COMMAND, "daemon", "run", "--json", "--config", str(self.file)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -284,9 +285,9 @@ class Host:
         file.write_text(text)
         return file
 
-    def daemon(self, *, start: bool = True) -> DaemonProcess:
+    def daemon(self, *, start: bool = True, below: tuple[str, ...] = ()) -> DaemonProcess:
         """The daemon, running."""
-        daemon = DaemonProcess(self.settings())
+        daemon = DaemonProcess(self.settings(), below)
         if start:
             daemon.start()
             self.resources.callback(daemon.end)
