@@ -1,61 +1,21 @@
 """go-spiffe, the reference of the field: bundles and federation in both directions, JWT-SVIDs."""
 
 import json
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from support.go_spiffe import B, Endpoint
 from support.interop_world import World
-from support.judges import Verdict, ask, program
+from support.judges import Verdict, ask
 
 from accredit_client import calls
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.federation import Allowance
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain, issuer_id
 
-GO = Path(__file__).parent / "gospiffe"
-B = TrustDomain("b.example")
 OURS = "example.org"
-
-
-@pytest.fixture(scope="session")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Go program in ``gospiffe/``, built; its modules come through the module proxy."""
-    built = tmp_path_factory.mktemp("gospiffe") / "judge"
-    made = ask(program("go"), "-C", GO, "build", "-o", built, ".", timeout=180)
-    if not made.accepted and "go: " in made.text and "dial" in made.text:
-        pytest.skip("the judge go-spiffe cannot be fetched here")
-    assert made.accepted, made.text
-    return built
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A bundle endpoint of go-spiffe's making."""
-
-    url: str
-    spiffe_id: SpiffeId
-    bundle: TrustBundle
-
-
-@pytest.fixture
-def theirs(judge: Path) -> Iterator[Endpoint]:
-    """go-spiffe serves its bundle in the profile https_spiffe until the test ends."""
-    with subprocess.Popen(
-        [judge, "serve", str(B)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        yield Endpoint(
-            url=ready["url"],
-            spiffe_id=SpiffeId.parse(ready["endpoint_spiffe_id"]),
-            bundle=TrustBundle.parse(B, ready["bundle"]),
-        )
-        process.communicate("", timeout=20)
 
 
 def known(bundle: TrustBundle) -> dict[str, Any]:

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
+from types import MappingProxyType
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -86,6 +88,14 @@ for line in sys.stdin:
     except Exception as error:
         say(error=str(error))
 '''
+
+
+def until(true: Callable[[], bool], timeout: float = TIMEOUT) -> None:
+    """Wait for something that another process does."""
+    end = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
 
 
 @dataclass
@@ -222,13 +232,26 @@ class Host:
         """Where the daemon serves."""
         return self.folder / "run" / "agent.sock"
 
-    def agent(self, name: str = "summarizer", *, uid: int = AGENT_UID, code: str = WORKLOAD) -> Any:
-        """An agent's code in root's hands, signed, registered, and meant by its user's id."""
+    def agent(
+        self,
+        name: str = "summarizer",
+        *,
+        uid: int = AGENT_UID,
+        code: str = WORKLOAD,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> Any:
+        """An agent's code in root's hands, signed, registered, and meant by its user's id.
+
+        ``files`` by their names; they may be executed.
+        """
         toml = AGENT_TOML.replace("support/summarizer", f"support/{name}")
         agent = write_agent(
             self.folder / name, key=generate_signer_key(), now=system_clock(), toml=toml
         )
         (agent.root / "main.py").write_text(code)
+        for file, content in files.items():
+            (agent.root / file).write_bytes(content)
+            (agent.root / file).chmod(0o755)
         agent.sign(system_clock())
         register(self.issuer, self.admin, agent, signer=f"ci-{name}")  # type: ignore[arg-type]
         self.agents.append((agent, f"unix:uid:{uid}"))
@@ -267,9 +290,9 @@ class Host:
             each.chmod(0o644)
         return file
 
-    def daemon(self, *, start: bool = True) -> DaemonProcess:
+    def daemon(self, *, start: bool = True, before: tuple[str, ...] = ()) -> DaemonProcess:
         """The daemon, running."""
-        daemon = DaemonProcess(self.settings())
+        daemon = DaemonProcess(self.settings(), before)
         if start:
             daemon.start()
             self.resources.callback(daemon.end)
@@ -285,15 +308,20 @@ class Host:
         socket: Path | None = None,
     ) -> Workload:
         """A process of the agent's code; ``before`` is what stands before its command."""
+        command = (*before, sys.executable, "-B", str(agent.root / "main.py"))
+        return self.told(*command, str(uid), str(gid), f"unix:{socket or self.socket}")
+
+    def told(self, *command: str, uid: int | None = None) -> Workload:
+        """A process that is told what to do, of another user from the start where one is named."""
         process = subprocess.Popen(
-            [
-                *(*before, sys.executable, "-B", str(agent.root / "main.py")),
-                *(str(uid), str(gid), f"unix:{socket or self.socket}"),
-            ],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "GRPC_VERBOSITY": "NONE"},
+            user=uid,
+            group=None if uid is None else AGENT_GID,
+            extra_groups=None if uid is None else [],
         )
         workload = Workload(process)
         self.resources.callback(workload.end)

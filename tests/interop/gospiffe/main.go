@@ -1,5 +1,5 @@
 // A judge of federation: go-spiffe reads our bundles, fetches them in both profiles, and serves
-// one of its own making.
+// one of its own making. In workload.go, a judge of the Workload API.
 package main
 
 import (
@@ -39,6 +39,9 @@ func main() {
 }
 
 func run(command string, args []string) error {
+	if command == "workload" { // address of the socket
+		return live(args[0])
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	domain, err := spiffeid.TrustDomainFromString(args[0])
