@@ -10,7 +10,7 @@ from support.authority import NOW, Authority
 from support.node_host import LIFE, OTHER, SIGNED, UID, entry, placed
 
 from accredit_attestors.errors import InvalidTree, Unmeasured
-from accredit_client.daemon.agents import AgentEntry, entries_for
+from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
 from accredit_client.daemon.judging import Measured, judged
 from accredit_client.daemon.provider import NotYet, Refused
 from accredit_client.errors import IssuerRefused, IssuerUnreachable, Writable
@@ -45,6 +45,22 @@ def test_an_entry_means_who_has_all_its_selectors(
 ) -> None:
     """All of them, compared as whole texts; an entry without any means nobody."""
     assert entries_for((FIRST, SECOND, NOBODY), process) == meant
+
+
+@pytest.mark.parametrize(
+    ("process", "wanted"),
+    [
+        ({"unix:uid:1"}, True),
+        ({"unix:uid:1", "unix:gid:1"}, True),
+        ({"unix:gid:1"}, False),
+        (set(), False),
+    ],
+)
+def test_a_program_is_read_of_who_may_be_meant_only(process: set[str], *, wanted: bool) -> None:
+    """Strangers cannot have the daemon read a gigabyte: their other selectors say no already."""
+    pinned = entry("pinned", selectors=frozenset({"unix:uid:1", f"unix:sha256:{'a' * 64}"}))
+    assert wants_program((SECOND, pinned, NOBODY), process) is wanted
+    assert not wants_program((FIRST, SECOND, NOBODY), process), "no entry asks for a program"
 
 
 ENOUGH = frozenset({UID})

@@ -23,6 +23,8 @@ from accredit_client.daemon.selectors import matches
 from accredit_client.daemon.settings import AgentSettings, InvalidSettings
 from accredit_credentials.spiffe_id import AgentId
 
+PROGRAM = "unix:sha256:"  # the one selector that takes long to know
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentEntry:
@@ -60,6 +62,20 @@ def load_entries(settings: Iterable[AgentSettings]) -> tuple[AgentEntry, ...]:
         InvalidSettings: one cannot be read, or is no manifest.
     """
     return tuple(map(_entry, settings))
+
+
+def wants_program(entries: Sequence[AgentEntry], process: AbstractSet[str]) -> bool:
+    """Whether its program has to be read to know which entries mean a process.
+
+    Args:
+        entries: all of them.
+        process: its selectors without ``unix:sha256:``.
+    """
+    return any(
+        any(selector.startswith(PROGRAM) for selector in each.selectors)
+        and all(s in process for s in each.selectors if not s.startswith(PROGRAM))
+        for each in entries
+    )
 
 
 def entries_for(entries: Sequence[AgentEntry], process: AbstractSet[str]) -> tuple[AgentEntry, ...]:

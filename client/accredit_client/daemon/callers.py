@@ -93,22 +93,19 @@ class Caller:
         self._compare(now, status)
         return status
 
-    def selectors(self) -> frozenset[str]:
+    def selectors(self, *, program: bool = True) -> frozenset[str]:
         """What can be said of it now; ``selectors`` has the list. Reads its program once.
+
+        Args:
+            program: whether its program is read, for ``unix:sha256:``. That can take a second, and
+                nobody has to be given it who is not meant anyway.
 
         Raises:
             CallerGone, CallerChanged, CallerRefused: as ``check``.
         """
         status = self.status()
         cgroups = self.process.read("cgroup")
-        program = self.process.open("exe", os.O_RDONLY)
-        try:
-            found = os.fstat(program)
-            if (found.st_dev, found.st_ino) != (self.executable.device, self.executable.inode):
-                raise CallerChanged(f"process {self.pid} runs another program")
-            sha256 = EXECUTABLES.sha256(program)
-        finally:
-            os.close(program)
+        sha256 = self._program_sha256() if program else None
         said = unix_selectors(
             uid=self.uid,
             gid=self.gid,
@@ -118,6 +115,16 @@ class Caller:
         ) | cgroup_selectors(cgroups)
         self.check()
         return said
+
+    def _program_sha256(self) -> str | None:
+        program = self.process.open("exe", os.O_RDONLY)
+        try:
+            found = os.fstat(program)
+            if (found.st_dev, found.st_ino) != (self.executable.device, self.executable.inode):
+                raise CallerChanged(f"process {self.pid} runs another program")
+            return EXECUTABLES.sha256(program)
+        finally:
+            os.close(program)
 
     def again(self) -> Self:
         """The same process, held once more: for who has to know of it after its connection.

@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from accredit_client import renewal
-from accredit_client.daemon.agents import AgentEntry, entries_for
+from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.certifying import Certifying, Issuing, Measuring
 from accredit_client.daemon.instances import Instance
@@ -376,7 +377,10 @@ class Workloads:
     async def _begun(self, caller: Caller) -> Workload:
         loop = asyncio.get_running_loop()
         try:
-            selectors = await loop.run_in_executor(self._looks, caller.selectors)
+            look = partial(caller.selectors, program=False)
+            selectors = await loop.run_in_executor(self._looks, look)
+            if wants_program(self._entries, selectors):
+                selectors = await loop.run_in_executor(self._looks, caller.selectors)
         except CallerRefused as error:
             raise Refused(str(error)) from None
         entries = entries_for(self._entries, selectors)
