@@ -73,6 +73,32 @@ def test_a_folder_that_others_write_is_refused(tmp_path: Path, mode: int) -> Non
     listen(folder / "agent.sock", backlog=8).close()
 
 
+@pytest.mark.parametrize(("mode", "good"), [(0o777, False), (0o775, False), (0o1777, True)])
+def test_a_folder_on_the_way_that_others_write_is_refused(
+    tmp_path: Path, mode: int, *, good: bool
+) -> None:
+    """Who can rename the socket's folder can put one of their own there; not where it is sticky."""
+    above = tmp_path / "above"
+    (above / "run").mkdir(parents=True)
+    (above / "run").chmod(0o755)
+    above.chmod(mode)
+    if good:
+        listen(above / "run" / "agent.sock", backlog=8).close()
+    else:
+        with pytest.raises(SocketRefused, match="above the socket"):
+            listen(above / "run" / "agent.sock", backlog=8)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_a_folder_on_the_way_that_is_another_users_is_refused(tmp_path: Path) -> None:
+    """Whoever it is has all rights in it."""
+    above = tmp_path / "above"
+    (above / "run").mkdir(parents=True)
+    os.chown(above, 61001, -1)
+    with pytest.raises(SocketRefused, match="above the socket"):
+        listen(above / "run" / "agent.sock", backlog=8)
+
+
 def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     """Readable by all, since all connect; writable by its owner."""
     path = tmp_path / "run" / "accredit" / "agent.sock"

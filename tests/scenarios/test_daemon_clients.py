@@ -226,6 +226,11 @@ def test_a_threaded_and_an_asyncio_workload_live_by_the_daemon() -> None:
         assert why.startswith("IdentityRefused")
         assert "incident 9" in why
         assert "IdentityRefused" in client.ask("jwt", "https://api.example.org")["error"]
-        until(lambda: refused(place, stolen, port))
-        assert any("list of revoked" in each for each in said(server, "refusals")["refusals"])
+        # Refused at once where the CA's next list is awaited, and by its name once that is there.
+        until(
+            lambda: (
+                refused(place, stolen, port)
+                and any("list of revoked" in each for each in said(server, "refusals")["refusals"])
+            )
+        )
         assert said(server, "state")["state"] in {"fresh", "late"}

@@ -12,6 +12,7 @@ import fcntl
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,21 @@ def _check_folder(folder: Path) -> None:
             f"{folder} must not be writable by others",
             hint="who can write there can take the daemon's place: choose a folder of its own",
         )
+    _check_way({*folder.parents, *folder.resolve().parents})
+
+
+def _check_way(above: Iterable[Path]) -> None:
+    """Nobody else may put another folder in the place of one on the way."""
+    for each in above:
+        found = each.stat()
+        # In a sticky one only the owner of what is in there may rename it, and that is looked at.
+        sticky = found.st_mode & stat.S_ISVTX
+        others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky
+        if others_write or found.st_uid not in {0, os.geteuid()}:
+            raise SocketRefused(
+                f"{each}, above the socket, must be writable by root or the daemon's user only",
+                hint="who can rename a folder on the way can take the daemon's place",
+            )
 
 
 def _locked(path: Path) -> int:
