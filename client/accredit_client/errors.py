@@ -8,6 +8,7 @@
     ├── InvalidTrust           a file or a pin that trust cannot start from
     ├── InvalidFolder          an identity folder that is missing, unsafe or torn
     ├── InvalidEndpoint        an address of the node daemon's socket that is none
+    ├── DaemonUnreachable      nobody serves at the address of the node daemon's socket
     ├── MissingExtra           packages of an extra are needed and not installed
     ├── InvalidPeer            nobody, or nonsense, where a peer has to be named
     ├── NotReady               used before its first success
@@ -101,6 +102,10 @@ class InvalidFolder(ClientError):
 
 class InvalidEndpoint(ClientError):
     """It is no address of a Workload API that can be used here."""
+
+
+class DaemonUnreachable(ClientError):
+    """Nobody serves at the address of the node daemon's socket."""
 
 
 class MissingExtra(ClientError):

@@ -59,8 +59,9 @@ def test_an_entry_means_who_has_all_its_selectors(
 def test_a_program_is_read_of_who_may_be_meant_only(process: set[str], *, wanted: bool) -> None:
     """Strangers cannot have the daemon read a gigabyte: their other selectors say no already."""
     pinned = entry("pinned", selectors=frozenset({"unix:uid:1", f"unix:sha256:{'a' * 64}"}))
-    assert wants_program((SECOND, pinned, NOBODY), process) is wanted
-    assert not wants_program((FIRST, SECOND, NOBODY), process), "no entry asks for a program"
+    others = [each.selectors for each in (SECOND, NOBODY)]
+    assert wants_program([*others, pinned.selectors], process) is wanted
+    assert not wants_program([*others, FIRST.selectors], process), "no entry asks for a program"
 
 
 ENOUGH = frozenset({UID})

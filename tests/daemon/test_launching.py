@@ -1,77 +1,103 @@
 """Launched agents: started as their requester and no more, known by birth, followed, ended."""
 
-import json
 import os
 import select
 import signal
-import socket
-import struct
 import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.calling import AGENT_GID, AGENT_UID, Calling, as_root, calling
+from support.node_host import entry
 
-from accredit_attestors.errors import InvalidTree
-from accredit_attestors.tree import Selection, measure
 from accredit_client.daemon.callers import Caller
-from accredit_client.daemon.launch_service import LaunchedAgent, serve_launch
-from accredit_client.daemon.launch_wire import LaunchRequest, parse_request
-from accredit_client.daemon.launching import Launcher, check_environment, check_requester
-from accredit_client.daemon.measuring import CodeMeasurer
+from accredit_client.daemon.launch_settings import LaunchSettings
+from accredit_client.daemon.launching import Launched, Launcher, Start, check_requester
 from accredit_client.daemon.process import PinnedProcess, Status
-from accredit_client.errors import InvalidAnswer, LaunchRefused
+from accredit_client.errors import CallerGone, LaunchRefused
 
 SHELL = "/bin/sh"
+PATIENCE = 20_000  # milliseconds
 
 
-def anything(_requester: Caller, _request: LaunchRequest) -> None:
-    """Allow it."""
+def anything(_agent: Caller) -> None:
+    """Nothing is against it."""
 
 
 @dataclass
 class Asking:
     """A daemon that launches, and a process of another user that may ask it to."""
 
-    launcher: Launcher
     requester: Caller
     process: Calling
     folder: Path
+    launcher: Launcher = field(default_factory=Launcher)
+    running: list[Launched] = field(default_factory=list)
 
-    def launch(self, script: str, **environment: str) -> tuple[Any, str]:
-        """Run a shell script; its launch when it has ended, and what it wrote."""
-        launched, read = self.start(script, **environment)
-        launched.wait()
+    def launch(self, script: str, **how: Any) -> tuple[int, str]:
+        """Run a shell script; its exit, and what it wrote."""
+        launched, read = self.start(script, **how)
         with os.fdopen(read) as output:
-            return launched, output.read()
+            return launched.wait(), output.read()
 
-    def start(self, script: str, **environment: str) -> tuple[Any, int]:
-        """Start a shell script; its launch, and what it writes to."""
-        request = LaunchRequest(
-            command=(SHELL, "-c", script), environment=environment, code_root="/opt/agent"
-        )
+    def start(
+        self,
+        *command: str,
+        user: str = "",
+        environment: Mapping[str, str] | None = None,
+        code_root: str = "/",
+        judge: Any = anything,
+    ) -> tuple[Launched, int]:
+        """Start a shell script, or a command; its launch, and what it writes to."""
+        whole = (SHELL, "-c", *command) if len(command) == 1 else command
+        launch = LaunchSettings(command=whole, user=user)
         read, write = os.pipe()
-        directory = os.open("/", os.O_RDONLY)
         null = os.open(os.devnull, os.O_RDWR)
+        start = Start(
+            command=whole, environment=environment or {}, descriptors=(null, write, write)
+        )
         try:
-            descriptors = (null, write, write, directory)
-            return self.launcher.launch(self.requester, request, descriptors), read
+            launched = self.launcher.launch(
+                entry(launch=launch, code_root=code_root), self.requester, start, judge
+            )
+        except BaseException:
+            os.close(read)
+            raise
         finally:
-            for each in (write, directory, null):
+            for each in (write, null):
                 os.close(each)
+        self.running.append(launched)
+        return launched, read
 
 
 @pytest.fixture
 def asking(tmp_path: Path) -> Iterator[Asking]:
-    """A requester with a supplementary group, and a launcher that allows it everything."""
+    """A requester with a supplementary group, and a launcher; nothing that it starts is left."""
     with calling(groups=[61003]) as process, closing(Caller.of(process.connection)) as requester:
-        yield Asking(Launcher(anything), requester, process, tmp_path)
+        made = Asking(requester, process, tmp_path)
+        yield made
+        for each in made.running:
+            made.launcher.forget(each)
+
+
+@contextmanager
+def caller_of(pid: int) -> Iterator[Caller]:
+    """A process, as the daemon would know it."""
+    process = PinnedProcess.of_pid(pid)
+    status = process.status()
+    with closing(Caller(process, uid=status.uids[1], gid=status.gids[1])) as caller:
+        yield caller
+
+
+def ended(process: PinnedProcess) -> bool:
+    """Whether a process ends in time."""
+    waiting = select.poll()
+    waiting.register(process, select.POLLIN)
+    return bool(waiting.poll(PATIENCE))
 
 
 @as_root
@@ -79,8 +105,8 @@ def test_an_agent_has_what_its_requester_has_and_no_more(asking: Asking) -> None
     """User, group and groups of the requester; no capability, and never one again."""
     asking.process.tell("limit 100")
     script = "cat /proc/self/status; ulimit -n; ulimit -Hn; nice; env; ls /proc/self/fd; pwd"
-    launched, text = asking.launch(script, GREETING="hello")
-    assert launched.wait() == 0
+    code, text = asking.launch(script, environment={"GREETING": "hello"})
+    assert code == 0
     lines = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
     assert lines["Uid"].split() == [str(AGENT_UID)] * 4
     assert lines["Gid"].split() == [str(AGENT_GID)] * 4
@@ -97,12 +123,35 @@ def test_an_agent_has_what_its_requester_has_and_no_more(asking: Asking) -> None
 
 
 @as_root
+def test_an_agent_may_have_an_account_of_its_own(asking: Asking) -> None:
+    """Its user and groups are the account's, its limits the daemon's and not the requester's."""
+    asking.process.tell("limit 100")
+    code, text = asking.launch("id -u; id -g; id -G; ulimit -n; umask", user="nobody")
+    assert code == 0
+    uid, gid, groups, files, umask = text.splitlines()
+    assert (uid, gid) == ("65534", "65534")
+    assert "61003" not in groups.split()
+    assert files != "100"
+    assert umask == "0077"
+
+
+@as_root
+@pytest.mark.parametrize(("user", "why"), [("root", "root"), ("no-such-user", "no user")])
+def test_an_account_that_cannot_be_an_agents_is_refused(
+    asking: Asking, user: str, why: str
+) -> None:
+    """Root's, and one that this host does not know."""
+    with pytest.raises(LaunchRefused, match=why):
+        asking.start("exit", user=user)
+
+
+@as_root
 @pytest.mark.parametrize(
     ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", -15), ("kill -9 $$", -9)]
 )
 def test_the_exit_is_told(asking: Asking, script: str, code: int) -> None:
     """The exit code, or the signal that ended it; even where it ends at once."""
-    assert asking.launch(script)[0].wait() == code
+    assert asking.launch(script)[0] == code
 
 
 @as_root
@@ -115,24 +164,87 @@ def test_a_launch_is_known_by_birth_and_followed(asking: Asking) -> None:
         for pid in (child, orphan):
             while Path(f"/proc/{pid}/exe").resolve() != Path("/bin/sleep").resolve():
                 os.sched_yield()  # between fork and exec it is the shell
-        for pid in (launched.process.pid, child, orphan):
-            with closing(_as_caller(pid)) as caller:
+        for pid in (launched.pid, child, orphan):
+            with caller_of(pid) as caller:
                 assert asking.launcher.launched_of(caller) is launched
+                assert asking.launcher.selectors(caller) == launched.entry.selectors
         for pid in (asking.requester.pid, os.getpid(), os.getppid()):
-            with closing(_as_caller(pid)) as caller:
+            with caller_of(pid) as caller:
                 assert asking.launcher.launched_of(caller) is None
-        with closing(_as_caller(orphan)) as caller:
-            launched.stop()
-            assert asking.launcher.launched_of(caller) is None  # its launch is over
-            asking.launcher.forget(launched)
-            assert asking.launcher.launched_of(caller) is None
-            caller.process.signal(signal.SIGKILL)
+                assert asking.launcher.selectors(caller) == frozenset()
 
 
-def _as_caller(pid: int) -> Caller:
-    process = PinnedProcess.of_pid(pid)
-    status = process.status()
-    return Caller(process, uid=status.uids[1], gid=status.gids[1])
+# A sibling of the process that makes it: its parent is that one's parent (clone(2)).
+SIBLING = """
+import ctypes, os, sys, time
+CLONE_PARENT, SIGCHLD = 0x8000, 17
+pid = ctypes.CDLL(None).syscall(56 if os.uname().machine == "x86_64" else 220,
+                                CLONE_PARENT | SIGCHLD, 0, 0, 0, 0)
+if pid == 0:
+    time.sleep(1000)
+print(pid, flush=True)
+time.sleep(1000)
+"""
+
+
+@as_root
+def test_a_sibling_that_an_agent_makes_is_of_its_launch_and_ends_with_it(asking: Asking) -> None:
+    """CLONE_PARENT leads to the launch's own parent, never to the daemon or to init."""
+    launched, read = asking.start("/usr/bin/python3", "-ISc", SIBLING)
+    with os.fdopen(read) as output:
+        sibling = int(output.readline())
+    with caller_of(sibling) as caller:
+        assert caller.process.stat().parent == launched.init.pid
+        assert asking.launcher.launched_of(caller) is launched
+        launched.stop()
+        launched.wait()
+        assert ended(caller.process)
+
+
+@as_root
+def test_nothing_of_a_launch_outlives_it(asking: Asking) -> None:
+    """Children in sessions of their own, orphans, and what ignores being asked, end with it."""
+    script = "setsid sh -c 'trap \"\" TERM HUP; echo $$; while :; do sleep 1; done' & wait"
+    launched, read = asking.start(script)
+    with os.fdopen(read) as output:
+        pid = int(output.readline())
+    with caller_of(pid) as caller:
+        launched.signal(signal.SIGKILL)
+        assert launched.wait() == -signal.SIGKILL
+        assert ended(caller.process)
+        with pytest.raises(CallerGone):
+            asking.launcher.launched_of(caller)
+
+
+@as_root
+def test_a_launch_whose_parent_is_killed_ends(asking: Asking) -> None:
+    """Nobody could tell any more whose it is: it is not left running."""
+    launched, read = asking.start("exec sleep 1000")
+    os.close(read)
+    with caller_of(launched.pid) as caller:
+        launched.init.signal(signal.SIGKILL)
+        assert launched.wait() == -signal.SIGKILL
+        assert ended(caller.process)
+
+
+@as_root
+def test_an_agent_cannot_end_its_parent(asking: Asking) -> None:
+    """It is root's, whose user the agent never is."""
+    code, text = asking.launch("kill -9 $PPID 2>/dev/null; echo $?; kill -0 $PPID 2>&1; exit 3")
+    assert code == 3
+    assert text.splitlines()[0] == "1"
+
+
+@as_root
+def test_what_is_asked_to_end_and_does_not_is_ended(asking: Asking) -> None:
+    """After a while, which is the daemon's and no wish of the agent."""
+    asking.launcher = Launcher(grace=0.1)
+    launched, read = asking.start("trap '' TERM; echo ready; while :; do sleep 1; done")
+    with os.fdopen(read) as output:
+        assert output.readline() == "ready\n"
+        launched.stop("because")
+        assert launched.wait() == -signal.SIGKILL
+    assert launched.why == "because"
 
 
 @as_root
@@ -156,28 +268,38 @@ def test_a_command_that_does_not_start_is_told(asking: Asking) -> None:
     hidden.write_text("#!/bin/sh\n")
     hidden.chmod(0o700)
     for path in ("/bin/missing", "/etc/passwd", str(hidden)):
-        request = LaunchRequest(command=(path,), environment={}, code_root="/opt")
-        directory = os.open("/", os.O_RDONLY)
-        try:
-            with pytest.raises(LaunchRefused, match="did not start"):
-                asking.launcher.launch(asking.requester, request, (0, 1, 2, directory))
-        finally:
-            os.close(directory)
-    assert asking.launcher._launched == {}
+        with pytest.raises(LaunchRefused, match="did not start"):
+            asking.start(path, "")
+    assert len(asking.launcher) == 0
 
 
 @as_root
-def test_a_directory_that_is_not_the_requesters_is_refused(asking: Asking) -> None:
-    """A descriptor of a directory is no right to be in it."""
+def test_a_code_root_that_the_agent_may_not_enter_is_refused(asking: Asking) -> None:
+    """It starts there, as its own user."""
     closed = asking.folder / "closed"
     closed.mkdir(mode=0o700)
-    request = LaunchRequest(command=(SHELL, "-c", "pwd"), environment={}, code_root="/opt")
-    directory = os.open(closed, os.O_RDONLY)
-    try:
-        with pytest.raises(LaunchRefused, match="PermissionError"):
-            asking.launcher.launch(asking.requester, request, (0, 1, 2, directory))
-    finally:
-        os.close(directory)
+    with pytest.raises(LaunchRefused, match="PermissionError"):
+        asking.start("pwd", code_root=str(closed))
+
+
+@as_root
+def test_it_is_judged_as_the_agents_user_and_before_it_runs_anything(asking: Asking) -> None:
+    """What is measured is what is about to run; a refusal leaves nothing behind."""
+    seen: list[Any] = []
+    marker = asking.folder / "ran"
+
+    def refuse(agent: Caller) -> None:
+        seen.append((agent.uid, agent.status().no_new_privs, agent.process.again()))
+        raise LaunchRefused("no")
+
+    with pytest.raises(LaunchRefused, match="no"):
+        asking.start(f"touch {marker}", judge=refuse)
+    ((uid, no_new_privs, process),) = seen
+    with closing(process):
+        assert (uid, no_new_privs) == (AGENT_UID, True)
+        assert ended(process)
+    assert not marker.exists()
+    assert len(asking.launcher) == 0
 
 
 def test_root_has_nothing_started() -> None:
@@ -217,229 +339,13 @@ def test_a_confined_requester_is_refused(asking: Asking) -> None:
         other.kill()
 
 
-@pytest.mark.parametrize(
-    "name", ["LD_PRELOAD", "LD_AUDIT", "PYTHONPATH", "PYTHONSTARTUP", "BASH_ENV", "NODE_OPTIONS"]
-)
-def test_variables_that_load_code_are_refused(name: str) -> None:
-    """They are what runs before the measured code; others are not looked at."""
-    with pytest.raises(LaunchRefused, match=name):
-        check_environment({"HOME": "/", name: ""})
-    check_environment({"HOME": "/", f"MY_{name}": "", name.lower(): "", "LANG": "C"})
-
-
-GOOD: dict[str, Any] = {
-    "version": 1,
-    "command": ["/bin/sh", ""],
-    "environment": {"A": "b=c"},
-    "code_root": "/opt",
-}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"version": 2},
-        {"version": True},
-        {"version": None},
-        {"command": []},
-        {"command": "sh"},
-        {"command": ["sh"]},
-        {"command": ["/bin/sh", 1]},
-        {"command": ["/bin/sh", "a\0b"]},
-        {"command": ["/bin/sh"] * 1025},
-        {"environment": []},
-        {"environment": {"A=B": ""}},
-        {"environment": {"": ""}},
-        {"environment": {"A": 1}},
-        {"environment": {"A": "\0"}},
-        {"code_root": None},
-        {"code_root": ["/opt"]},
-        {"more": 1},
-    ],
-)
-def test_requests_of_another_form_are_refused(change: dict[str, Any]) -> None:
-    """One version, four members, bounded, no NUL."""
-    assert parse_request(GOOD).command == ("/bin/sh", "")
-    with pytest.raises(LaunchRefused):
-        parse_request(GOOD | change)
-
-
-@pytest.mark.parametrize("missing", list(GOOD))
-def test_requests_that_lack_something_are_refused(missing: str) -> None:
-    """All four members must be there."""
-    with pytest.raises(LaunchRefused):
-        parse_request({key: value for key, value in GOOD.items() if key != missing})
-
-
-REQUESTER = """
-import json, os, socket, struct, sys
-os.setgroups([]); os.setresgid(*[{gid}] * 3); os.setresuid(*[{uid}] * 3)
-connection = socket.socket(socket.AF_UNIX)
-connection.connect("\\0" + sys.argv[1])
-os.chdir("/")
-directory = os.open("/", os.O_RDONLY)
-content = sys.argv[2].encode()
-fds = [0, 1, 2, directory][:int(sys.argv[3])]
-whole = struct.pack(">I", len(content)) + content
-assert socket.send_fds(connection, [whole], fds) == len(whole)
-stream = connection.makefile("rb")
-def message():
-    head = stream.read(4)
-    return json.loads(stream.read(struct.unpack(">I", head)[0])) if head else None
-print(json.dumps(message()), flush=True)
-for line in sys.stdin:
-    if line == "wait\\n":
-        break
-    connection.sendall(struct.pack(">I", len(line.encode())) + line.encode())
-print(json.dumps(message()), flush=True)
-"""
-
-
-def _serve(connection: socket.socket, launcher: Launcher) -> None:
-    serve_launch(connection, launcher)
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)  # as the daemon does: nobody waits for more
-
-
-@contextmanager
-def served(
-    launcher: Launcher, content: str, *, uid: int = AGENT_UID, descriptors: int = 4
-) -> Iterator[subprocess.Popen[str]]:
-    """A requester's process that says this to a daemon's socket."""
-    address = f"accredit-test-{os.urandom(8).hex()}"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("\0" + address)
-        listener.listen()
-        script = REQUESTER.format(uid=uid, gid=uid and AGENT_GID)
-        requester = subprocess.Popen(
-            [sys.executable, "-ISc", script, address, content, str(descriptors)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        connection, _ = listener.accept()
-        with connection:
-            thread = threading.Thread(target=_serve, args=(connection, launcher))
-            thread.start()
-            try:
-                yield requester
-            finally:
-                requester.kill()
-                requester.communicate()
-                thread.join(20)
-                assert not thread.is_alive()
-
-
-def _request(script: str, **more: object) -> str:
-    return json.dumps(GOOD | {"command": [SHELL, "-c", script]} | more)
-
-
-def _said(requester: subprocess.Popen[str]) -> Any:
-    assert requester.stdout
-    return json.loads(requester.stdout.readline())
-
-
-def _say(requester: subprocess.Popen[str], text: str) -> None:
-    assert requester.stdin
-    requester.stdin.write(text + "\n")
-    requester.stdin.flush()
-
-
 @as_root
-def test_over_the_socket() -> None:
-    """Started, given a signal, and its end told, with the requester's own standard output."""
-    launcher = Launcher(anything)
-    script = "trap 'exit 5' TERM; echo '\"hello\"'; while :; do sleep 0.01; done"
-    with served(launcher, _request(script)) as requester:
-        said = [_said(requester), _said(requester)]
-        assert "hello" in said
-        said.remove("hello")
-        assert launcher._launched[said[0]["started"]].requester.uid == AGENT_UID
-        _say(requester, '{"signal": 15}')
-        _say(requester, "wait")
-        assert _said(requester) == {"exited": 5}
-    assert launcher._launched == {}
-
-
-@as_root
-def test_an_agent_ends_with_its_requester() -> None:
-    """A connection that ends takes the agent with it."""
-    launcher = Launcher(anything)
-    with served(launcher, _request("exec sleep 1000")) as requester:
-        pid = _said(requester)["started"]
-        with closing(PinnedProcess.of_pid(pid)) as agent:
-            requester.kill()
-            waiting = select.poll()
-            waiting.register(agent, select.POLLIN)
-            assert waiting.poll(20_000)
-    assert launcher._launched == {}
-
-
-@as_root
-@pytest.mark.parametrize(
-    ("content", "descriptors", "reason"),
-    [
-        ("{}", 4, "version"),
-        ("nonsense", 4, "not JSON"),
-        ('{"version": 1, "version": 1}', 4, "twice"),
-        (_request("exit", environment={"LD_PRELOAD": "/tmp/x"}), 4, "LD_PRELOAD"),
-        (_request("exit", command=["/bin/missing"]), 4, "did not start"),
-        (_request("exit"), 3, "descriptors"),
-        (_request("exit"), 0, "descriptors"),
-    ],
-)
-def test_a_refusal_is_told(content: str, descriptors: int, reason: str) -> None:
-    """Whatever is wrong, the requester hears it, and nothing is left open or running."""
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    launcher = Launcher(anything)
-    with served(launcher, content, descriptors=descriptors) as requester:
-        assert reason in _said(requester)["refused"]
-    assert launcher._launched == {}
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
-@as_root
-def test_the_code_is_measured_first(tmp_path: Path) -> None:
-    """What is not the signed code is not started; what is, is."""
-    (tmp_path / "main.py").write_text("print('hello')\n")
-    signed = measure(tmp_path, Selection()).digest
-    measurer = CodeMeasurer()
-
-    def as_signed(requester: Caller, request: LaunchRequest) -> None:
-        if measurer.measure(requester, request.code_root, Selection()) != signed:
-            raise InvalidTree("not what was signed")
-
-    launcher = Launcher(as_signed)
-    content = _request("exit 4", code_root=str(tmp_path))
-    with served(launcher, content) as requester:
-        assert "started" in _said(requester)
-        _say(requester, "wait")
-        assert _said(requester) == {"exited": 4}
-    (tmp_path / "main.py").write_text("print('evil')\n")
-    with served(launcher, content) as requester:
-        assert _said(requester) == {"refused": "not what was signed"}
-
-
-def _framed(text: str) -> bytes:
-    return struct.pack(">I", len(text)) + text.encode()
-
-
-def test_the_requesters_end() -> None:
-    """It has the agent's number and its end, and an error for everything else."""
-    ours, theirs = socket.socketpair()
-    request = LaunchRequest(command=("/bin/sh",), environment={}, code_root="/opt")
-    with ours, theirs:
-        theirs.sendall(_framed('{"started": 42}') + _framed('{"killed": 9}'))
-        agent = LaunchedAgent(ours, request, (0, 1, 2, 0))
-        assert agent.pid == 42
-        agent.signal(15)
-        assert agent.wait() == -9
-        theirs.sendall(_framed('{"refused": "because"}'))
-        with pytest.raises(LaunchRefused, match="because"):
-            LaunchedAgent(ours, request, (0, 1, 2, 0))
-        theirs.sendall(_framed('{"started": "42"}'))
-        with pytest.raises(InvalidAnswer):
-            LaunchedAgent(ours, request, (0, 1, 2, 0))
-        theirs.shutdown(socket.SHUT_WR)
-        with pytest.raises(InvalidAnswer):
-            agent.wait()
+def test_a_requester_with_another_root_directory_is_refused(asking: Asking, tmp_path: Path) -> None:
+    """What the daemon starts would be outside of it; its neighbour in the host's root is served."""
+    check_requester(asking.requester.process, asking.requester.status())
+    with (
+        calling(root=tmp_path) as process,
+        closing(Caller.of(process.connection)) as requester,
+        pytest.raises(LaunchRefused, match="root directory"),
+    ):
+        check_requester(requester.process, requester.status())

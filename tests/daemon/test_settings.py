@@ -177,9 +177,9 @@ def test_a_manifest_that_is_none_is_named(
 
 
 def test_the_daemon_may_open_as_many_files_as_its_limits_need(file: Path) -> None:
-    """Three for each connection, two for each process with an identity, and some."""
+    """Three a connection, two a process with an identity, ten a launched agent, and some."""
     settings = load(file)
-    assert files_needed(settings) == 4096 * 3 + 2000 * 2 + 512
+    assert files_needed(settings) == 4096 * 3 + 2000 * 2 + 256 * 10 + 512
     before = {each: resource.getrlimit(each) for each in (NOFILE, CORE)}
     try:
         resource.setrlimit(NOFILE, (1024, before[NOFILE][1]))

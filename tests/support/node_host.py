@@ -22,6 +22,7 @@ from accredit_client.answers import InstanceState, X509Answer
 from accredit_client.call import Call
 from accredit_client.daemon.agents import AgentEntry
 from accredit_client.daemon.callers import Caller
+from accredit_client.daemon.launching import Launcher
 from accredit_client.daemon.settings import InstanceLimits
 from accredit_client.daemon.workloads import Workload, Workloads
 from accredit_credentials.bundle import TrustBundle
@@ -38,6 +39,7 @@ MANIFEST = "sha256:" + "5e" * 32
 LIFE = timedelta(hours=1)
 UID = f"unix:uid:{os.geteuid()}"
 WAIT = 10.0
+LAUNCH_GRACE = 1.0
 
 
 def entry(name: str = "summarizer", **fields: Any) -> AgentEntry:
@@ -188,6 +190,7 @@ class Place:
         self.node = Node(authority, self.clock)
         self.code = Code()
         self.resources = ExitStack()
+        self.launcher = Launcher(grace=LAUNCH_GRACE)
         self.workloads = Workloads(
             entries or (entry(),),
             self.node,
@@ -196,6 +199,7 @@ class Place:
             clock=self.clock,
             draw=lambda: 0.5,
             waiter=self._waiter,
+            births=self.launcher.selectors,
         )
 
     def _waiter(self) -> Waiter:

@@ -62,6 +62,15 @@ class Measuring(Protocol):
         """The digest of a tree as the caller sees it; blocks."""
 
 
+Births = Callable[[Caller], frozenset[str]]
+"""What is said of a process that the daemon has started; raises as ``Caller.check``."""
+
+
+def nobodys(_caller: Caller) -> frozenset[str]:
+    """Where the daemon starts nothing."""
+    return frozenset()
+
+
 class Certifying:
     """Measures, and has certified.
 
@@ -72,6 +81,7 @@ class Certifying:
         clock: the time.
         draw: for the jitter.
         waiter: makes how a report waits for its next try.
+        births: what is said of a process that the daemon has started.
     """
 
     def __init__(
@@ -83,7 +93,9 @@ class Certifying:
         clock: Clock,
         draw: Draw,
         waiter: Callable[[], AsyncWaiter],
+        births: Births = nobodys,
     ) -> None:
+        self._births = births
         self._node = node
         self._measurer = measurer
         self._clock = clock
@@ -108,7 +120,7 @@ class Certifying:
         """
 
         def look() -> Measured:
-            selectors = caller.selectors()
+            selectors = caller.selectors() | self._births(caller)
             try:
                 digest = self._measurer.measure(caller, entry.code_root, entry.selection)
             except Unmeasured as error:

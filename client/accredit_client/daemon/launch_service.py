@@ -1,131 +1,300 @@
-"""One connection on which an agent is started: the daemon's end and the requester's.
+"""The socket on which agents are started: one connection an agent, for as long as it lives.
 
-The agent lives as long as its requester: when that connection ends, the agent is asked to end, and
-ended. The requester (``accredit run``) passes its signals on, and gets the exit code.
+In this order: room for one more, in all and for its user → who asks, by the kernel's word → what is
+wanted, and the entry that grants it → its variables → started and measured (``launching``) → its
+identity is had at once, so that it is known of before it asks → signals are passed on, until it has
+ended. When the connection ends, the agent is ended; so it is when its identity is taken back.
 """
 
+import asyncio
+import logging
 import os
+import select
 import socket
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from pathlib import Path
 
 from accredit_attestors.errors import AttestationError
+from accredit_client.daemon.agents import AgentEntry, entry_to_launch, wants_program
 from accredit_client.daemon.callers import Caller
+from accredit_client.daemon.certifying import Measuring
 from accredit_client.daemon.launch_wire import (
-    LaunchRequest,
+    parse_environment,
     receive,
     receive_request,
     send,
+    socket_of,
 )
-from accredit_client.daemon.launching import Launched, Launcher
-from accredit_client.errors import CallerGone, ClientError, InvalidAnswer, LaunchRefused
+from accredit_client.daemon.launching import Launched, Launcher, Start
+from accredit_client.daemon.provider import NotYet, Refused
+from accredit_client.daemon.settings import InstanceLimits
+from accredit_client.daemon.socket_file import Listening, listen
+from accredit_client.daemon.workloads import Workload, Workloads
+from accredit_client.effects import AsyncWaiter, Clock, TaskWaiter
+from accredit_client.errors import CallerRefused, ClientError, LaunchRefused
+from accredit_client.workload.endpoint import SOCKET_VARIABLE
 
+log = logging.getLogger(__name__)
+
+BACKLOG = 128
 REQUEST_SECONDS = 10.0
-"""In which a requester must have said what it wants."""
+"""In which a requester must have said the next thing that it has to say."""
+AGAIN = 1.0
+"""Seconds until a process that became another program is asked for anew."""
+STOP_SECONDS = 20.0
+"""That what runs has to end when the daemon stops: more than ``launch_init`` takes."""
 
 
-def serve_launch(connection: socket.socket, launcher: Launcher) -> None:
-    """Serve one accepted connection until what was started has ended; in a thread of its own.
+class LaunchService:
+    """Serves the socket in the running event loop, each connection in a thread of its own.
 
-    Whatever is refused is told to the requester and ends here.
-    """
-    connection.settimeout(REQUEST_SECONDS)
-    try:
-        with closing(Caller.of(connection)) as requester:
-            request, descriptors = receive_request(connection)
-            try:
-                launched = launcher.launch(requester, request, descriptors)
-            finally:
-                for each in descriptors:
-                    os.close(each)
-            try:
-                _accompany(connection, launched)
-            finally:
-                launched.stop()
-                launcher.forget(launched)
-    except (ClientError, AttestationError) as error:
-        with suppress(OSError):
-            send(connection, {"refused": str(error)})
-    except OSError:
-        return  # nobody is there any more, or said nothing in time
-
-
-def _accompany(connection: socket.socket, launched: Launched) -> None:
-    send(connection, {"started": launched.process.pid})
-    connection.settimeout(None)
-    teller = threading.Thread(target=_tell, args=(connection, launched), daemon=True)
-    teller.start()
-    try:
-        while (message := receive(connection)) is not None:
-            number = message.get("signal")
-            if set(message) != {"signal"} or type(number) is not int:
-                break
-            with suppress(CallerGone):
-                launched.signal(number)
-    except (LaunchRefused, OSError):
-        pass  # what is not of the protocol ends it, as the connection's end does
-    launched.stop()
-    teller.join()
-
-
-def _tell(connection: socket.socket, launched: Launched) -> None:
-    code = launched.wait()
-    if code is not None:
-        with suppress(OSError):
-            send(connection, {"exited": code} if code >= 0 else {"killed": -code})
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)  # wakes the other thread
-
-
-class LaunchedAgent:
-    """What a requester has of the agent that was started for it.
-
-    Attributes:
-        pid: its number, as the daemon sees it.
+    Args:
+        entries: of the settings.
+        launcher: who starts.
+        workloads: who has identities.
+        measurer: who measures.
+        limits: how many agents may run.
+        workload_api: the Workload API's socket, which agents are told of.
+        clock: the time.
+        waiter: how a task waits.
     """
 
     def __init__(
-        self, connection: socket.socket, request: LaunchRequest, descriptors: Sequence[int]
+        self,
+        entries: Sequence[AgentEntry],
+        launcher: Launcher,
+        workloads: Workloads,
+        *,
+        measurer: Measuring,
+        limits: InstanceLimits,
+        workload_api: Path,
+        clock: Clock,
+        waiter: Callable[[], AsyncWaiter] = TaskWaiter,
     ) -> None:
-        """Have it started.
+        self._entries = tuple(entries)
+        self._launcher = launcher
+        self._workloads = workloads
+        self._measurer = measurer
+        self._limits = limits
+        self._workload_api = workload_api
+        self._clock = clock
+        self._waiter = waiter
+        self._listening: Listening | None = None
+        self._open: dict[socket.socket, threading.Thread] = {}
+        self._of_uid: Counter[int] = Counter()
 
-        Args:
-            connection: to the daemon's socket for this; closing it ends the agent.
-            request: what to start.
-            descriptors: standard input, output, error, and the directory to start in.
+    @property
+    def running(self) -> int:
+        """How many agents run, or are about to."""
+        return len(self._open)
+
+    async def start(self) -> None:
+        """Listen, beside the Workload API.
 
         Raises:
-            LaunchRefused: the daemon does not, with its reason.
-            InvalidAnswer: the answer is not of the documented form.
-            OSError: the daemon is gone.
+            SocketRefused: see ``socket_file.listen``.
         """
-        self._connection = connection
-        with suppress(BrokenPipeError):  # refused before it was read to its end: hear why
-            send(connection, request.to_json(), descriptors)
+        self._loop = asyncio.get_running_loop()
+        self._listening = listen(socket_of(self._workload_api), backlog=BACKLOG)
+        self._loop.add_reader(self._listening.socket, self._accept)
+
+    async def stop(self) -> None:
+        """Stop: no new agent, and those that run are ended."""
+        if self._listening is None:
+            return
+        self._loop.remove_reader(self._listening.socket)
+        self._listening.close()
+        self._listening = None
+        threads = list(self._open.values())
+        for each in tuple(self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        end = self._loop.time() + STOP_SECONDS
+        for thread in threads:
+            await self._loop.run_in_executor(None, thread.join, max(0.0, end - self._loop.time()))
+
+    # In the event loop
+
+    def _accept(self) -> None:
+        if self._listening is None:
+            return
+        try:
+            connection, _ = self._listening.socket.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.error("cannot accept a requester: %s", error.strerror)  # noqa: TRY400 (one line)
+            return
+        try:
+            requester = Caller.of(connection)
+        except CallerRefused as error:
+            log.warning("a requester was not served: %s", error)
+            connection.close()
+            return
+        uid = requester.uid
+        full = self._full(uid)
+        if full is not None:
+            log.warning("process %d may have nothing more started: %s", requester.pid, full)
+            connection.close()
+            requester.close()
+            return
+        thread = threading.Thread(
+            target=self._serve,
+            args=(connection, requester),
+            name=f"accredit-launch-{requester.pid}",
+            daemon=True,
+        )
+        self._open[connection] = thread
+        self._of_uid[uid] += 1
+        thread.start()
+
+    def _full(self, uid: int) -> str | None:
+        if len(self._open) >= self._limits.launches:
+            return f"{self._limits.launches} agents are started on this host already"
+        if self._of_uid[uid] >= self._limits.launches_of_uid:
+            return f"user {uid} has had {self._limits.launches_of_uid} started already"
+        return None
+
+    def _over(self, connection: socket.socket, uid: int) -> None:
+        del self._open[connection]
+        connection.close()
+        self._of_uid[uid] -= 1
+        if not self._of_uid[uid]:
+            del self._of_uid[uid]
+
+    async def _identified(self, launched: Launched) -> None:
+        """See to it that an agent has its identity, and ends with it."""
+        waiter = self._waiter()
+        try:
+            while True:
+                with launched.agent() as agent:
+                    try:
+                        workload = await self._workloads.of(agent)
+                    except NotYet:
+                        pass  # no room on this host at the moment
+                    else:
+                        await self._followed(launched, workload)
+                await waiter.wait(AGAIN)
+        except Refused as refused:
+            log.warning("process %d is ended: %s", launched.pid, refused)
+            launched.stop(str(refused))
+        except CallerRefused:
+            return  # it has ended
+
+    async def _followed(self, launched: Launched, workload: Workload) -> None:
+        """Return once it is another process.
+
+        Raises:
+            Refused: its identity was taken back, and it is to end with it.
+        """
+        ends = launched.entry.launch is not None and launched.entry.launch.ends_with_identity
+        with workload.listening() as changed:
+            while workload.gone is None:
+                try:
+                    workload.svids(self._clock())
+                except NotYet:
+                    pass
+                except Refused:
+                    if ends and workload.gone is None:
+                        raise
+                await changed.wait()
+                changed.clear()
+
+    # In a thread of its own
+
+    def _serve(self, connection: socket.socket, requester: Caller) -> None:
+        uid = requester.uid
+        connection.settimeout(REQUEST_SECONDS)
+        try:
+            with closing(requester):
+                launched = self._launched(connection, requester)
+            try:
+                self._accompany(connection, launched)
+            finally:
+                self._launcher.forget(launched)
+        except (ClientError, AttestationError) as error:
+            log.warning("process %d has nothing started: %s", requester.pid, error)
+            with suppress(OSError):
+                send(connection, {"refused": str(error)})
+        except OSError as error:
+            log.warning("process %d is not served any more: %s", requester.pid, error.strerror)
+        except Exception:
+            log.exception("what process %d wanted started could not be", requester.pid)
+        finally:
+            with suppress(RuntimeError):  # the daemon has stopped without us
+                self._loop.call_soon_threadsafe(self._over, connection, uid)
+
+    def _launched(self, connection: socket.socket, requester: Caller) -> Launched:
+        request, descriptors = receive_request(connection)
+        try:
+            entry = entry_to_launch(self._entries, request, self._selectors(requester))
+            start = Start(
+                command=request.command,
+                environment=self._environment(connection, entry),
+                descriptors=descriptors,
+            )
+            launched = self._launcher.launch(
+                entry, requester, start, lambda agent: self._judge(entry, agent)
+            )
+        finally:
+            for each in descriptors:
+                os.close(each)
+        log.info("process %d is started as %s for %d", launched.pid, entry.agent, requester.pid)
+        return launched
+
+    def _selectors(self, requester: Caller) -> frozenset[str]:
+        found = requester.selectors(program=False)
+        wanted = [each.requesters for each in self._entries if each.launch is not None]
+        return requester.selectors() if wants_program(wanted, found) else found
+
+    def _environment(self, connection: socket.socket, entry: AgentEntry) -> dict[str, str]:
+        names = entry.launch.environment if entry.launch is not None else ()
+        send(connection, {"variables": list(names)})
         answer = receive(connection)
-        if answer is not None and isinstance(answer.get("refused"), str):
-            raise LaunchRefused(answer["refused"])
-        if answer is None or type(answer.get("started")) is not int:
-            raise InvalidAnswer("the daemon did not say whether it started the agent")
-        self.pid: int = answer["started"]
+        if answer is None:
+            raise LaunchRefused("the requester has ended")
+        given = parse_environment(answer, names)
+        return {**given, SOCKET_VARIABLE: f"unix://{self._workload_api}"}
 
-    def signal(self, number: int) -> None:
-        """Have a signal sent to it.
+    def _judge(self, entry: AgentEntry, agent: Caller) -> None:
+        digest = self._measurer.measure(agent, entry.code_root, entry.selection)
+        if not entry.measured_as_signed(digest):
+            raise LaunchRefused(f"the code is not what was signed for {entry.agent}")
 
-        Raises:
-            OSError: the daemon is gone.
-        """
-        send(self._connection, {"signal": number})
+    def _accompany(self, connection: socket.socket, launched: Launched) -> None:
+        identified = asyncio.run_coroutine_threadsafe(self._identified(launched), self._loop)
+        try:
+            with suppress(OSError):  # where nobody hears it, the agent ends below
+                send(connection, {"started": launched.pid})
+            self._pass_on(connection, launched)
+            launched.stop()
+            code = launched.wait()
+        finally:
+            identified.cancel()
+        log.info("process %d has ended with %d", launched.pid, code)
+        with suppress(OSError):
+            if launched.why is not None:
+                send(connection, {"ending": launched.why})
+            send(connection, {"exited": code} if code >= 0 else {"killed": -code})
 
-    def wait(self) -> int:
-        """Its exit code, or minus the number of the signal that ended it.
-
-        Raises:
-            InvalidAnswer: the daemon is gone, or says something else.
-        """
-        answer = receive(self._connection)
-        for name, sign in (("exited", 1), ("killed", -1)):
-            if answer is not None and type(answer.get(name)) is int:
-                return sign * int(answer[name])
-        raise InvalidAnswer("the daemon did not say how the agent ended")
+    def _pass_on(self, connection: socket.socket, launched: Launched) -> None:
+        """Pass signals on until the agent, or its requester, has ended."""
+        waiting = select.poll()
+        for each in (connection, launched):
+            waiting.register(each, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in waiting.poll()]
+            if launched.fileno() in ready:
+                return
+            try:
+                message = receive(connection)
+                if message is None or set(message) != {"signal"}:
+                    return
+                if type(message["signal"]) is not int:
+                    return
+                launched.signal(message["signal"])
+            except (LaunchRefused, OSError):
+                return  # what is not of the protocol ends it, as the connection's end does

@@ -1,22 +1,24 @@
 """What a requester and the daemon say to each other to start an agent, over a unix socket.
 
-Each message is four bytes of length (big endian) and one JSON object. The first is the requester's:
-``{"version": 1, "command": […], "environment": {…}, "code_root": "/…"}``, and with its first bytes
-come four descriptors (``SCM_RIGHTS``): standard input, output, error, and the directory to start
-in. Then the daemon says ``{"started": PID}`` or ``{"refused": WHY}``; the requester may say
-``{"signal": NUMBER}``; and the daemon's last word is ``{"exited": CODE}`` or, where a signal
-ended it, ``{"killed": NUMBER}``. Who sees the connection end before that knows that the other side
-is gone.
+Each message is four bytes of length (big endian) and one JSON object. The requester begins:
+``{"version": 1, "manifest": "sha256:…", "command": […]}``, and with its first bytes come three
+descriptors (``SCM_RIGHTS``): standard input, output and error. The daemon says which variables the
+agent is to have, ``{"variables": […]}``, and the requester gives those of them that it has,
+``{"environment": {…}}``: nothing else of its environment goes anywhere. Then the daemon says
+``{"started": PID}``, or at any point ``{"refused": WHY}``. The requester may say
+``{"signal": NUMBER}``; the daemon says ``{"ending": WHY}`` where it ends the agent by itself. Its
+last word is ``{"exited": CODE}`` or, where a signal ended it, ``{"killed": NUMBER}``. Who sees the
+connection end before that knows that the other side is gone, and with it the agent.
 """
 
 import json
 import os
-import re
 import signal
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from accredit_client.errors import LaunchRefused
@@ -26,8 +28,11 @@ VERSION = 1
 MAX_MESSAGE_BYTES = 256 * 1024
 MAX_ARGUMENTS = 1024
 MAX_VARIABLES = 1024
-DESCRIPTORS = 4
-"""Standard input, output, error; the directory to start in."""
+MAX_MANIFEST = 80
+DESCRIPTORS = 3
+"""Standard input, output, error."""
+SUFFIX = ".launch"
+"""Behind the path of the Workload API's socket: where agents are started."""
 
 FORWARDED = frozenset(
     {
@@ -47,7 +52,6 @@ FORWARDED = frozenset(
 """Signals that a requester may have sent to what was started for it."""
 
 _LENGTH = struct.Struct(">I")
-_VARIABLE = re.compile(r"[^=\0]{1,256}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,23 +59,21 @@ class LaunchRequest:
     """What to start.
 
     Attributes:
+        manifest: the digest of the agent's manifest.
         command: an absolute path, and its arguments.
-        environment: all of it; nothing of the daemon's own is added.
-        code_root: the code that is to be measured first.
     """
 
+    manifest: str
     command: tuple[str, ...]
-    environment: Mapping[str, str]
-    code_root: str
 
     def to_json(self) -> dict[str, Any]:
         """The first message."""
-        return {
-            "version": VERSION,
-            "command": list(self.command),
-            "environment": dict(self.environment),
-            "code_root": self.code_root,
-        }
+        return {"version": VERSION, "manifest": self.manifest, "command": list(self.command)}
+
+
+def socket_of(workload_api: Path) -> Path:
+    """Where agents are started, by the Workload API's socket."""
+    return workload_api.with_name(workload_api.name + SUFFIX)
 
 
 def parse_request(message: Mapping[str, Any]) -> LaunchRequest:
@@ -82,23 +84,35 @@ def parse_request(message: Mapping[str, Any]) -> LaunchRequest:
     """
     if message.get("version") != VERSION or type(message.get("version")) is not int:
         raise LaunchRefused(f"only version {VERSION} of this protocol is spoken")
-    if set(message) != {"version", "command", "environment", "code_root"}:
-        raise LaunchRefused("the request must have version, command, environment and code_root")
-    command, environment = message["command"], message["environment"]
-    code_root = message["code_root"]
+    if set(message) != {"version", "manifest", "command"}:
+        raise LaunchRefused("the request must have version, manifest and command")
+    manifest, command = message["manifest"], message["command"]
+    if not isinstance(manifest, str) or not 1 <= len(manifest) <= MAX_MANIFEST:
+        raise LaunchRefused("manifest must be a digest")
     if not _texts(command, MAX_ARGUMENTS) or not command or not command[0].startswith("/"):
         raise LaunchRefused(
             f"command must be 1 to {MAX_ARGUMENTS} strings, and begin with an absolute path"
         )
+    return LaunchRequest(manifest=manifest, command=tuple(command))
+
+
+def parse_environment(message: Mapping[str, Any], variables: Collection[str]) -> dict[str, str]:
+    """Read the second message: values for some of the variables that were asked for.
+
+    Raises:
+        LaunchRefused: it has another one, or is not of the documented form.
+    """
+    environment = message.get("environment")
     if (
-        not isinstance(environment, dict)
-        or not all(_VARIABLE.fullmatch(name) for name in environment)
+        set(message) != {"environment"}
+        or not isinstance(environment, dict)
         or not _texts(list(environment.values()), MAX_VARIABLES)
     ):
         raise LaunchRefused(f"environment must be at most {MAX_VARIABLES} names with strings")
-    if not _texts([code_root], 1):
-        raise LaunchRefused("code_root must be a string")
-    return LaunchRequest(command=tuple(command), environment=dict(environment), code_root=code_root)
+    for name in environment:
+        if name not in variables:
+            raise LaunchRefused(f"the variable {name[:80]!r} was not asked for")
+    return environment
 
 
 def _texts(value: object, most: int) -> bool:

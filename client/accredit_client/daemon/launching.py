@@ -1,47 +1,51 @@
 """Starting an agent for a requester, so that the daemon knows it by birth and follows its children.
 
 In this order: the requester is an ordinary process that lives where the daemon lives (a process
-started by the daemon would otherwise leave the requester's container, or its system call filter);
-its environment loads no code of its own; whatever the daemon asks for besides (``allow``: the
-manifest, the measured code, the command); and then the agent is started as the very user, group
-and groups of the requester, in its cgroups, with its limits, without any capability and for good
-(``no_new_privs``). Root starts nothing here.
+started by the daemon would otherwise leave the requester's container, or its system call filter) →
+``launch_init`` is started with a plan, forks, and its child becomes the agent's user: the
+requester's own, or the account of the entry, without any capability and for good
+(``no_new_privs``) → that very process is measured → the command. Root starts nothing here.
 
-A process is of a launch if its parents lead to the one that was started, each of them alive and
-held while it is asked. What was orphaned below it is given to it by the kernel (it is a
-subreaper), so a chain that leads elsewhere is not one of ours: refused.
+A process is of a launch if its parents lead to that launch's ``launch_init``, each of them alive
+and held while it is asked. Whatever way a process was made, an orphan's parent is ``launch_init``.
+A requester under Landlock cannot be told from others: what it may have started is what root's file
+says, word for word.
 """
 
 import json
 import os
+import pwd
 import re
 import resource
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accredit_client.daemon import launch_child
+from accredit_client.daemon import launch_init
+from accredit_client.daemon.agents import AgentEntry
 from accredit_client.daemon.callers import Caller
-from accredit_client.daemon.launch_wire import FORWARDED, LaunchRequest
+from accredit_client.daemon.launch_settings import LaunchSettings
+from accredit_client.daemon.launch_wire import FORWARDED
 from accredit_client.daemon.process import PinnedProcess, Status, looking
 from accredit_client.daemon.writers import almighty
 from accredit_client.errors import CallerGone, CallerRefused, LaunchRefused
 
 MAX_ANCESTORS = 64
 """Parents that are asked for on the way from a process to the one that was launched."""
+WALKS = 3
+"""Tries to follow them: a parent may end meanwhile."""
 GRACE = 10.0
-"""Seconds between asking what was launched to end and ending it."""
-
-Allow = Callable[[Caller, LaunchRequest], None]
-"""Decides whether this requester may have this started; raises what refuses it."""
+"""Seconds between asking an agent to end and ending it."""
+KILLED = 9
 
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 _CGROUPS = Path("/sys/fs/cgroup")
+_UMASK = 0o077
 # proc_pid_limits(5); what has no name here is the daemon's own.
 _LIMITS = {
     "Max cpu time": resource.RLIMIT_CPU,
@@ -60,25 +64,9 @@ _LIMITS = {
     "Max realtime priority": resource.RLIMIT_RTPRIO,
 }
 _LIMIT = re.compile(r"(Max [a-z ]+?) {2,}(unlimited|[0-9]+) +(unlimited|[0-9]+)\b.*")
-_LOADS_CODE = re.compile(
-    r"LD_.*|GCONV_PATH|GLIBC_TUNABLES|LOCPATH|PYTHON.*|BASH_ENV|ENV|NODE_.*|RUBY(LIB|OPT)|PERL5?.*"
-    r"|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|BASH_FUNC_.*|PHPRC|PHP_INI_SCAN_DIR|LUA_.*"
-)
 
-
-def check_environment(environment: Mapping[str, str]) -> None:
-    """Check that no variable makes a loader or interpreter run code that is not measured.
-
-    The names of those that are known; an agent's own way to load code is the agent's.
-
-    Raises:
-        LaunchRefused: one does.
-    """
-    for name in environment:
-        if _LOADS_CODE.fullmatch(name):
-            raise LaunchRefused(
-                f"environment has {name!r}, by which code is run that nobody measured"
-            )
+Judge = Callable[[Caller], None]
+"""Asked of the process that is about to become the command; raises what refuses it."""
 
 
 def check_requester(process: PinnedProcess, status: Status) -> None:
@@ -92,11 +80,13 @@ def check_requester(process: PinnedProcess, status: Status) -> None:
     if reason is not None:
         raise LaunchRefused(
             f"process {process.pid} may have nothing started: {reason}",
-            hint="ask as the user that the agent is to run as",
+            hint="ask as an ordinary user",
         )
     for name in _NAMESPACES:
         if Path(f"/proc/self/ns/{name}").exists() and not process.same_namespace(name):
             raise LaunchRefused(f"process {process.pid} is in a {name} namespace of its own")
+    if not process.same_root():
+        raise LaunchRefused(f"process {process.pid} has a root directory of its own")
     if status.seccomp:
         raise LaunchRefused(f"process {process.pid} has a system call filter that would be lost")
     if _label(process.read) != _label(_own):
@@ -107,105 +97,218 @@ class Launched:
     """One agent that the daemon has started; for several threads.
 
     Attributes:
-        process: the process itself, held.
-        requester: who asked for it: uid and gid are those that it runs as.
-        request: what was asked for.
+        entry: what it is started by.
+        init: its ``launch_init``, held.
+        pid: the process that becomes the command.
+        why: why the daemon ended it; None where it did not.
     """
 
     def __init__(
-        self, child: subprocess.Popen[bytes], requester: Caller, request: LaunchRequest
+        self, entry: AgentEntry, child: "subprocess.Popen[bytes]", control: int, status: int
     ) -> None:
-        self._child = child
-        self.requester = requester
-        self.request = request
-        # A child's number is not given to another process before somebody waits for it.
-        self.process = PinnedProcess.of_pid(child.pid)
-
-    def signal(self, number: int) -> None:
-        """Send it one of ``FORWARDED``.
+        """Take the two descriptors over.
 
         Raises:
-            CallerGone: it has ended.
+            CallerRefused: it cannot be held.
+        """
+        self.entry = entry
+        self.why: str | None = None
+        self.pid = 0
+        self._child = child
+        self._control: int | None = control
+        self._status = os.fdopen(status, "rb")
+        self._lock = threading.Lock()
+        # A child's number is not given to another process before somebody waits for it.
+        self.init = PinnedProcess.of_pid(child.pid)
+
+    def fileno(self) -> int:
+        """Readable when it has ended."""
+        return self._status.fileno()
+
+    @contextmanager
+    def agent(self) -> Iterator[Caller]:
+        """The agent's process as it is now, pinned.
+
+        Raises:
+            CallerGone, CallerRefused: it has ended, or cannot be told.
+        """
+        process = PinnedProcess.of_pid(self.pid)
+        try:
+            # Its number is its own for as long as its parent has not waited for it.
+            if process.stat().parent != self.init.pid:
+                raise CallerGone(f"process {self.pid} has ended")
+            self.init.check_running()
+            status = process.status()
+            yield Caller(process, uid=status.uids[1], gid=status.gids[1])
+        finally:
+            process.close()
+
+    def signal(self, number: int) -> None:
+        """Have one of ``FORWARDED`` sent to it.
+
+        Raises:
             LaunchRefused: not one that is forwarded.
         """
         if number not in FORWARDED:
             raise LaunchRefused(f"signal {number} is not forwarded")
-        self.process.signal(number)
+        self._say(number)
 
-    def wait(self, seconds: float | None = None) -> int | None:
-        """Its exit code, or minus the number of the signal that ended it; None while it runs."""
-        try:
-            return self._child.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+    def stop(self, why: str | None = None) -> None:
+        """Have it asked to end, and ended with all that it has started; does not wait."""
+        if why is not None and self.why is None:
+            self.why = why
+        self._say(launch_init.STOP)
 
-    def stop(self, grace: float = GRACE) -> None:
-        """Ask it to end, and end it if it does not in time. Its children are init's then."""
-        for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, None)):
-            try:
-                self.process.signal(number)
-            except CallerGone:
-                break
-            if self.wait(seconds) is not None:
-                break
-        self.wait()
+    def begin(self) -> None:
+        """Let it become the command.
+
+        Raises:
+            LaunchRefused: the command did not start.
+        """
+        self._say(launch_init.GO)
+        self._expect("started")
+
+    def prepared(self) -> None:
+        """Wait until it is the agent's user.
+
+        Raises:
+            LaunchRefused: it could not be.
+        """
+        self.pid = self._expect("ready")
+
+    def wait(self) -> int:
+        """Wait for its end: its exit code, or minus the number of the signal that ended it."""
+        said = self._read()
+        with suppress(OSError):
+            self._child.wait()
+        if type(said.get("exited")) is int:
+            return int(said["exited"])
+        return -int(said.get("killed", KILLED))  # whose launch_init was ended ended with it
+
+    def close(self) -> None:
+        """Let it go: ended, if it has not."""
+        with self._lock:
+            if self._control is not None:
+                os.close(self._control)
+                self._control = None
+        self._child.wait()
+        self._status.close()
+        self.init.close()
+
+    def _say(self, number: int) -> None:
+        with self._lock, suppress(BrokenPipeError):
+            if self._control is not None:
+                os.write(self._control, bytes([number]))
+
+    def _expect(self, what: str) -> int:
+        said = self._read()
+        pid = said.get(what)
+        if type(pid) is int:
+            return int(pid)
+        why = said.get("failed", "it ended before it had begun")
+        raise LaunchRefused(f"the command did not start: {str(why).strip()}")
+
+    def _read(self) -> dict[str, Any]:
+        line = self._status.readline()
+        return json.loads(line) if line.endswith(b"\n") else {}
 
 
 class Launcher:
     """Starts agents, and knows which processes are theirs; for several threads.
 
     Args:
-        allow: asked before each start; measures the code, compares the command.
+        grace: seconds between asking one to end and ending it.
     """
 
-    def __init__(self, allow: Allow) -> None:
-        self._allow = allow
+    def __init__(self, *, grace: float = GRACE) -> None:
+        self._grace = grace
         self._lock = threading.Lock()
         self._launched: dict[int, Launched] = {}
 
+    def __len__(self) -> int:
+        return len(self._launched)
+
     def launch(
-        self, requester: Caller, request: LaunchRequest, descriptors: tuple[int, ...]
+        self,
+        entry: AgentEntry,
+        requester: Caller,
+        start: "Start",
+        judge: Judge,
     ) -> Launched:
-        """Start what is asked for, as the requester.
+        """Start an agent for a requester.
 
         Args:
+            entry: by which it is granted.
             requester: who asks; it stays the caller's to close.
-            request: what to start.
-            descriptors: standard input, output, error and the directory; they stay open.
+            start: what was asked for.
+            judge: asked once the process is the agent's user, and before it runs anything.
 
         Raises:
             LaunchRefused: it may not, or the command did not start.
             CallerGone, CallerChanged, CallerRefused: as ``Caller.check``.
-            Exception: whatever ``allow`` raises.
+            Exception: whatever ``judge`` raises.
         """
         status = requester.status()
         check_requester(requester.process, status)
-        check_environment(request.environment)
-        self._allow(requester, request)
-        plan = _plan(requester, status, request)
+        plan = _plan(entry, requester, status, start) | {"grace": self._grace}
         requester.check()  # all that was read for the plan was read of it
-        launched = _started(plan, descriptors, requester, request)
-        with self._lock:
-            self._launched[launched.process.pid] = launched
+        launched = _started(entry, plan, start.descriptors)
+        try:
+            launched.prepared()
+            with launched.agent() as agent:
+                judge(agent)
+            with self._lock:
+                self._launched[launched.init.pid] = launched
+            launched.begin()
+        except BaseException:
+            self.forget(launched)
+            raise
         return launched
 
+    def selectors(self, caller: Caller) -> frozenset[str]:
+        """What birth says of a process: ``launched:…``, or nothing.
+
+        Raises:
+            CallerGone, CallerChanged, CallerRefused: as ``Caller.check``.
+        """
+        found = self.launched_of(caller)
+        return frozenset() if found is None else found.entry.selectors
+
     def launched_of(self, caller: Caller) -> Launched | None:
-        """The launch that a process belongs to: it was started, or has a parent that was.
+        """The launch that a process belongs to, if any.
 
         Raises:
             CallerGone, CallerChanged, CallerRefused: as ``Caller.check``.
         """
         with self._lock:
             launched = dict(self._launched)
-        found = _ancestor(caller.process, launched)
+        found = None
+        if launched:
+            walks = (_ancestor(caller.process, launched) for _ in range(WALKS))
+            found = next((each for each in walks if each is not None), None)
         caller.check()
         return found
 
     def forget(self, launched: Launched) -> None:
-        """Forget one that has ended: what is left of its children belongs to nobody."""
+        """Forget one: nothing of it is left, and what was its is nobody's."""
         with self._lock:
-            self._launched.pop(launched.process.pid, None)
-        launched.process.close()
+            self._launched.pop(launched.init.pid, None)
+        launched.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a requester has said.
+
+    Attributes:
+        command: as the entry allows it.
+        environment: all of it.
+        descriptors: standard input, output and error; they stay open, and its own.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    descriptors: tuple[int, ...]
 
 
 def _ancestor(process: PinnedProcess, launched: Mapping[int, Launched]) -> Launched | None:
@@ -214,8 +317,8 @@ def _ancestor(process: PinnedProcess, launched: Mapping[int, Launched]) -> Launc
     try:
         for _ in range(MAX_ANCESTORS):
             birth = launched.get(here.pid)
-            if birth is not None and birth.process.start_time == here.start_time:
-                birth.process.check_running()
+            if birth is not None and birth.init.start_time == here.start_time:
+                birth.init.check_running()
                 return birth
             parent = here.stat().parent
             if parent <= 1 or parent == os.getpid():
@@ -237,22 +340,51 @@ def _ancestor(process: PinnedProcess, launched: Mapping[int, Launched]) -> Launc
             each.close()
 
 
-def _plan(requester: Caller, status: Status, request: LaunchRequest) -> dict[str, Any]:
-    process = requester.process
+def _plan(entry: AgentEntry, requester: Caller, status: Status, start: Start) -> dict[str, Any]:
+    """What ``launch_init`` is told."""
+    launch, process = entry.launch, requester.process
+    if launch is None:
+        raise LaunchRefused(f"{entry.agent} is not started by the daemon")
     with looking():
-        return {
-            "command": list(request.command),
-            "environment": dict(request.environment),
+        plan: dict[str, Any] = {
+            "command": list(start.command),
+            "directory": entry.code_root,
+            "environment": dict(start.environment),
+            "cgroups": _cgroups(process.read("cgroup"), _own("cgroup")),
+            "oom_score_adj": int(process.read("oom_score_adj")),
+        }
+        if launch.user:
+            return plan | _account(launch) | _own_conditions()
+        return plan | {
             "uid": requester.uid,
             "gid": requester.gid,
             "groups": sorted(status.groups),
             "umask": status.umask,
-            "cgroups": _cgroups(process.read("cgroup"), _own("cgroup")),
-            "oom_score_adj": int(process.read("oom_score_adj")),
             "nice": os.getpriority(os.PRIO_PROCESS, process.pid),
             "affinity": sorted(os.sched_getaffinity(process.pid)),
             "limits": parse_limits(process.read("limits")),
         }
+
+
+def _account(launch: LaunchSettings) -> dict[str, Any]:
+    try:
+        found = pwd.getpwnam(launch.user)
+    except KeyError:
+        raise LaunchRefused(f"there is no user {launch.user} on this host") from None
+    groups = os.getgrouplist(found.pw_name, found.pw_gid)
+    if found.pw_uid == 0 or 0 in {found.pw_gid, *groups}:
+        raise LaunchRefused(f"{launch.user} is root, or of root's group: nothing runs as that")
+    return {"uid": found.pw_uid, "gid": found.pw_gid, "groups": sorted(groups)}
+
+
+def _own_conditions() -> dict[str, Any]:
+    """The daemon's: a requester has no say in the limits of who it is not."""
+    return {
+        "umask": _UMASK,
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "affinity": sorted(os.sched_getaffinity(0)),
+        "limits": [],
+    }
 
 
 def parse_limits(text: str) -> list[tuple[int, tuple[int, int]]]:
@@ -288,54 +420,42 @@ def _cgroups(theirs: str, ours: str) -> list[str]:
     return files
 
 
-def _started(
-    plan: dict[str, Any],
-    descriptors: tuple[int, ...],
-    requester: Caller,
-    request: LaunchRequest,
-) -> Launched:
-    directory = descriptors[3]
+def _started(entry: AgentEntry, plan: dict[str, Any], descriptors: tuple[int, ...]) -> Launched:
+    """A ``launch_init`` that has its plan."""
     plan_read, plan_write = os.pipe()
-    error_read, error_write = os.pipe()
-    with os.fdopen(error_read, "rb") as errors:
-        with os.fdopen(plan_write, "w") as planned:
-            try:
-                child = subprocess.Popen(
-                    [
-                        *(sys.executable, "-I", "-S", launch_child.__file__),
-                        *map(str, (plan_read, error_write, directory)),
-                    ],
-                    stdin=descriptors[0],
-                    stdout=descriptors[1],
-                    stderr=descriptors[2],
-                    pass_fds=(plan_read, error_write, directory),
-                    env={},
-                    cwd="/",
-                )
-            finally:
-                os.close(plan_read)
-                os.close(error_write)
-            # Held before it has a plan: so it cannot have ended yet, unless something is wrong.
-            launched = _held(child, requester, request)
-            with suppress(BrokenPipeError):
-                json.dump(plan, planned)
-                planned.flush()
-        # Closed by the exec, and by nothing before it.
-        said = errors.read()
-    if said:
-        child.wait()
-        launched.process.close()
-        raise LaunchRefused(f"the command did not start: {said.decode(errors='replace')}")
+    control_read, control_write = os.pipe()
+    status_read, status_write = os.pipe()
+    passed = (plan_read, control_read, status_write)
+    with os.fdopen(plan_write, "w") as planned:
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", launch_init.__file__, *map(str, passed)],
+                stdin=descriptors[0],
+                stdout=descriptors[1],
+                stderr=descriptors[2],
+                pass_fds=passed,
+                env={},
+                cwd="/",
+            )
+        except BaseException:
+            for each in (control_write, status_read):
+                os.close(each)
+            raise
+        finally:
+            for each in passed:
+                os.close(each)
+        # Held before it has a plan: so it cannot have ended yet, unless something is wrong.
+        try:
+            launched = Launched(entry, child, control_write, status_read)
+        except BaseException:
+            child.kill()
+            child.wait()
+            os.close(control_write)
+            raise
+        with suppress(BrokenPipeError):
+            json.dump(plan, planned)
+            planned.flush()
     return launched
-
-
-def _held(child: subprocess.Popen[bytes], requester: Caller, request: LaunchRequest) -> Launched:
-    try:
-        return Launched(child, requester, request)
-    except BaseException:
-        child.kill()
-        child.wait()
-        raise
 
 
 def _label(read: Callable[[str], str]) -> str | None:

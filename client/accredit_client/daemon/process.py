@@ -223,6 +223,16 @@ class PinnedProcess:
             theirs = os.stat(f"ns/{name}", dir_fd=self._opened())
         return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
+    def same_root(self) -> bool:
+        """Whether its root directory is the daemon's own, of the same mount."""
+        with looking():
+            ours, theirs = os.open("/", os.O_PATH), self.open("root", os.O_PATH)
+            try:
+                return _place(ours) == _place(theirs)
+            finally:
+                os.close(ours)
+                os.close(theirs)
+
     def read(self, name: str) -> str:
         """One of its files in ``/proc``; bytes that are no UTF-8 become surrogates.
 
@@ -293,10 +303,19 @@ def looking() -> Iterator[None]:
         raise CallerRefused(f"the process cannot be looked at: {error.strerror}") from error
 
 
+def _place(descriptor: int) -> tuple[int, int, str | None]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino, _told(descriptor).get("mnt_id")
+
+
+def _told(descriptor: int) -> dict[str, str]:
+    """What the kernel says of a descriptor of our own (proc_pid_fdinfo(5))."""
+    text = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    return {name: value.strip() for name, _, value in (x.partition(":") for x in text.splitlines())}
+
+
 def _check_number(pid: int, pidfd: int) -> None:
-    told = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
-    lines = dict(line.partition(":")[::2] for line in told.splitlines())
-    held = lines.get("Pid", "").strip()
+    held = _told(pidfd).get("Pid", "")
     if held == "-1":
         raise CallerGone(f"process {pid} has ended")
     if held != str(pid):

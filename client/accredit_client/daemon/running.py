@@ -19,6 +19,8 @@ from accredit_attestors.plugins import load_node_attestors
 from accredit_client.daemon.agents import AgentEntry, load_entries
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.core import Core
+from accredit_client.daemon.launch_service import LaunchService
+from accredit_client.daemon.launching import Launcher
 from accredit_client.daemon.measuring import CodeMeasurer
 from accredit_client.daemon.node import AsyncNodeIdentity
 from accredit_client.daemon.server import WorkloadServer
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 FILES_OF_CONNECTION = 3  # the socket, and the two that hold its process
 FILES_OF_PROCESS = 2
+FILES_OF_LAUNCH = 10  # its connection, what its requester passed, and what holds both processes
 OTHER_FILES = 512  # the issuer, files that are measured, the rest
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -79,13 +82,15 @@ class Daemon:
             )
             undo.push_async_callback(tokens.close)
             undo.push_async_callback(node.aclose)
+            measurer, launcher = CodeMeasurer(), Launcher()
             self.workloads = Workloads(
                 self.entries,
                 node,
-                measurer=CodeMeasurer(),
+                measurer=measurer,
                 limits=settings.limits,
                 clock=self._clock,
                 draw=self._draw,
+                births=launcher.selectors,
             )
             undo.push_async_callback(self.workloads.close)
             self.core = Core(
@@ -105,6 +110,18 @@ class Daemon:
             )
             await server.start(settings.socket)
             undo.push_async_callback(server.stop)
+            if any(each.launch is not None for each in self.entries):
+                launches = LaunchService(
+                    self.entries,
+                    launcher,
+                    self.workloads,
+                    measurer=measurer,
+                    limits=settings.limits,
+                    workload_api=settings.socket,
+                    clock=self._clock,
+                )
+                await launches.start()
+                undo.push_async_callback(launches.stop)
             self._resources = undo.pop_all()
         return self
 
@@ -129,7 +146,9 @@ class Daemon:
 def files_needed(settings: Settings) -> int:
     """How many descriptors the daemon may come to hold, within its limits."""
     connections = settings.socket_limits.connections * FILES_OF_CONNECTION
-    return connections + settings.limits.instances * FILES_OF_PROCESS + OTHER_FILES
+    processes = settings.limits.instances * FILES_OF_PROCESS
+    launches = settings.limits.launches * FILES_OF_LAUNCH
+    return connections + processes + launches + OTHER_FILES
 
 
 def prepare_process(settings: Settings) -> None:

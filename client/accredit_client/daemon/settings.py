@@ -15,6 +15,7 @@ from pathlib import Path
 from accredit_attestors.errors import AttestationError, InvalidTree, shown
 from accredit_attestors.files import read_small_file
 from accredit_attestors.strict import Members
+from accredit_client.daemon.launch_settings import KEYS, LaunchSettings, read_launch
 from accredit_client.daemon.limits import Limits as SocketLimits
 from accredit_client.daemon.measuring import check_code_root
 from accredit_client.daemon.provider import MAX_HINT_BYTES
@@ -30,6 +31,7 @@ MAX_SELECTORS = 32
 MAX_INSTANCES = 10_000  # the most that an operator may allow
 
 _TABLES = ("daemon", "issuer", "node", "limits", "agent")
+_AGENT = ("manifest", "code_root", "selectors", "hint", "launch")
 _PIN = "sha256:"
 
 
@@ -44,14 +46,16 @@ class AgentSettings:
     Attributes:
         manifest: the signed manifest.
         code_root: where its code runs from, as the process sees it.
-        selectors: all of them must hold of a process.
+        selectors: all of them must hold of a process; of who asks, where it is launched.
         hint: what the identity is for, in the operator's words; empty for none.
+        launch: how the daemon starts it; None where it is observed.
     """
 
     manifest: Path
     code_root: str
     selectors: frozenset[str]
     hint: str = ""
+    launch: LaunchSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +84,16 @@ class InstanceLimits:
         instances_of_uid: at a time, of one user: nobody else is kept out by it.
         measures: that run at a time.
         asking: that are asked of the issuer at a time.
+        launches: agents that the daemon has started, at a time.
+        launches_of_uid: of them, that one user asked for.
     """
 
     instances: int = 2000
     instances_of_uid: int = 1000
     measures: int = 2
     asking: int = 16
+    launches: int = 256
+    launches_of_uid: int = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +182,8 @@ def read(document: dict[str, object], path: Path) -> Settings:
             instances_of_uid=_limit(limits, "instances_of_uid"),
             measures=_limit(limits, "measures"),
             asking=_limit(limits, "asking"),
+            launches=_limit(limits, "launches"),
+            launches_of_uid=_limit(limits, "launches_of_uid"),
         ),
         socket_limits=SocketLimits(
             connections=_limit(limits, "connections"),
@@ -189,6 +199,8 @@ _LIMITS = {
     "instances_of_uid": (InstanceLimits().instances_of_uid, MAX_INSTANCES),
     "measures": (InstanceLimits().measures, 64),
     "asking": (InstanceLimits().asking, 256),
+    "launches": (InstanceLimits().launches, 4096),
+    "launches_of_uid": (InstanceLimits().launches_of_uid, 4096),
     "connections": (SocketLimits().connections, 65536),
     "connections_of_uid": (SocketLimits().connections_of_uid, 65536),
 }
@@ -240,7 +252,7 @@ def _node(file: Members, folder: Path) -> NodeSettings:
 
 
 def _agents(file: Members, folder: Path) -> tuple[AgentSettings, ...]:
-    tables = file.each("agent", known=("manifest", "code_root", "selectors", "hint"), default=())
+    tables = file.each("agent", known=_AGENT, default=())
     if len(tables) > MAX_AGENTS:
         raise InvalidSettings(f"{file.where} has {len(tables)} agents, the limit is {MAX_AGENTS}")
     agents = tuple(_agent(each, folder) for each in tables)
@@ -267,7 +279,10 @@ def _agent(agent: Members, folder: Path) -> AgentSettings:
     except (InvalidTree, InvalidSelector) as error:
         raise InvalidSettings(f"{agent.where}: {error}") from None
     manifest = _path(agent, "manifest", folder)
-    return AgentSettings(manifest=manifest, code_root=code_root, selectors=checked, hint=hint)
+    launch = read_launch(agent.members("launch", known=KEYS)) if "launch" in agent.values else None
+    return AgentSettings(
+        manifest=manifest, code_root=code_root, selectors=checked, hint=hint, launch=launch
+    )
 
 
 def _path(members: Members, key: str, folder: Path) -> Path:

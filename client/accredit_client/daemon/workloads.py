@@ -20,7 +20,7 @@ from functools import partial
 from accredit_client import renewal
 from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
 from accredit_client.daemon.callers import Caller
-from accredit_client.daemon.certifying import Certifying, Issuing, Measuring
+from accredit_client.daemon.certifying import Births, Certifying, Issuing, Measuring, nobodys
 from accredit_client.daemon.instances import Instance
 from accredit_client.daemon.judging import Measured, judged
 from accredit_client.daemon.provider import NotYet, Refused, WorkloadSvid
@@ -258,6 +258,7 @@ class Workloads:
         clock: the time.
         draw: for the jitter.
         waiter: makes how a process's task waits.
+        births: what is said of a process that the daemon has started.
     """
 
     def __init__(
@@ -270,10 +271,14 @@ class Workloads:
         clock: Clock,
         draw: Draw,
         waiter: Callable[[], AsyncWaiter] = TaskWaiter,
+        births: Births = nobodys,
     ) -> None:
         self.clock, self.draw, self.waiter = clock, draw, waiter
         self._entries = tuple(entries)
-        self.certifying = Certifying(node, measurer, limits, clock=clock, draw=draw, waiter=waiter)
+        self._births = births
+        self.certifying = Certifying(
+            node, measurer, limits, clock=clock, draw=draw, waiter=waiter, births=births
+        )
         self._node = node
         self._limits = limits
         self._workloads: dict[tuple[int, int], Workload] = {}
@@ -379,8 +384,9 @@ class Workloads:
         try:
             look = partial(caller.selectors, program=False)
             selectors = await loop.run_in_executor(self._looks, look)
-            if wants_program(self._entries, selectors):
+            if wants_program((each.selectors for each in self._entries), selectors):
                 selectors = await loop.run_in_executor(self._looks, caller.selectors)
+            selectors |= await loop.run_in_executor(self._looks, self._births, caller)
         except CallerRefused as error:
             raise Refused(str(error)) from None
         entries = entries_for(self._entries, selectors)
