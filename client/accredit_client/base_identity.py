@@ -305,6 +305,11 @@ class BaseIdentity:
         return self._facts
 
     @property
+    def pushed_crls(self) -> tuple[bytes, ...] | None:
+        """The CRLs (DER) that the node daemon sent with what is held; None without a daemon."""
+        return None if self._daemon is None else self._daemon.crls
+
+    @property
     def federation(self) -> Federation | None:
         """What is known of other trust domains; None where nobody asked for it."""
         return self._keeper.federation
@@ -556,7 +561,7 @@ def _socket(socket: Path | str | None) -> Path:
     if isinstance(socket, Path):
         return endpoint.absolute(socket)
     if socket is not None:
-        return endpoint.absolute(Path(socket)) if socket.startswith("/") else endpoint.parse(socket)
+        return endpoint.path_of(socket)
     address = os.environ.get(SOCKET_VARIABLE)
     if not address:
         raise InvalidEndpoint(f"{SOCKET_VARIABLE} must name the node daemon's socket")

@@ -45,13 +45,27 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 class FolderContent:
     """What a folder holds: one identity, what it trusts, and where its issuer is.
 
+    ``issuer_url`` is None where the identity is from the node daemon, which names no issuer.
     ``crls`` (DER) are written for others, and not read again.
     """
 
-    issuer_url: str
+    issuer_url: str | None
     bundle: TrustBundle
     identity: X509Identity = field(repr=False)
     crls: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def issuer(self) -> str:
+        """Where its issuer is.
+
+        Raises:
+            InvalidFolder: that is not known.
+        """
+        if self.issuer_url is None:
+            raise InvalidFolder(
+                "the identity's folder names no issuer: what is in it is the node daemon's",
+                hint="AgentIdentity.from_daemon asks the node daemon itself",
+            )
+        return self.issuer_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +170,9 @@ def version_of(folder: Path) -> str | None:
 
 
 def _texts(content: FolderContent) -> dict[str, bytes]:
-    issuer = {
-        "issuer_url": content.issuer_url,
-        "trust_domain": str(content.bundle.trust_domain),
-    }
+    issuer = {"trust_domain": str(content.bundle.trust_domain)}
+    if content.issuer_url is not None:
+        issuer["issuer_url"] = content.issuer_url
     texts = (
         content.identity.svid.pem.encode(),
         content.identity.key_pem,
@@ -184,8 +197,8 @@ def _crl_pem(der: bytes) -> bytes:
 def _content(texts: dict[str, bytes]) -> FolderContent:
     issuer = parse_object(texts["issuer.json"])
     url, name = issuer.get("issuer_url"), issuer.get("trust_domain")
-    if not isinstance(url, str) or not isinstance(name, str):
-        raise NotStrictJson("issuer.json must have issuer_url and trust_domain")
+    if not isinstance(url, str | None) or not isinstance(name, str):
+        raise NotStrictJson("issuer.json must have trust_domain, and may have issuer_url")
     key = serialization.load_pem_private_key(texts["svid_key.pem"], password=None)
     check_public_key(key.public_key())
     svid = parse_pem(texts["svid.pem"].decode("ascii"))

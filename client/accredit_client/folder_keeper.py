@@ -37,9 +37,10 @@ class FolderKeeper(Keeper):
         """Read the folder."""
         version = version_of(self._folder)
         content: FolderContent = yield Blocking(lambda: read_folder(self._folder))
+        url = content.issuer()
         bundle, svid = self._newer_than_held(content.bundle), content.identity.svid
         validate(svid, bundles={bundle.trust_domain: bundle}, now=self.clock())
-        self._url = content.issuer_url
+        self._url = url
         self._version = version
         self._look_at = renewal.later(self.clock(), FOLDER_POLL)
         # The latest that whoever keeps the folder would renew.

@@ -42,6 +42,21 @@ def test_what_is_written_is_read(tmp_path: Path, authority: Authority) -> None:
     assert (read.bundle, read.issuer_url) == (authority.bundle, URL)
 
 
+def test_what_the_daemon_gave_names_no_issuer(tmp_path: Path, authority: Authority) -> None:
+    """It is read as it was written, and nobody takes an identity from it that needs an issuer."""
+    folder = tmp_path / "identity"
+    write_folder(folder, FolderContent(None, authority.bundle, authority.issue()))
+    read = read_folder(folder)
+    assert read.issuer_url is None
+    with pytest.raises(InvalidFolder, match="names no issuer"):
+        read.issuer()
+    with pytest.raises(InvalidFolder, match="names no issuer") as refused:
+        AgentIdentity.from_folder(folder).start()
+    assert "from_daemon" in str(refused.value.hint)
+    write_folder(folder, _content(authority))
+    assert read_folder(folder).issuer() == URL
+
+
 def test_only_the_owner_can_look(folder: Path) -> None:
     """The folder is 0700 and every file 0600, whatever the umask."""
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

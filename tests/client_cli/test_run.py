@@ -1,5 +1,6 @@
 """``accredit run`` and what its command finds; real processes, since signals are real."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -7,6 +8,14 @@ from pathlib import Path
 
 import pytest
 from client_cli.workplace import Agent, World, accredit, mode_of, succeed
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from accredit_credentials.keys import b64url_decode, check_public_key, generate_key, jwk_thumbprint
 
 ACCREDIT = [
     sys.executable,
@@ -154,9 +163,38 @@ def test_undeclared_action_is_refused_with_what_is_declared(world: World) -> Non
     assert accredit(*ask, "read").out.count(".") == 2
 
 
-def test_token_needs_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_needs_a_folder_or_a_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without credentials the hint says how to get some."""
-    monkeypatch.delenv("ACCREDIT_FOLDER", raising=False)
+    for variable in ("ACCREDIT_FOLDER", "SPIFFE_ENDPOINT_SOCKET"):
+        monkeypatch.delenv(variable, raising=False)
     result = accredit("token", "get", "tickets", "read", "--purpose", "p")
     assert result.code == 2
     assert "accredit run" in result.err
+    assert "--socket" in result.err
+
+
+def test_token_is_bound_to_a_key_of_ones_own(world: World, tmp_path: Path) -> None:
+    """``--dpop-key`` names it, and a file that holds no usable public key binds nothing."""
+    _, folder = world.attested()
+    ask = ("token", "get", "tickets", "read", "--purpose", "p", "--folder", folder)
+    file, key = tmp_path / "own.pub", generate_key()
+    file.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    token = succeed(*ask, "--binding", "dpop", "--dpop-key", file).out.strip()
+    claims = json.loads(b64url_decode(token.split(".")[1]))
+    assert claims["cnf"] == {"jkt": jwk_thumbprint(check_public_key(key.public_key()))}
+
+    assert accredit(*ask, "--dpop-key", file).code == 2  # the binding is the certificate
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    for wrong in (b"", b"no key", private):
+        file.write_bytes(wrong)
+        result = accredit(*ask, "--binding", "dpop", "--dpop-key", file)
+        assert (result.code, "must hold a public key" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize("binding", [(), ("--binding", "dpop")])
+def test_a_token_that_nobody_could_present_is_not_asked_for(binding: tuple[str, ...]) -> None:
+    """The daemon's SVID ends with the command, so that its key is nobody's; said before asking."""
+    result = accredit(
+        "token", "get", "tickets", "read", "--purpose", "p", *binding, "--socket", "/nowhere/a"
+    )
+    assert (result.code, "--dpop-key FILE" in result.err) == (2, True)

@@ -17,6 +17,7 @@ VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
 def test_a_unix_address_is_its_path(address: str) -> None:
     """Scheme unix, no authority, an absolute path: in both spellings of a URI."""
     assert endpoint.parse(address) == Path("/run/a/agent.sock")
+    assert endpoint.path_of(address) == Path("/run/a/agent.sock")
 
 
 @pytest.mark.spec("SPIFFE-60")
@@ -85,3 +86,11 @@ def test_without_grpc_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
         AgentIdentity.from_daemon("/run/a.sock")
     assert isinstance(missing.value, ClientError)
     assert missing.value.hint == "pip install 'accredit[daemon]'"
+
+
+def test_a_path_may_stand_for_an_address() -> None:
+    """An absolute one, taken as it is; what begins otherwise is read as an address."""
+    assert endpoint.path_of("/run/100%/agent.sock") == Path("/run/100%/agent.sock")
+    for text in ("run/agent.sock", "", "/", "/" + "a" * 107):
+        with pytest.raises(InvalidEndpoint):
+            endpoint.path_of(text)

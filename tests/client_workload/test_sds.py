@@ -10,16 +10,12 @@ from grpclib import GRPCError, Status
 from support.authority import Authority
 from support.workload import FakeProvider, Served, refused, state_of
 
-from accredit_client.daemon.proto.envoy_discovery_pb2 import (
-    DeltaDiscoveryRequest,
-    DeltaDiscoveryResponse,
-    DiscoveryRequest,
-    DiscoveryResponse,
-)
+from accredit_client.daemon.proto.envoy_discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from accredit_client.daemon.proto.envoy_tls_pb2 import Secret, SPIFFECertValidatorConfig
 from accredit_client.daemon.provider import NotYet, Refused, WorkloadState
-from accredit_client.daemon.sds import MAX_NAMES, SERVICE, TYPE_URL, Subscription
+from accredit_client.daemon.sds import SERVICE
 from accredit_client.daemon.secrets import secret_of
+from accredit_client.daemon.subscriptions import MAX_NAMES, TYPE_URL, WholeSubscription
 from accredit_credentials.bundle import TrustBundle
 
 TRIAGE = "spiffe://example.org/ns/support/agent/triage"
@@ -144,7 +140,7 @@ def test_a_context_without_authorities_is_never_written(
 
 def test_what_did_not_change_is_not_sent_again(state: WorkloadState, authority: Authority) -> None:
     """An acknowledgement is no question; a changed state, or another name, is."""
-    subscription = Subscription()
+    subscription = WholeSubscription()
     assert subscription.due(state) is None
     subscription.ask(asking("default"))
     first = subscription.due(state)
@@ -164,7 +160,7 @@ def test_what_did_not_change_is_not_sent_again(state: WorkloadState, authority: 
 
 def test_a_stale_request_is_no_request(state: WorkloadState) -> None:
     """Names that were asked before the last answer came do not count."""
-    subscription = Subscription()
+    subscription = WholeSubscription()
     subscription.ask(asking("default"))
     assert subscription.due(state) is not None
     subscription.ask(asking("ROOTCA", nonce="0"))
@@ -173,7 +169,7 @@ def test_a_stale_request_is_no_request(state: WorkloadState) -> None:
 
 def test_a_refusal_is_told_and_not_answered(state: WorkloadState, authority: Authority) -> None:
     """The proxy's words come back, bounded and escaped; the next state is sent."""
-    subscription = Subscription()
+    subscription = WholeSubscription()
     subscription.ask(asking("default"))
     first = subscription.due(state)
     assert first is not None
@@ -194,7 +190,7 @@ def test_a_request_is_bounded_and_of_secrets(state: WorkloadState) -> None:
         (asking(*map(str, range(MAX_NAMES + 1))), Status.INVALID_ARGUMENT),
         (asking("default", "other"), Status.PERMISSION_DENIED),
     ):
-        subscription = Subscription()
+        subscription = WholeSubscription()
         with pytest.raises(GRPCError) as refusal:
             _ = (subscription.ask(request), subscription.due(state))
         assert refusal.value.status is status
@@ -202,7 +198,7 @@ def test_a_request_is_bounded_and_of_secrets(state: WorkloadState) -> None:
 
 def test_who_names_nothing_gets_everything(state: WorkloadState) -> None:
     """Each identity and each trust domain, by its ID."""
-    subscription = Subscription()
+    subscription = WholeSubscription()
     subscription.ask(asking())
     response = subscription.due(state)
     assert response is not None
@@ -263,16 +259,3 @@ async def test_a_proxy_is_a_caller_like_any_other(served: Served) -> None:
     served.callers[0].changed = True
     call = client.ask(SERVICE + "FetchSecrets", asking("ALL"), DiscoveryResponse, ())
     assert (await refused(call)).status is Status.PERMISSION_DENIED
-
-
-@pytest.mark.anyio
-async def test_incremental_sds_is_not_served(served: Served) -> None:
-    """Unimplemented, and said so."""
-
-    async def story() -> None:
-        client = served.client()
-        name = SERVICE + "DeltaSecrets"
-        async with client.talk(name, DeltaDiscoveryRequest, DeltaDiscoveryResponse) as stream:
-            await stream.recv_message()
-
-    assert (await refused(story())).status is Status.UNIMPLEMENTED

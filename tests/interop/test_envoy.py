@@ -107,6 +107,7 @@ class Mesh:
 
     host: Host
     envoy: Path
+    api_type: str = "GRPC"
     daemon: DaemonProcess | None = None
 
     def __post_init__(self) -> None:
@@ -119,6 +120,8 @@ class Mesh:
     def agent(self, name: str, uid: int, *, accepts: str, **ports: int) -> Any:
         """An agent whose signed tree has its Envoy's configuration."""
         text = EXAMPLE.read_text().replace("/run/accredit/agent.sock", str(self.host.socket))
+        text = text.replace("api_type: GRPC", f"api_type: {self.api_type}")
+        assert text.count(f"api_type: {self.api_type}\n") == 1
         text = text.replace(f'exact: "{AGENTS}summarizer"', f'prefix: "{AGENTS}{accepts}"')
         # How long a revoked one keeps its connection is an operator's choice: here, not long.
         text = text.replace("max_connection_duration: 60s", "max_connection_duration: 0.2s")
@@ -158,11 +161,12 @@ def test_the_example_is_what_envoy_takes(envoy: Path) -> None:
     assert not ask(envoy, "--mode", "validate", "--config-yaml", wrong).accepted
 
 
+@pytest.mark.parametrize("api_type", ["GRPC", "DELTA_GRPC"])
 def test_agents_meet_through_envoy_and_a_revoked_one_is_cut_off(
-    place: Host, envoy: Path, tickets: int
+    place: Host, envoy: Path, tickets: int, api_type: str
 ) -> None:
     """Each is known by its SPIFFE ID; the CRL ends one of them, and its neighbour goes on."""
-    mesh = Mesh(place, envoy)
+    mesh = Mesh(place, envoy, api_type)
     uids = {name: AGENT_UID + number for number, name in enumerate(("tickets", "s-one", "s-two"))}
     door, one, two, wrong = free_ports(4)
     agents = [

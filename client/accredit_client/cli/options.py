@@ -42,13 +42,61 @@ JoinTokenFile = Annotated[
     ),
 ]
 
+AttestUrl = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="To attest: the issuer, as https://host[:port]."),
+]
+
+AttestTrust = Annotated[
+    str | None,
+    typer.Option(
+        "--trust",
+        metavar="BUNDLE",
+        help="To attest: trust bundle file, or sha256:… of the issuer's root certificate.",
+    ),
+]
+
+AttestManifest = Annotated[
+    Path | None,
+    typer.Option("--manifest", metavar="FILE", help="To attest: the signed manifest."),
+]
+
+AttestCodeRoot = Annotated[
+    Path | None,
+    typer.Option("--code-root", metavar="DIR", help="To attest: where the agent's code runs from."),
+]
+
+AttestJoinTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--join-token-file",
+        metavar="FILE",
+        help="To attest: file with the join token, of mode 0600.",
+    ),
+]
+
+Socket = Annotated[
+    str | None,
+    typer.Option(
+        "--socket",
+        metavar="PATH",
+        help="Or the node daemon's socket; by default what SPIFFE_ENDPOINT_SOCKET names.",
+    ),
+]
+
+Identity = Annotated[
+    str | None,
+    typer.Option(
+        "--id", metavar="SPIFFE-ID", help="Which one, where the daemon gives this process several."
+    ),
+]
+
 Folder = Annotated[
     Path | None,
     typer.Option(
         "--folder",
-        envvar="ACCREDIT_FOLDER",
         metavar="DIR",
-        help="Folder with the credentials; accredit run sets it.",
+        help="Folder with the credentials; by default what ACCREDIT_FOLDER names.",
     ),
 ]
 

@@ -113,7 +113,7 @@ def _is_old(profile: Profile, content: FolderContent, now: datetime) -> bool:
 
 def _with_newest_bundle(profile: Profile, content: FolderContent, now: datetime) -> FolderContent:
     # Without the SVID: it may be over, and the bundle is for everybody.
-    with Issuer.at(content.issuer_url, bundle=content.bundle) as issuer:
+    with Issuer.at(content.issuer(), bundle=content.bundle) as issuer:
         try:
             fetched = issuer.send(calls.bundle(content.bundle.trust_domain))
         except IssuerUnreachable:
@@ -157,4 +157,4 @@ def _accepted(certificates: str, key: PrivateKey, bundle: TrustBundle) -> X509Id
 
 
 def _issuer(content: FolderContent) -> Issuer:
-    return Issuer.at(content.issuer_url, bundle=content.bundle, identity=content.identity)
+    return Issuer.at(content.issuer(), bundle=content.bundle, identity=content.identity)

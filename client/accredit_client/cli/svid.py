@@ -1,5 +1,6 @@
 """``accredit svid``: obtain an X.509-SVID once, keep one in files, and look at one."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +9,9 @@ import typer
 from accredit_client.cli import options, output, svid_watch
 from accredit_client.cli.framework import example, group
 from accredit_client.cli.local_files import private_folder, read_text
-from accredit_client.cli.trust_option import trust_of
+from accredit_client.cli.source import attesting_or_daemon, identity_of
 from accredit_client.effects import utc_now
 from accredit_client.files import FolderContent, write_folder
-from accredit_client.identity import AgentIdentity
 from accredit_credentials.x509_svid import X509Svid, authority_key_id, parse_pem
 
 app = group("Obtain and show X.509-SVIDs.")
@@ -23,34 +23,40 @@ SVID_FILE = "svid.pem"
     epilog=example(
         "accredit svid fetch --url https://issuer:8443 --trust bundle.json \\",
         "  --manifest agent.manifest.json --code-root . --join-token-file join-token --out id",
+        "accredit svid fetch --socket /run/accredit/agent.sock --out id",
     )
 )
 def fetch(
     *,
-    url: options.Url,
-    trust: options.Trust,
-    manifest: options.ManifestFile,
-    code_root: options.CodeRoot,
-    join_token_file: options.JoinTokenFile,
+    url: options.AttestUrl = None,
+    trust: options.AttestTrust = None,
+    manifest: options.AttestManifest = None,
+    code_root: options.AttestCodeRoot = None,
+    join_token_file: options.AttestJoinTokenFile = None,
+    socket: options.Socket = None,
+    spiffe_id: options.Identity = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Private folder for the credentials.")
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Attest once, and write svid.pem, svid_key.pem and bundle.pem.
+    """Attest once, or ask the node daemon, and write svid.pem, svid_key.pem and bundle.pem.
 
     Nothing renews them afterwards: accredit run and accredit svid watch do.
     """
+    source = attesting_or_daemon(
+        url=url,
+        trust=trust,
+        manifest=manifest,
+        code_root=code_root,
+        join_token_file=join_token_file,
+        socket=socket,
+        spiffe_id=spiffe_id,
+        environment=os.environ,
+    )
     with (
         private_folder(out),  # before the join token is spent
-        AgentIdentity(
-            issuer_url=url,
-            trust=trust_of(trust),
-            manifest_file=manifest,
-            code_root=code_root,
-            join_token_file=join_token_file,
-            patience=0.0,
-        ) as identity,
+        identity_of(source, patience=0.0) as identity,
     ):
         held = identity.x509
         write_folder(out, FolderContent(url, identity.bundle, held))
@@ -66,6 +72,7 @@ app.command(
         "accredit svid watch --url https://issuer:8443 --trust bundle.json \\",
         "  --manifest agent.manifest.json --code-root . --join-token-file join-token \\",
         "  --out /run/nginx-id --signal HUP --pid-file /run/nginx.pid",
+        "accredit svid watch --socket /run/accredit/agent.sock --out /run/nginx-id",
     )
 )(svid_watch.watch)
 

@@ -7,6 +7,7 @@ next; nothing else is told twice.
 """
 
 import grp
+import os
 import signal
 import threading
 import time
@@ -21,26 +22,30 @@ from accredit_client.cli import options, output
 from accredit_client.cli.problems import Failed
 from accredit_client.cli.reload import Reload, reload_of
 from accredit_client.cli.run import taken_back_why
-from accredit_client.cli.trust_option import trust_of
+from accredit_client.cli.source import attesting_or_daemon, identity_of
 from accredit_client.effects import Draw, system_draw, utc_now
 from accredit_client.errors import ClientError, IdentityExpired, IdentityRefused
 from accredit_client.files import Access, FolderContent, prepare_folder, write_folder
 from accredit_client.identity import AgentIdentity
 from accredit_client.renewal import State
+from accredit_credentials.errors import InvalidSpiffeId
+from accredit_credentials.spiffe_id import AgentId, SpiffeId
 
 PULSE = 0.5  # seconds between looks at the identity
-CRL_REFRESH = 30.0  # seconds between looks at the CRLs, where no new fact asks for one
+CRL_REFRESH = 30.0  # seconds between questions for the CRLs, where no new fact asks for one
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def watch(
     *,
-    url: options.Url,
-    trust: options.Trust,
-    manifest: options.ManifestFile,
-    code_root: options.CodeRoot,
-    join_token_file: options.JoinTokenFile,
+    url: options.AttestUrl = None,
+    trust: options.AttestTrust = None,
+    manifest: options.AttestManifest = None,
+    code_root: options.AttestCodeRoot = None,
+    join_token_file: options.AttestJoinTokenFile = None,
+    socket: options.Socket = None,
+    spiffe_id: options.Identity = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder for the files; made if need be.")
     ],
@@ -69,24 +74,25 @@ def watch(
 
     Each change takes effect in one step, and a line on stderr says what changed. Then, and only
     then, a process is signalled or a command is run. What an earlier run left in DIR is taken up
-    without a join token.
+    without a join token; with the node daemon there is none.
     """
+    source = attesting_or_daemon(
+        url=url,
+        trust=trust,
+        manifest=manifest,
+        code_root=code_root,
+        join_token_file=join_token_file,
+        socket=socket,
+        spiffe_id=spiffe_id,
+        environment=os.environ,
+    )
     reload = reload_of(signal_name, pid_file, command)
     access = Access(_group(group))
     prepare_folder(out, access)  # before the join token is spent
     stop = threading.Event()
     before = {each: signal.signal(each, lambda *_: stop.set()) for each in _STOPPING}
     try:
-        with AgentIdentity(
-            issuer_url=url,
-            trust=trust_of(trust),
-            manifest_file=manifest,
-            code_root=code_root,
-            join_token_file=join_token_file,
-            folder=out,
-            folder_access=access,
-            revocations=True,
-        ) as identity:
+        with identity_of(source, folder=out, folder_access=access, revocations=True) as identity:
             kept = KeptFiles(out, access, url, identity, reload=reload, crls=crls)
             kept.look()
             while not stop.wait(PULSE):
@@ -104,7 +110,7 @@ class KeptFiles:
         self,
         out: Path,
         access: Access,
-        url: str,
+        url: str | None,
         identity: AgentIdentity,
         *,
         reload: Reload | None,
@@ -132,7 +138,7 @@ class KeptFiles:
         """Write what is new, and tell of it.
 
         Raises:
-            IdentityRefused: the identity was taken back.
+            IdentityRefused: the identity was taken back, or the daemon's default one is another's.
         """
         if why := taken_back_why(self._identity):
             raise IdentityRefused(why, hint=f"what is in {self._out} is worth nothing any more")
@@ -141,11 +147,14 @@ class KeptFiles:
             content = FolderContent(
                 self._url, self._identity.bundle, self._identity.x509, self._crls
             )
+            self._check_whose(content.identity.svid.spiffe_id)
             if content != self._written:
                 write_folder(self._out, content, self._access)
                 self._note(content)
                 self._written, self._failures = content, 0
                 self._tell_at = self._monotonic() if self._reload is not None else None
+        except IdentityRefused:
+            raise
         except IdentityExpired:
             pass  # said below, with the reason
         except ClientError as error:
@@ -154,6 +163,17 @@ class KeptFiles:
             self._said.pop("write", None)
         self._say_late()
         self._tell()
+
+    def _check_whose(self, spiffe_id: SpiffeId) -> None:
+        """That whoever reads the files does not become another agent with the next set."""
+        if self._written is None:
+            return
+        before = self._written.identity.svid.spiffe_id
+        if _agent_of(before) != _agent_of(spiffe_id):
+            raise IdentityRefused(
+                f"{before} was taken back: the identity would be {spiffe_id} now",
+                hint="--id says which one, where the daemon gives this process several",
+            )
 
     def _note(self, content: FolderContent) -> None:
         before, svid = self._written, content.identity.svid
@@ -170,8 +190,11 @@ class KeptFiles:
         output.note(f"{', '.join(changed)} of {svid.spiffe_id} in {self._out}; valid until {end}")
 
     def _look_at_crls(self) -> None:
-        """Fetch them where it is time, or a fact came meanwhile."""
+        """Fetch them where it is time, or a fact came meanwhile; the node daemon has sent them."""
         if not self._wants_crls:
+            return
+        if (pushed := self._identity.pushed_crls) is not None:
+            self._crls = pushed
             return
         facts, now = self._identity.facts, self._monotonic()
         fact = None if facts is None else facts.through
@@ -211,6 +234,14 @@ class KeptFiles:
         if self._said.get(what) != message:
             self._said[what] = message
             output.error(message)
+
+
+def _agent_of(spiffe_id: SpiffeId) -> AgentId | SpiffeId:
+    """The agent, whose instances may have IDs of their own; another's ID as it is."""
+    try:
+        return AgentId.from_spiffe_id(spiffe_id)
+    except InvalidSpiffeId:
+        return spiffe_id
 
 
 def _group(name: str | None) -> int | None:

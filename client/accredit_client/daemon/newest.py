@@ -1,8 +1,8 @@
 """The newest of what somebody yields: for readers who may be slower than what they watch.
 
 One value is kept and an older one that nobody fetched is dropped, so that a reader who never reads
-holds one state and no queue. An exception is newer than any value: who lost their identity is not
-first told what it was.
+holds one state and no queue. ``Each`` drops none: it waits until a value was taken. An exception is
+newer than any value: who lost their identity is not first told what it was.
 """
 
 import asyncio
@@ -66,17 +66,40 @@ class Newest(Generic[S]):
             if value is not None:
                 return value
 
+    async def _room(self) -> None:
+        """Wait until the next value may take the place of this one: at once."""
+
     async def _read(self) -> None:
         try:
             async for value in self._source:
                 self._values[:] = [value]
                 self._arrived.set()
+                await self._room()
             self._failure = NotYet("nothing more is known here: connect again")
         except Exception as error:  # noqa: BLE001 (handed on to the reader)
             self._failure = error
         finally:
             await close(self._source)
         self._arrived.set()
+
+
+class Each(Newest[S]):
+    """Reads all values, one after the other: the next once the last was taken."""
+
+    def __init__(self, source: AsyncIterator[S], arrived: asyncio.Event | None = None) -> None:
+        super().__init__(source, arrived)
+        self._taken = asyncio.Event()
+
+    def take(self) -> S | None:
+        """The value that was not taken yet; raises as ``Newest.take``."""
+        value = super().take()
+        if value is not None:
+            self._taken.set()
+        return value
+
+    async def _room(self) -> None:
+        await self._taken.wait()
+        self._taken.clear()
 
 
 async def close(source: AsyncIterator[object]) -> None:

@@ -18,6 +18,11 @@ _PRINTABLE = re.compile(r"[!-~]+")
 _AMBIGUOUS = "%?#"  # one reader decodes or cuts off there, another does not
 
 
+def path_of(text: str) -> Path:
+    """The socket's path, of a path or of an address; raises as ``parse``."""
+    return absolute(Path(text)) if text.startswith("/") else parse(text)
+
+
 def parse(address: str) -> Path:
     """The socket's path, of an address as ``unix:///run/agent.sock`` or ``unix:/run/agent.sock``.
 

@@ -126,6 +126,11 @@ class DaemonKeeper(Keeper):
         """Whether the issuer is known."""
         return self._issuer_url is not None
 
+    @property
+    def crls(self) -> tuple[bytes, ...]:
+        """The CRLs (DER) of the message that is held."""
+        return self._lists.contents
+
     def open(self, told: Callable[[], None]) -> None:
         """Begin to follow the daemon."""
         self._line.start(told)
