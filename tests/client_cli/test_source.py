@@ -14,7 +14,9 @@ from accredit_client.cli.source import (
     Attesting,
     FromDaemon,
     FromFolder,
+    Launching,
     attesting_or_daemon,
+    attesting_or_launching,
     folder_or_daemon,
 )
 from accredit_client.errors import InvalidEndpoint
@@ -211,3 +213,31 @@ def test_mixing_spends_no_join_token(world: World, tmp_path: Path) -> None:
         assert (result.code, "not both" in result.err) == (2, True)
     assert not (tmp_path / "id").exists()
     assert accredit("svid", "fetch", *agent.arguments, "--out", tmp_path / "id").code == 0
+
+
+def launching(
+    options: Mapping[str, Any], socket: str | None = None, environment: Mapping[str, str] = OTHER
+) -> Attesting | Launching:
+    """The source of ``accredit run``."""
+    return attesting_or_launching(
+        **{**NOTHING, "manifest": Path("m"), **options}, socket=socket, environment=environment
+    )
+
+
+def test_a_command_with_nothing_but_a_manifest_is_started_by_the_daemon() -> None:
+    """By the option, or the environment; with all five options it attests by itself."""
+    assert launching({}) == Launching(Path("/run/other.sock"), Path("m"))
+    assert launching({}, "/run/agent.sock") == Launching(SOCKET, Path("m"))
+    assert launching(ATTESTING) == Attesting(**ATTESTING)
+
+
+@pytest.mark.parametrize("missing", ["url", "trust", "code_root", "join_token_file"])
+def test_a_command_that_half_attests_is_not_started(missing: str) -> None:
+    """Nor is one without a daemon, or with both; what is missing is named."""
+    name = "--" + missing.replace("_", "-")
+    with pytest.raises(WrongUsage, match=f"{name} is missing"):
+        launching({**ATTESTING, missing: None})
+    with pytest.raises(WrongUsage, match="not both"):
+        launching(ATTESTING, "/run/agent.sock")
+    with pytest.raises(WrongUsage, match="no identity"):
+        launching({}, environment={})

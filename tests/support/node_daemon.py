@@ -103,12 +103,20 @@ class Workload:
     """A process that asks the daemon."""
 
     process: "subprocess.Popen[str]"
+    log: Path
     lines: "Queue[dict[str, Any]]" = field(default_factory=Queue)
+    ready: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert "ready" in self.heard()
+        self.ready = self.heard()
+        assert "ready" in self.ready
+
+    @property
+    def errors(self) -> str:
+        """What was written to its standard error."""
+        return self.log.read_text()
 
     def ask(self, *words: str) -> dict[str, Any]:
         """Tell it to ask something; what it got."""
@@ -225,7 +233,8 @@ class Host:
     issuer: IssuerProcess
     admin: Admin
     resources: ExitStack = field(repr=False)
-    agents: list[tuple[AgentFolder, str]] = field(default_factory=list)
+    agents: list[tuple[AgentFolder, str, str]] = field(default_factory=list)
+    _told: int = 0
 
     @property
     def socket(self) -> Path:
@@ -239,10 +248,11 @@ class Host:
         uid: int = AGENT_UID,
         code: str = WORKLOAD,
         files: Mapping[str, bytes] = MappingProxyType({}),
+        launch: str = "",
     ) -> Any:
         """An agent's code in root's hands, signed, registered, and meant by its user's id.
 
-        ``files`` by their names; they may be executed.
+        ``files`` by their names; they may be executed. ``launch``: how the daemon starts it.
         """
         toml = AGENT_TOML.replace("support/summarizer", f"support/{name}")
         agent = write_agent(
@@ -254,7 +264,7 @@ class Host:
             (agent.root / file).chmod(0o755)
         agent.sign(system_clock())
         register(self.issuer, self.admin, agent, signer=f"ci-{name}")  # type: ignore[arg-type]
-        self.agents.append((agent, f"unix:uid:{uid}"))
+        self.agents.append((agent, f"unix:uid:{uid}", launch))
         return agent
 
     def listed(self, name: str = NODE) -> Path:
@@ -279,11 +289,13 @@ class Host:
             f'[issuer]\nurl = "{self.issuer.url}"\ntrust = "bundle.json"\n'
             f'[node]\nname = "{NODE}"\njoin_token_file = "node.token"\n{more}'
         )
-        for agent, selector in self.agents:
+        for agent, selector, launch in self.agents:
             text += (
                 f'[[agent]]\nmanifest = "{agent.manifest_file}"\ncode_root = "{agent.root}"\n'
                 f'selectors = ["{selector}"]\n'
             )
+            if launch:
+                text += f"[agent.launch]\n{launch}"
         file = self.folder / "daemon.toml"
         file.write_text(text)
         for each in (bundle, file):
@@ -311,19 +323,30 @@ class Host:
         command = (*before, sys.executable, "-B", str(agent.root / "main.py"))
         return self.told(*command, str(uid), str(gid), f"unix:{socket or self.socket}")
 
-    def told(self, *command: str, uid: int | None = None) -> Workload:
+    def told(
+        self,
+        *command: str,
+        uid: int | None = None,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Workload:
         """A process that is told what to do, of another user from the start where one is named."""
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "GRPC_VERBOSITY": "NONE"},
-            user=uid,
-            group=None if uid is None else AGENT_GID,
-            extra_groups=None if uid is None else [],
-        )
-        workload = Workload(process)
+        self._told += 1
+        errors = self.folder / f"told-{self._told}.log"
+        with errors.open("w") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=cwd,
+                env={**os.environ, "GRPC_VERBOSITY": "NONE", **environment},
+                user=uid,
+                group=None if uid is None else AGENT_GID,
+                extra_groups=None if uid is None else [],
+            )
+        workload = Workload(process, errors)
         self.resources.callback(workload.end)
         return workload
 

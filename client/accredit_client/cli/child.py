@@ -1,28 +1,15 @@
 """One child process: started, sent our signals, stopped, and its exit code."""
 
-import os
-import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
-GRACE = 10.0  # seconds between asking a process to end and ending it
+from accredit_client.cli.forwarding import Forwarding
 
-_FORWARDED = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGCONT,
-    signal.SIGWINCH,
-)
-# Pressed on a terminal, these reach every process of the foreground group by themselves.
-_OF_THE_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH})
+GRACE = 10.0  # seconds between asking a process to end and ending it
+OF_A_SIGNAL = 128  # an exit code says so the number of the signal that ended a process
 
 
 class Child:
@@ -36,29 +23,28 @@ class Child:
         self._command = list(command)
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
+        self._forwarding = Forwarding(same_terminal=True)
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
-        self._handlers = {each: signal.signal(each, self._forward) for each in _FORWARDED}
+        self._forwarding.__enter__()
         try:
             self._process = subprocess.Popen(self._command, env=self._environment)
         except BaseException:
-            self._restore()
+            self._forwarding.__exit__(None, None, None)
             raise
-        for number in self._early:
-            self._process.send_signal(number)
+        self._forwarding.to(self._process.send_signal)
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(
         self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.stop()
-        self._restore()
+        self._forwarding.__exit__(kind, error, traceback)
 
     def wait(self, seconds: float) -> int | None:
         """Wait so long for the end; returns the exit code, or None while it runs.
@@ -67,8 +53,7 @@ class Child:
         """
         if not self._ended.wait(seconds):
             return None
-        code = self._running().wait()
-        return code if code >= 0 else 128 - code
+        return exit_code(self._running().wait())
 
     def stop(self, grace: float = GRACE) -> None:
         """Ask the child to end, and end it if it does not in time."""
@@ -82,26 +67,12 @@ class Child:
         self._running().wait()
         self._ended.set()
 
-    def _forward(self, number: int, _frame: FrameType | None) -> None:
-        if number in _OF_THE_TERMINAL and _in_foreground():
-            return
-        if self._process is None:
-            self._early.append(number)
-        else:
-            self._process.send_signal(number)
-
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("the child was not started")
         return self._process
 
 
-def _in_foreground() -> bool:
-    try:
-        return os.tcgetpgrp(sys.__stdin__.fileno() if sys.__stdin__ else 0) == os.getpgrp()
-    except (OSError, ValueError):
-        return False  # no terminal: signals come from elsewhere, and to us alone
+def exit_code(code: int) -> int:
+    """As a shell says it: a process that a signal ended has minus that signal's number."""
+    return code if code >= 0 else OF_A_SIGNAL - code

@@ -74,7 +74,8 @@ def check(*, config: ConfigFile, as_json: options.Json = False) -> None:
                 "manifest": each.manifest,
                 "code": each.code,
                 "code_root": each.code_root,
-                "selectors": sorted(each.selectors),
+                "selectors": sorted(each.requesters or each.selectors),
+                "command": None if each.launch is None else list(each.launch.command),
                 "hint": each.hint,
                 "expires_at": each.expires_at,
             }
@@ -83,9 +84,15 @@ def check(*, config: ConfigFile, as_json: options.Json = False) -> None:
         output.document({"node": settings.node.name, "agents": agents})
     else:
         output.table(
-            ("agent", "code root", "selectors", "manifest until"),
+            ("agent", "code root", "selectors", "started by", "manifest until"),
             [
-                (each.agent, each.code_root, sorted(each.selectors), each.expires_at)
+                (
+                    each.agent,
+                    each.code_root,
+                    sorted(each.requesters or each.selectors),
+                    "itself" if each.launch is None else str(each.launch),
+                    each.expires_at,
+                )
                 for each in entries
             ],
             empty="no agent may run here",

@@ -1,7 +1,8 @@
 """``accredit run``: a command that has an identity, and never sees how.
 
-The credentials stand in a private folder, renewed in time. The issuer's revocation feed is followed
-too, so that a revoked agent is stopped within a moment rather than at its next renewal.
+With the node daemon it is ``run_launched``'s. Without, the credentials stand in a private folder,
+renewed in time. The issuer's revocation feed is followed too, so that a revoked agent is stopped
+within a moment rather than at its next renewal.
 """
 
 import os
@@ -18,8 +19,14 @@ from accredit_client.cli import options, output
 from accredit_client.cli.child import Child
 from accredit_client.cli.framework import example, top_level
 from accredit_client.cli.local_files import private_folder
-from accredit_client.cli.problems import FAILED, NoCommand
-from accredit_client.cli.trust_option import trust_of
+from accredit_client.cli.problems import FAILED, NoCommand, WrongUsage
+from accredit_client.cli.run_launched import run_launched
+from accredit_client.cli.source import (
+    Attesting,
+    Launching,
+    attesting_or_launching,
+    identity_of,
+)
 from accredit_client.effects import utc_now
 from accredit_client.errors import ClientError, IdentityRefused
 from accredit_client.files import FOLDER_VARIABLE, FolderContent, write_folder
@@ -34,6 +41,8 @@ PULSE = 0.5  # seconds between looks at the identity
 
 @app.command(
     epilog=example(
+        "accredit run --socket /run/accredit/agent.sock --manifest agent.manifest.json \\",
+        "  -- /usr/bin/python3 -Es agent.py",
         "accredit run --url https://issuer:8443 --trust bundle.json \\",
         "  --manifest agent.manifest.json --code-root . --join-token-file join-token \\",
         "  -- python agent.py",
@@ -43,14 +52,19 @@ PULSE = 0.5  # seconds between looks at the identity
 def run(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="What to run.")],
     *,
-    url: options.Url,
-    trust: options.Trust,
     manifest: options.ManifestFile,
-    code_root: options.CodeRoot,
-    join_token_file: options.JoinTokenFile,
+    socket: options.Socket = None,
+    url: options.AttestUrl = None,
+    trust: options.AttestTrust = None,
+    code_root: options.AttestCodeRoot = None,
+    join_token_file: options.AttestJoinTokenFile = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--folder", metavar="DIR", help="Private folder; a temporary one by default."),
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            help="To attest: private folder; a temporary one by default.",
+        ),
     ] = None,
     stop_on_revocation: Annotated[
         bool,
@@ -61,31 +75,46 @@ def run(
 ) -> None:
     """Run a command with an identity that is kept fresh.
 
-    What an earlier run left in --folder is taken up without a join token, for as long as the
-    issuer's grace allows. The command finds svid.pem, svid_key.pem and bundle.pem in the folder
-    that ACCREDIT_FOLDER names. It gets the signals that this process gets, and its exit code is
-    returned; where the identity was taken back, never 0.
+    With the node daemon, the daemon measures the code, starts the command as its settings say, and
+    ends it when its identity is taken back; the command finds SPIFFE_ENDPOINT_SOCKET. Without, this
+    process attests, and the command finds svid.pem, svid_key.pem and bundle.pem in the folder that
+    ACCREDIT_FOLDER names; what an earlier run left in --folder is taken up without a join token.
+
+    The command gets the signals that this process gets, and its exit code is returned; where the
+    identity was taken back, never 0.
     """
+    source = attesting_or_launching(
+        url=url,
+        trust=trust,
+        manifest=manifest,
+        code_root=code_root,
+        join_token_file=join_token_file,
+        socket=socket,
+        environment=os.environ,
+    )
+    if isinstance(source, Launching):
+        if folder is not None or not stop_on_revocation:
+            raise WrongUsage(
+                "--folder and --go-on are for a command that attests here",
+                hint="with the node daemon, ends_with_identity in daemon.toml says how it ends",
+            )
+        raise typer.Exit(run_launched(source, command))
     # Before the join token is spent: whatever can fail without it should.
     if shutil.which(command[0]) is None:
         raise NoCommand(f"command {command[0]} was not found, or may not be executed")
-    identity = AgentIdentity(
-        issuer_url=url,
-        trust=trust_of(trust),
-        manifest_file=manifest,
-        code_root=code_root,
-        join_token_file=join_token_file,
-        folder=folder,
-        revocations=True,
-    )
+    raise typer.Exit(_run_here(source, command, folder, stop=stop_on_revocation))
+
+
+def _run_here(source: Attesting, command: Sequence[str], folder: Path | None, *, stop: bool) -> int:
+    identity = identity_of(source, folder=folder, revocations=True)
     with ExitStack() as open_things:
         if folder is not None:
             open_things.enter_context(private_folder(folder))
         open_things.enter_context(identity)
         place = folder or open_things.enter_context(_temporary_folder())
-        kept = _KeptFolder(place.absolute(), url, identity)
+        kept = _KeptFolder(place.absolute(), source.url, identity)
         kept.refresh()
-        raise typer.Exit(_supervise(command, kept, stop=stop_on_revocation))
+        return _supervise(command, kept, stop=stop)
 
 
 class _KeptFolder:

@@ -5,6 +5,7 @@
 | ``--url --trust --manifest --code-root --join-token-file`` | ``Attesting``: the command attests |
 | ``--folder`` | ``FromFolder``: what ``accredit run`` keeps there |
 | ``--socket`` | ``FromDaemon``: what the node daemon gives to this very process |
+| ``--manifest`` alone, of ``accredit run`` | ``Launching``: the node daemon starts the command |
 | nothing | what the environment names: ``ACCREDIT_FOLDER``, then ``SPIFFE_ENDPOINT_SOCKET`` |
 
 What is written on the command line goes before the environment. Two sources at once, half of one,
@@ -49,6 +50,42 @@ class FromDaemon:
 
     socket: Path
     spiffe_id: SpiffeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Launching:
+    """The node daemon starts the agent of this manifest, and gives it its identity."""
+
+    socket: Path
+    manifest: Path
+
+
+def attesting_or_launching(
+    *,
+    url: str | None,
+    trust: str | None,
+    manifest: Path,
+    code_root: Path | None,
+    join_token_file: Path | None,
+    socket: str | None,
+    environment: Mapping[str, str],
+) -> Attesting | Launching:
+    """The source of ``accredit run``: with nothing but a manifest the daemon starts the command.
+
+    Args, Raises: as ``attesting_or_daemon``.
+    """
+    nothing_else = all(each is None for each in (url, trust, code_root, join_token_file))
+    source = attesting_or_daemon(
+        url=url,
+        trust=trust,
+        manifest=None if nothing_else else manifest,
+        code_root=code_root,
+        join_token_file=join_token_file,
+        socket=socket,
+        spiffe_id=None,
+        environment=environment,
+    )
+    return source if isinstance(source, Attesting) else Launching(source.socket, manifest)
 
 
 def attesting_or_daemon(
