@@ -252,6 +252,25 @@ async def test_an_agent_whose_identity_is_taken_back_ends(
                 assert not _over(agent)
 
 
+async def test_an_agent_that_ends_by_itself_once_it_is_refused_has_not_done_well(
+    authority: Authority,
+) -> None:
+    """It may be faster than the daemon: the reason is told all the same."""
+    wanted = launchable("echo '\"here\"'; exec sleep 1000")
+    async with hosting(authority, wanted) as host:
+        asked = await host.ask(wanted)
+        pid = await asked.started()
+        await host.born()
+        (workload,) = host.place.workloads
+        instance = host.place.held(workload).svid.instance
+        host.place.node.state(f"instance:{instance}", FactKind.REVOKED, 1)
+        os.kill(pid, 15)  # nobody has looked at the fact yet
+        await asked.tell("wait")
+        heard = await asked.hears()
+        assert heard["code"] == -15
+        assert "incident" in heard["why"]
+
+
 async def test_an_agent_that_the_issuer_refuses_does_not_go_on(authority: Authority) -> None:
     """Its manifest is revoked, say: the reason is told."""
     wanted = launchable()

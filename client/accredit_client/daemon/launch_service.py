@@ -44,6 +44,8 @@ REQUEST_SECONDS = 10.0
 """In which a requester must have said the next thing that it has to say."""
 AGAIN = 1.0
 """Seconds until a process that became another program is asked for anew."""
+LAST_LOOK = 1.0
+"""Seconds for finding out, at its end, whether an agent's identity was taken back."""
 STOP_SECONDS = 20.0
 """That what runs has to end when the daemon stops: more than ``launch_init`` takes."""
 
@@ -177,6 +179,7 @@ class LaunchService:
                         pass  # no room on this host at the moment
                     else:
                         await self._followed(launched, workload)
+                launched.check_running()
                 await waiter.wait(AGAIN)
         except Refused as refused:
             log.warning("process %d is ended: %s", launched.pid, refused)
@@ -185,21 +188,21 @@ class LaunchService:
             return  # it has ended
 
     async def _followed(self, launched: Launched, workload: Workload) -> None:
-        """Return once it is another process.
+        """Return once the process has ended, or is another program.
 
         Raises:
             Refused: its identity was taken back, and it is to end with it.
         """
-        ends = launched.entry.launch is not None and launched.entry.launch.ends_with_identity
+        entry = launched.entry
+        ends = entry.launch is not None and entry.launch.ends_with_identity
         with workload.listening() as changed:
-            while workload.gone is None:
-                try:
-                    workload.svids(self._clock())
-                except NotYet:
-                    pass
-                except Refused:
-                    if ends and workload.gone is None:
-                        raise
+            while True:
+                # It may have ended by itself, at its first refusal: that is no success either.
+                why = workload.taken_back(entry, self._clock())
+                if ends and why is not None:
+                    raise Refused(why)
+                if workload.gone is not None:
+                    return
                 await changed.wait()
                 changed.clear()
 
@@ -272,6 +275,8 @@ class LaunchService:
             self._pass_on(connection, launched)
             launched.stop()
             code = launched.wait()
+            with suppress(TimeoutError):  # it may be told just now why that was
+                identified.result(LAST_LOOK)
         finally:
             identified.cancel()
         log.info("process %d has ended with %d", launched.pid, code)

@@ -143,6 +143,15 @@ class Launched:
         finally:
             process.close()
 
+    def check_running(self) -> None:
+        """Check that the agent has not ended.
+
+        Raises:
+            CallerGone, CallerRefused: it has, or cannot be told.
+        """
+        with self.agent():
+            return
+
     def signal(self, number: int) -> None:
         """Have one of ``FORWARDED`` sent to it.
 

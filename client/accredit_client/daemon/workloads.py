@@ -86,6 +86,18 @@ class Workload:
             raise next((each for each in problems if isinstance(each, NotYet)), problems[0])
         return tuple(found)
 
+    def taken_back(self, entry: AgentEntry, now: datetime) -> str | None:
+        """Why its identity of an entry may not be used any more; also once the process is over."""
+        for each in self.instances:
+            if each.entry == entry:
+                try:
+                    each.usable(now, self._all.facts)
+                except Refused as refused:
+                    return str(refused)
+                except NotYet:
+                    pass
+        return None
+
     def marks(self) -> frozenset[str]:
         """What facts can match, of all identities that it has."""
         held = [each.identity for each in self.instances if each.identity is not None]
