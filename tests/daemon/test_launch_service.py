@@ -180,6 +180,8 @@ async def test_a_child_of_an_agent_is_meant_and_its_neighbour_is_not(authority: 
         asked = await host.ask(wanted)
         said = [await asked.hears() for _ in range(3)]
         child = next(each for each in said if isinstance(each, int))
+        exe = Path(f"/proc/{child}/exe")
+        await host.place.until(lambda: exe.resolve().name == "sleep")  # between fork and exec: sh
         launched = next(each for each in said if isinstance(each, dict))["started"]
         for pid, expected in ((child, True), (launched, True), (asked.process.pid, False)):
             with closing(_caller(pid)) as caller:
@@ -252,6 +254,28 @@ async def test_an_agent_whose_identity_is_taken_back_ends(
                 assert not _over(agent)
 
 
+async def test_an_agent_may_become_another_program(authority: Authority) -> None:
+    """A script that ends in exec is still what was launched, and has its identity."""
+    wanted = launchable("echo '\"here\"'; read _; exec sleep 1000")
+    async with hosting(authority, wanted) as host:
+        asked = await host.ask(wanted)
+        await asked.started()
+        await host.born()
+        (shell,) = host.place.workloads
+        assert asked.process.stdin
+        asked.process.stdin.close()
+        with closing(_caller(shell.caller.pid)) as agent:
+            await host.place.until(lambda: agent.process.executable().path.endswith("sleep"))
+        host.place.clock.advance(minutes=40)
+        for waiter in host.place.waiters:
+            waiter.wake()  # its renewal finds another program
+        await host.place.until(lambda: shell not in tuple(host.place.workloads))
+        await host.born()
+        (sleep,) = host.place.workloads
+        assert sleep.caller.pid == shell.caller.pid
+        assert host.place.held(sleep)
+
+
 async def test_an_agent_that_ends_by_itself_once_it_is_refused_has_not_done_well(
     authority: Authority,
 ) -> None:
@@ -277,10 +301,11 @@ async def test_an_agent_that_the_issuer_refuses_does_not_go_on(authority: Author
     async with hosting(authority, wanted) as host:
         host.place.node.failure = IssuerRefused("revoked", "manifest is revoked", 403)
         asked = await host.ask(wanted)
-        await asked.started()
         await asked.tell("wait")
-        heard = await asked.hears()
-        assert heard["code"] == 5
+        heard: Any = {}
+        while "code" not in heard:  # it may be ended before it has said anything
+            heard = await asked.hears()
+        assert heard["code"] != 0
         assert "manifest is revoked" in heard["why"]
 
 

@@ -34,7 +34,7 @@ from accredit_client.daemon.settings import InstanceLimits
 from accredit_client.daemon.socket_file import Listening, listen
 from accredit_client.daemon.workloads import Workload, Workloads
 from accredit_client.effects import AsyncWaiter, Clock, TaskWaiter
-from accredit_client.errors import CallerRefused, ClientError, LaunchRefused
+from accredit_client.errors import CallerChanged, CallerRefused, ClientError, LaunchRefused
 from accredit_client.workload.endpoint import SOCKET_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -172,13 +172,8 @@ class LaunchService:
         waiter = self._waiter()
         try:
             while True:
-                with launched.agent() as agent:
-                    try:
-                        workload = await self._workloads.of(agent)
-                    except NotYet:
-                        pass  # no room on this host at the moment
-                    else:
-                        await self._followed(launched, workload)
+                with suppress(CallerChanged), launched.agent() as agent:
+                    await self._seen_to(launched, agent)
                 launched.check_running()
                 await waiter.wait(AGAIN)
         except Refused as refused:
@@ -186,6 +181,22 @@ class LaunchService:
             launched.stop(str(refused))
         except CallerRefused:
             return  # it has ended
+
+    async def _seen_to(self, launched: Launched, agent: Caller) -> None:
+        """The same, for as long as the process is this program.
+
+        Raises:
+            Refused: the agent is to end.
+            CallerGone, CallerChanged, CallerRefused: it has ended, or is another program by now.
+        """
+        try:
+            workload = await self._workloads.of(agent)
+        except NotYet:
+            return  # no room on this host at the moment
+        except Refused:
+            agent.check()
+            raise
+        await self._followed(launched, workload)
 
     async def _followed(self, launched: Launched, workload: Workload) -> None:
         """Return once the process has ended, or is another program.
