@@ -1,7 +1,8 @@
 """The story that ``scripts/demo`` plays: real processes, real sockets, nothing pretended.
 
 Three kinds of user, each by the commands they would type: CI signs and registers, an agent runtime
-starts an agent, a security team revokes it. In between, what must fail is tried. Each step says
+has the node daemon start an agent, a security team revokes it. (Without root there is no daemon,
+and the agents attest by themselves.) In between, what must fail is tried. Each step says
 what it expects; the exit status is 0 only if every step did that.
 """
 
@@ -25,10 +26,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import httpx2
+import shared_python
 from rich.console import Console
 from rich.text import Text
 
-from accredit_client import AgentIdentity, TaskTokenRequest
+from accredit_client import AgentIdentity, TaskTokenRequest, Trust
 from accredit_client.errors import ClientError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +38,8 @@ BIN = Path(sys.executable).parent
 EXAMPLES = ROOT / "config" / "examples"
 PATIENCE = 20.0  # seconds for anything to happen
 AGENT = "support/ticket-summarizer"
+UIDS = {"ticket-server": 61001, "ticket-summarizer": 61002}  # a user for each agent
+GID = 61000
 INTERRUPTED = 130  # as shells say it
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
@@ -59,6 +63,30 @@ heartbeat = 1.0
 
 [bundle]
 refresh_hint = 5
+"""
+
+DAEMON_TOML = """\
+[daemon]
+socket = "run/agent.sock"
+data = "node"
+
+[issuer]
+url = "{url}"
+trust = "{pin}"
+
+[node]
+name = "demo-host"
+join_token_file = "node.token"
+"""
+
+AGENT_TOML = """
+[[agent]]
+manifest = "{name}/agent.manifest.json"
+code_root = "{folder}"
+selectors = ["unix:uid:{uid}"]
+
+[agent.launch]
+command = {command}
 """
 
 
@@ -104,8 +132,8 @@ class Watched:
     events: "queue.Queue[dict[str, Any]]" = field(default_factory=queue.Queue)
     seen: list[dict[str, Any]] = field(default_factory=list)
 
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """The next event of this name."""
+    def wait_for(self, *events: str) -> dict[str, Any]:
+        """The next event of one of these names."""
         deadline = time.monotonic() + PATIENCE
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -113,9 +141,9 @@ class Watched:
             except queue.Empty:
                 break
             self.seen.append(found)
-            if found.get("event") == event:
+            if found.get("event") in events:
                 return found
-        raise Failed(f"no event {event!r} within {PATIENCE:.0f} s; seen: {self.seen}")
+        raise Failed(f"no event {' or '.join(events)} within {PATIENCE:.0f} s; seen: {self.seen}")
 
 
 class Stage:
@@ -128,20 +156,45 @@ class Stage:
         self.server_port = _free_port()
         self.url = f"https://localhost:{self.port}"
         self.pin = ""
+        self.commands = {
+            "ticket-server": [self.url, str(self.server_port)],
+            "ticket-summarizer": [f"https://localhost:{self.server_port}"],
+        }
+        self.python: Path | None = None
+        if os.geteuid() == 0:
+            folder.chmod(0o711)  # agents of other users pass it; what is secret in it is 0600
+            self.python = shared_python.make(folder)
+
+    @property
+    def socket(self) -> Path:
+        """The node daemon's."""
+        return self.folder / "run" / "agent.sock"
 
     def accredit(self, *arguments: str, profile: str = "default", fails: bool = False) -> Any:
         """Run ``accredit … --json`` and read what it prints.
 
         With ``fails`` the command has to refuse; its error is returned.
         """
+        return self.run(BIN / "accredit", *arguments, profile=profile, fails=fails)
+
+    def run(
+        self,
+        program: Path,
+        *arguments: str,
+        profile: str = "none",
+        fails: bool = False,
+        uid: int | None = None,
+    ) -> Any:
+        """The same by another program, as another user."""
         done = subprocess.run(
-            [BIN / "accredit", *arguments],
+            [program, *arguments],
             env=self._environment(profile),
             cwd=self.folder,
             capture_output=True,
             text=True,
             check=False,
             timeout=PATIENCE,
+            **_as(uid),
         )
         if fails:
             if done.returncode != 1:
@@ -151,16 +204,18 @@ class Stage:
             raise Failed(f"accredit {' '.join(arguments[:2])}: {done.stderr.strip()}")
         return json.loads(done.stdout) if "--json" in arguments else done.stdout
 
-    def start(self, name: str, command: list[str], cwd: Path) -> Watched:
+    def start(self, name: str, command: list[str], cwd: Path, uid: int | None = None) -> Watched:
         """Start a process that prints JSON lines."""
         log = self.undo.enter_context((self.folder / f"{name}.log").open("w"))
         process = subprocess.Popen(
             command,
             cwd=cwd,
             env=self._environment("none"),
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            **_as(uid),
         )
         watched = Watched(process)
         self.undo.callback(_end, process)
@@ -168,12 +223,24 @@ class Stage:
         threading.Thread(target=_read, args=(process.stdout, watched.events), daemon=True).start()
         return watched
 
-    def runtime(self, name: str, folder: Path, join_token: Path, *command: str) -> Watched:
+    def runtime(self, name: str) -> Watched:
         """Start an agent as its runtime does."""
-        accredit_run = [str(BIN / "accredit"), "run", *self.attesting(folder, join_token)]
-        credentials = ["--folder", str(self.folder / f"{name}-credentials")]
-        run = [*accredit_run, *credentials, "--", sys.executable, "main.py", *command]
-        return self.start(name, run, folder)
+        folder = self.folder / name
+        if self.python is not None:
+            run = [str(self.python.with_name("accredit")), *self.launching(name)]
+            return self.start(name, [*run, *self.command(name)], folder, UIDS[name])
+        token = _enrol(self, f"support/{name}")
+        run = [str(BIN / "accredit"), "run", *self.attesting(folder, token), "--"]
+        return self.start(name, [*run, *self.command(name)], folder)
+
+    def command(self, name: str) -> list[str]:
+        """The command by which an agent runs."""
+        return [str(self.python or sys.executable), "-BEs", "main.py", *self.commands[name]]
+
+    def launching(self, name: str) -> list[str]:
+        """The words of ``accredit run`` by which the daemon starts an agent."""
+        manifest = str(self.folder / name / "agent.manifest.json")
+        return ["run", "--socket", str(self.socket), "--manifest", manifest, "--"]
 
     def attesting(self, folder: Path, join_token: Path) -> list[str]:
         """The options of every command that attests."""
@@ -183,9 +250,16 @@ class Stage:
             *("--code-root", str(folder), "--join-token-file", str(join_token)),
         ]
 
-    def identity(self, name: str) -> AgentIdentity:
-        """The identity that a runtime keeps for its agent."""
-        return AgentIdentity.from_folder(self.folder / f"{name}-credentials")
+    def attested(self, name: str) -> AgentIdentity:
+        """One more instance of an agent, in our own hands: for what must fail."""
+        folder = self.folder / name
+        return AgentIdentity(
+            issuer_url=self.url,
+            trust=Trust.from_pin(self.pin),
+            manifest_file=folder / "agent.manifest.json",
+            code_root=folder,
+            join_token_file=_enrol(self, f"support/{name}"),
+        )
 
     def _environment(self, profile: str) -> dict[str, str]:
         return {
@@ -243,6 +317,7 @@ def play(story: Story, stage: Stage) -> None:
     """The chapters, in order."""
     start_issuer(story, stage)
     ci_registers(story, stage)
+    node_daemon(story, stage)
     agent = runtime_starts(story, stage)
     what_must_fail(story, stage)
     security_revokes(story, stage, agent)
@@ -305,19 +380,41 @@ def ci_registers(story: Story, stage: Stage) -> None:
             figures["shown"] = registered["digest"]
 
 
+def node_daemon(story: Story, stage: Stage) -> None:
+    """The host's daemon, which will start the agents; without it they attest themselves."""
+    story.chapter("Node daemon")
+    if stage.python is None:
+        why = "needs root" if os.geteuid() else "needs a Python that other users may run"
+        text = f"  - {why}: the agents measure themselves in this run (assurance self)"
+        story.console.print(Text(text, style="dim"), soft_wrap=True)
+        return
+    with story.step("accredit node add: this host may run agents of namespace support"):
+        token = str(stage.folder / "node.token")
+        stage.accredit("node", "add", "demo-host", "--namespaces", "support", "--out", token)
+    with story.step(
+        "accredit daemon run: it measures agents from outside, and starts them"
+    ) as figures:
+        config = stage.folder / "daemon.toml"
+        text = DAEMON_TOML.format(url=stage.url, pin=stage.pin)
+        for name, uid in UIDS.items():
+            command = json.dumps(stage.command(name))
+            folder = stage.folder / name
+            text += AGENT_TOML.format(name=name, folder=folder, uid=uid, command=command)
+        config.write_text(text)
+        command = [str(BIN / "accredit"), "daemon", "run", "--config", str(config), "--json"]
+        ready = stage.start("daemon", command, stage.folder).wait_for("ready")
+        figures["shown"] = ready["node"]
+
+
 def runtime_starts(story: Story, stage: Stage) -> Watched:
     """The runtimes start the resource server and the agent."""
     story.chapter("Agent runtime")
-    with story.step("accredit run: the ticket server attests and serves with its SVID"):
-        token = _enrol(stage, "support/ticket-server")
-        arguments = (stage.url, str(stage.server_port))
-        stage.runtime("ticket-server", stage.folder / "ticket-server", token, *arguments)
+    who = "attests" if stage.python is None else "is measured and started by the daemon"
+    with story.step(f"accredit run: the ticket server {who}, and serves with its SVID"):
+        stage.runtime("ticket-server")
         _wait_for_port(stage.server_port)
-    with story.step("accredit run: the agent attests, its code is what was signed") as figures:
-        token = _enrol(stage, AGENT)
-        address = f"https://localhost:{stage.server_port}"
-        folder = stage.folder / "ticket-summarizer"
-        agent = stage.runtime("ticket-summarizer", folder, token, address)
+    with story.step(f"accredit run: the agent {who}, its code is what was signed") as figures:
+        agent = stage.runtime("ticket-summarizer")
         identity = agent.wait_for("identity")
         figures["shown"] = identity["spiffe_id"]
     with story.step("it has an X.509-SVID and a JWT-SVID"):
@@ -334,7 +431,9 @@ def what_must_fail(story: Story, stage: Stage) -> None:
         figures["shown"] = _changed_code(stage)
     with story.step("a manifest signed by a stranger") as figures:
         figures["shown"] = _stranger(stage)
-    with stage.identity("ticket-summarizer") as agent, stage.identity("ticket-server") as other:
+    if stage.python is not None:
+        beside_the_daemon(story, stage, stage.python.with_name("accredit"))
+    with stage.attested("ticket-summarizer") as agent, stage.attested("ticket-server") as other:
         refusals: list[tuple[str, Callable[[], str]]] = [
             ("a resource that was not declared", lambda: _asked(agent, "payroll", "read")),
             ("a high-risk action", lambda: _asked(agent, "tickets", "delete")),
@@ -347,6 +446,20 @@ def what_must_fail(story: Story, stage: Stage) -> None:
                 figures["shown"] = attempt()
 
 
+def beside_the_daemon(story: Story, stage: Stage, accredit: Path) -> None:
+    """The agent's own user, who wants the agent's identity for something else."""
+    uid = UIDS["ticket-summarizer"]
+    with story.step("another process of the agent's user asks for its identity") as figures:
+        own = stage.folder / "own"
+        own.mkdir()
+        os.chown(own, uid, GID)
+        fetch = ("svid", "fetch", "--socket", str(stage.socket), "--out", str(own / "svid"))
+        figures["shown"] = stage.run(accredit, *fetch, fails=True, uid=uid)
+    with story.step("another command beside the signed code") as figures:
+        run = [*stage.launching("ticket-summarizer"), str(stage.python), "-c", "print('evil')"]
+        figures["shown"] = stage.run(accredit, *run, fails=True, uid=uid)
+
+
 def security_revokes(story: Story, stage: Stage, agent: Watched) -> None:
     """One word, and the agent holds nothing."""
     story.chapter("Security team")
@@ -357,17 +470,15 @@ def security_revokes(story: Story, stage: Stage, agent: Watched) -> None:
     with story.step("accredit agent list") as figures:
         agents = stage.accredit("agent", "list", "--json")
         figures["shown"] = ", ".join(each["agent"] for each in agents)
-    with stage.identity("ticket-summarizer") as identity:
-        wanted = TaskTokenRequest(resource="tickets", actions=("read",), purpose="one last time")
-        last = identity.task_token(wanted)
+    with stage.attested("ticket-summarizer") as identity:
         revoke = ("agent", AGENT, "--reason", "prompt injection, INC-4711", "--json")
         with story.step(f"accredit revoke agent {AGENT}") as figures:
             stage.accredit("revoke", *revoke)
-        with story.step("the ticket server refuses its next call") as figures:
+        with story.step("the agent's next call is refused") as figures:
             said = _stated_at(stage)
-            refused = agent.wait_for("refused")
+            refused = agent.wait_for("refused", "over")
             while refused["at"] < said:  # a token that had expired, say, and was renewed
-                refused = agent.wait_for("refused")
+                refused = agent.wait_for("refused", "over")
             figures["cut_off_ms"] = round((refused["at"] - said) * 1000, 1)
             figures["shown"] = f"{figures['cut_off_ms']} ms after the word: {refused['why']}"
         with story.step("a new token is refused") as figures:
@@ -382,8 +493,9 @@ def security_revokes(story: Story, stage: Stage, agent: Watched) -> None:
     with story.step("accredit log verify: nothing was changed or left out") as figures:
         verified = stage.accredit("log", "verify", "--json")
         figures["shown"] = f"{verified['entries']} records"
-    with story.step(f"accredit log explain {last.jti}: why the token had been allowed"):
-        explained = stage.accredit("log", "explain", last.jti, "--json")
+    last = _last_token(stage, agent)
+    with story.step(f"accredit log explain {last}: why its last token had been allowed"):
+        explained = stage.accredit("log", "explain", last, "--json")
     for line in _told(explained["records"]):
         story.console.print(Text("      " + line, style="dim"), soft_wrap=True)
 
@@ -462,6 +574,23 @@ def _stated_at(stage: Stage) -> float:
     return datetime.fromisoformat(stated[-1]["at"]).timestamp()
 
 
+def _as(uid: int | None) -> dict[str, Any]:
+    return {} if uid is None else {"user": uid, "group": GID, "extra_groups": []}
+
+
+def _last_token(stage: Stage, agent: Watched) -> str:
+    """The id of the last task token that an agent was given."""
+    (identity,) = [each for each in agent.seen if each["event"] == "identity"]
+    entries = stage.accredit("log", "tail", "-n", "100", "--json")
+    tokens = [
+        each["subject"]
+        for each in entries
+        if each["details"].get("instance") == identity["instance"]
+        and each["details"].get("credential") == "task"
+    ]
+    return str(tokens[-1])
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -484,7 +613,7 @@ def _read(stream: IO[str], events: "queue.Queue[dict[str, Any]]") -> None:
             event = json.loads(line)
         except ValueError:
             continue
-        events.put({"event": "ready", **event} if event.get("ready") else event)
+        events.put({"event": "ready", **event})
 
 
 def _end(process: subprocess.Popen[str]) -> None:

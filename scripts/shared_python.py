@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 PROBE = "import accredit_client, cryptography, sys; print(*sys.version_info[:2])"
+COMMAND = "from accredit_client.cli import main\n\nraise SystemExit(main())\n"
 NOBODY = 65534
 CANDIDATES = (
     Path(sys.executable).resolve(),
@@ -22,7 +23,7 @@ PACKAGES = ("credentials", "attestors", "issuer", "client")
 def make(folder: Path) -> Path | None:
     """Make one below a folder that others may pass; None where this machine has none.
 
-    Needs root, to try it as somebody else.
+    The command ``accredit`` is beside it. Needs root, to try it as somebody else.
     """
     root = Path(__file__).resolve().parent.parent
     paths = [*site.getsitepackages(), *(str(root / each) for each in PACKAGES)]
@@ -38,6 +39,9 @@ def make(folder: Path) -> Path | None:
         (packages,) = home.glob("lib/python*/site-packages")
         (packages / "accredit.pth").write_text("\n".join(paths) + "\n")
         if _said(python, PROBE) == version:
+            command = python.with_name("accredit")
+            command.write_text(f"#!{python} -Es\n{COMMAND}")
+            command.chmod(0o755)
             return python
     return None
 

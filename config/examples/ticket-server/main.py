@@ -46,7 +46,7 @@ async def read() -> list[dict[str, object]]:
 
 def main(issuer_url: str, port: int) -> None:
     """Serve until told to stop."""
-    with AgentIdentity.discover(revocations=True) as identity:
+    with AgentIdentity.discover(revocations=True, issuer_url=issuer_url) as identity:
         verifier = TaskTokenVerifier(
             audience=AUDIENCE,
             issuer=issuer_url,
