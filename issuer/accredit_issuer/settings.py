@@ -23,6 +23,7 @@ from accredit_issuer.errors import InvalidSettings
 # Seconds; no setting allows a credential that lives longer.
 LONGEST_X509_SVID = 86400
 LONGEST_JWT_SVID = 3600
+LONGEST_WIT_SVID = 3600
 LONGEST_TASK_TOKEN = 300
 
 
@@ -75,11 +76,14 @@ class LifetimeSettings(_Section):
     issuing_ca: int = Field(default=86400, ge=60)
     """Issuing CA certificate; the next one is prepared at half of it."""
     jwt_key: int = Field(default=86400, ge=60)
-    """JWT signing key; the next one is prepared at half of it."""
+    """JWT signing key, and WIT signing key where there are any; the next one is prepared at half
+    of it."""
     x509_svid: int = Field(default=3600, ge=5, le=LONGEST_X509_SVID)
     """X.509-SVID of an agent; a manifest may ask for less."""
     jwt_svid: int = Field(default=300, ge=5, le=LONGEST_JWT_SVID)
     """JWT-SVID; a manifest may ask for less."""
+    wit_svid: int = Field(default=900, ge=5, le=LONGEST_WIT_SVID)
+    """WIT-SVID, where they are issued; never longer than the X.509-SVID that asks for it."""
     task_token: int = Field(default=300, ge=5, le=LONGEST_TASK_TOKEN)
     """Task token; a manifest may ask for less."""
     admin_svid: int = Field(default=8 * 3600, ge=60, le=LONGEST_X509_SVID)
@@ -129,6 +133,13 @@ class BundleSettings(_Section):
     """A second listener for whoever trusts Web CAs and not us. Without it there is none."""
 
 
+class WitSettings(_Section):
+    """WIT-SVIDs: SPIFFE's incubating kind of token that is bound to a key."""
+
+    enabled: bool = False
+    """Issue them to who holds an X.509-SVID of an agent, and publish the keys that sign them."""
+
+
 class UpstreamSettings(_Section):
     """Who certifies the issuing CAs."""
 
@@ -167,6 +178,7 @@ class Settings(_Section):
     lifetimes: LifetimeSettings = LifetimeSettings()
     revocation: RevocationSettings = RevocationSettings()
     bundle: BundleSettings = BundleSettings()
+    wit: WitSettings = WitSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     federation: FederationSettings = FederationSettings()
 
@@ -180,6 +192,7 @@ class Lifetimes:
     jwt_key: timedelta
     x509_svid: timedelta
     jwt_svid: timedelta
+    wit_svid: timedelta
     task_token: timedelta
     admin_svid: timedelta
     join_token: timedelta
@@ -201,7 +214,7 @@ class Lifetimes:
     @property
     def longest_credential(self) -> timedelta:
         """After this, nothing that was issued before is alive."""
-        return max(self.longest_svid, self.jwt_svid, self.task_token)
+        return max(self.longest_svid, self.jwt_svid, self.wit_svid, self.task_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +282,7 @@ class Config:
     https_web: HttpsWeb | None
     upstream: CaInFiles | ParentAt | None
     federation_ca_file: Path | None = None
+    wit_svids: bool = False
 
     @property
     def database(self) -> Path:
@@ -369,6 +383,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         https_web=_https_web(settings.bundle.https_web, folder),
         upstream=_upstream(settings.upstream, folder),
         federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
+        wit_svids=settings.wit.enabled,
     )
 
 
@@ -442,6 +457,8 @@ def _lifetimes(settings: Settings) -> Lifetimes:
     _nest("issuing_ca", raw.issuing_ca, "root", raw.root)
     _nest("jwt_svid", raw.jwt_svid, "jwt_key", raw.jwt_key)
     _nest("task_token", raw.task_token, "jwt_key", raw.jwt_key)
+    if settings.wit.enabled:
+        _nest("wit_svid", raw.wit_svid, "jwt_key", raw.jwt_key)
     published_ahead = 3 * settings.bundle.refresh_hint
     for name, lifetime in (("jwt_key", raw.jwt_key), ("root", raw.root)):
         if published_ahead > lifetime / 4:

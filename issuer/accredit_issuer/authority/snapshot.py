@@ -80,10 +80,11 @@ class Snapshot:
             trust_domain=config.trust_domain,
             # Two that were given may have one anchor.
             x509_authorities=tuple(dict.fromkeys(a.anchor for a in roots if a.anchor)),
-            jwt_authorities=jwt_keys(ordered, is_revoked),
+            jwt_authorities=token_keys(ordered, AuthorityKind.JWT, is_revoked),
             sequence=sequence,
             refresh_hint=config.refresh_hint,
             tainted=frozenset(a.id for a in ordered if a.state is State.TAINTED),
+            wit_authorities=token_keys(ordered, AuthorityKind.WIT, is_revoked),
         )
         return cls(ordered, sequence, bundle)
 
@@ -120,10 +121,12 @@ class Snapshot:
         )
 
 
-def jwt_keys(authorities: Iterable[Authority], is_revoked: IsRevoked) -> dict[str, PublicKey]:
-    """The JWT keys that the bundle publishes, by their id."""
+def token_keys(
+    authorities: Iterable[Authority], kind: AuthorityKind, is_revoked: IsRevoked
+) -> dict[str, PublicKey]:
+    """The keys of one kind of token that the bundle publishes, by their id."""
     # Not a revoked one: whoever has it could go on signing with it.
-    published = _published(authorities, AuthorityKind.JWT)
+    published = _published(authorities, kind)
     return {a.id: a.public for a in published if not is_revoked(a.id)}
 
 
