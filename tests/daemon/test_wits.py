@@ -115,6 +115,10 @@ async def changed(
             return wit
 
 
+class Holder:
+    """Whose WIT-SVIDs are held: any object will do."""
+
+
 @asynccontextmanager
 async def hosting(authority: Authority, *names: str) -> AsyncIterator[Daemon]:
     """A core, with an issuer of WIT-SVIDs."""
@@ -252,6 +256,32 @@ async def test_one_that_is_taken_back_by_itself_is_replaced(authority: Authority
         )
         daemon.core.facts_came(fact)
         assert (await changed(stream, first)).token != first.token
+
+
+async def test_a_stream_waits_for_what_it_asked_for_only(authority: Authority) -> None:
+    """What is due of another identity, which nobody asks for, must not keep a stream turning."""
+    async with hosting(authority) as daemon:
+        workload = Holder()
+        first, second = (authority.issue(instance=str(uuid4())) for _ in range(2))
+        await daemon.wits.of(workload, first)
+        daemon.issuer.failure = IssuerUnreachable("away")
+        with pytest.raises(NotYet):
+            await daemon.wits.of(workload, second)
+        assert daemon.wits.next_change(workload, [first]) == 60
+        assert daemon.wits.next_change(workload, [first, second]) < 1
+        await daemon.later(minutes=7, seconds=20)
+        assert daemon.wits.next_change(workload, [first]) == 10
+        assert daemon.wits.next_change(workload, [second]) == 0
+
+
+async def test_each_instance_of_one_agent_has_its_own(authority: Authority) -> None:
+    """Two entries of one agent are two instances: two WIT-SVIDs, each with its hint and key."""
+    async with hosting(authority, "summarizer", "summarizer") as daemon:
+        stream = daemon.watch(daemon.place.me())
+        first, second = await read(stream)
+        assert first.spiffe_id == second.spiffe_id
+        assert first.key.public_key() != second.key.public_key()
+        assert len({each.svid.instance for each in daemon.issuer.asked}) == 2
 
 
 async def test_keys_go_with_their_process(authority: Authority) -> None:

@@ -26,7 +26,7 @@ from accredit_client.daemon.provider import (
     WorkloadWit,
 )
 from accredit_client.daemon.tokens import Tokens
-from accredit_client.daemon.wits import Wits
+from accredit_client.daemon.wits import HeldWit, Wits
 from accredit_client.daemon.workloads import Workload, Workloads
 from accredit_client.effects import AsyncWaiter, Clock, Draw, TaskWaiter
 from accredit_client.errors import CallerRefused, ClientError, IssuerRefused, NotReady
@@ -181,9 +181,11 @@ class Core:
         workload = await self._workload(caller)
         with workload.listening() as changed:
             while True:
-                yield await self._held_wits(workload, spiffe_id)
+                asked = self._named(workload, spiffe_id)
+                yield await self._held_wits(workload, asked)
+                pause = self._wits.next_change(workload, [each.identity for each in asked])
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._wits.next_change(workload)):
+                    async with asyncio.timeout(pause):
                         await changed.wait()
                 changed.clear()
 
@@ -250,23 +252,22 @@ class Core:
         return found
 
     async def _held_wits(
-        self, workload: Workload, spiffe_id: SpiffeId | None
+        self, workload: Workload, asked: tuple[WorkloadSvid, ...]
     ) -> tuple[WorkloadWit, ...]:
-        found: dict[SpiffeId, WorkloadWit] = {}
+        found: list[tuple[WorkloadSvid, HeldWit]] = []
         problems: list[Exception] = []
-        for each in self._named(workload, spiffe_id):
+        for each in asked:
             try:
-                wit = await self._wits.of(workload, each.identity)
+                found.append((each, await self._wits.of(workload, each.identity)))
             except (Refused, NotYet) as problem:
                 problems.append(problem)
-                continue
-            about = wit.svid.spiffe_id
-            found[about] = WorkloadWit(
-                spiffe_id=about, token=wit.token, key=wit.key, hint=each.hint
-            )
         # What happened while the issuer was asked counts, too.
-        still = [each.identity.svid.spiffe_id for each in self._named(workload, spiffe_id)]
-        usable = tuple(found[each] for each in still if each in found)
+        still = {each.identity.svid.instance for each in workload.svids(self._clock())}
+        usable = tuple(
+            WorkloadWit(spiffe_id=wit.svid.spiffe_id, token=wit.token, key=wit.key, hint=each.hint)
+            for each, wit in found
+            if each.identity.svid.instance in still
+        )
         if not usable:
             raise next(iter(problems), NotYet("the SVID is another by now: ask again"))
         return usable

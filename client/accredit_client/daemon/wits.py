@@ -10,7 +10,7 @@ here is asked about them; what a workload held goes when the process is forgotte
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -93,8 +93,7 @@ class Wits:
             Refused: the issuer says no, or issues none.
             NotYet: it is away, and none is held that is good.
         """
-        instance = identity.svid.instance or identity.svid.serial
-        standing = self._standing(workload, instance)
+        standing = self._standing(workload, _instance(identity))
         async with standing.asking:
             if self._is_due(standing):
                 await self._obtain(standing, identity)
@@ -104,10 +103,14 @@ class Wits:
             standing.held = None
             raise standing.problem or NotYet("the WIT-SVID is over, and the issuer is away")
 
-    def next_change(self, workload: object) -> float:
-        """Seconds until the next look at what a workload holds."""
+    def next_change(self, workload: object, identities: Iterable[X509Identity]) -> float:
+        """Seconds until the next look at what a workload holds for these, which it just asked for.
+
+        Of others the moment may be over: nobody asks for them.
+        """
         now, longest = self._clock(), renewal.LONGEST_PAUSE
-        for standing in self._of.get(workload, {}).values():
+        known = self._of.get(workload, {})
+        for standing in [known[name] for name in map(_instance, identities) if name in known]:
             held, moment = standing.held, standing.try_at
             if held is not None:
                 moment = max(held.life.renew_at, moment or held.life.renew_at)
@@ -199,6 +202,10 @@ def _said(error: ClientError | CredentialError) -> ClientError:
             return Refused("the issuer of this trust domain issues no WIT-SVIDs")
         return Refused(str(error))
     return NotYet(f"no WIT-SVID: {error}")
+
+
+def _instance(identity: X509Identity) -> str:
+    return identity.svid.instance or identity.svid.serial
 
 
 def _due_now(held: HeldWit, now: datetime) -> HeldWit:
