@@ -44,7 +44,7 @@ from accredit_issuer.authority.planning import rules_of, wanted_kinds
 from accredit_issuer.authority.preparation import Asked, Preparation
 from accredit_issuer.authority.profile import CheckedLeaf
 from accredit_issuer.authority.rows import sequence_of, write
-from accredit_issuer.authority.snapshot import Authority, IsRevoked, Snapshot, token_keys
+from accredit_issuer.authority.snapshot import Authority, IsRevoked, Snapshot
 from accredit_issuer.authority.spent_keys import delete_key, sweep
 from accredit_issuer.authority.steps import Taken, activated, distrusted, moved
 from accredit_issuer.authority.upstream import OwnRoot, RootCa, Upstream
@@ -307,17 +307,12 @@ class Authorities:
             Unavailable: there is none.
         """
         authority = self.now_in_force.active(AuthorityKind.JWT)
-        return self._token_key(authority), authority.id
+        return authority.signing_key, authority.id
 
     def wit_signer(self) -> tuple[ec.EllipticCurvePrivateKey, Standing]:
         """The active WIT key and where it stands; raises as ``jwt_signer``."""
         authority = self.now_in_force.active(AuthorityKind.WIT)
-        return self._token_key(authority), authority.standing
-
-    def _token_key(self, authority: Authority) -> ec.EllipticCurvePrivateKey:
-        if authority.key is None:
-            raise Unavailable(f"the {authority.kind.value} key is not held any more")
-        return authority.key
+        return authority.signing_key, authority.standing
 
     def _advance_kind(
         self, kind: AuthorityKind, changes: Changes, now: datetime, by: Actor
@@ -471,12 +466,7 @@ class Authorities:
     def _publish_as_it_is(self, changes: Changes, now: datetime, by: Actor) -> None:
         """Count the bundle on where a fact changed it, and no step of an authority did."""
         snapshot = self.now_in_force
-        jwt, wit = (
-            token_keys(snapshot.authorities, kind, self._is_revoked)
-            for kind in (AuthorityKind.JWT, AuthorityKind.WIT)
-        )
-        bundle = snapshot.bundle
-        if (set(bundle.jwt_authorities), set(bundle.wit_authorities)) != (set(jwt), set(wit)):
+        if not snapshot.publishes_by(self._is_revoked):
             sequence = snapshot.sequence + 1
             changes.make(
                 lambda t: write(t, (), sequence=sequence, now=now, actor=by.name),

@@ -54,6 +54,17 @@ class Authority:
         """Where it stands in its life."""
         return self.standing.state
 
+    @property
+    def signing_key(self) -> ec.EllipticCurvePrivateKey:
+        """Its private key.
+
+        Raises:
+            Unavailable: it is not held any more.
+        """
+        if self.key is None:
+            raise Unavailable(f"the key of the {self.kind.value} authority is not held any more")
+        return self.key
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -106,6 +117,17 @@ class Snapshot:
     def published(self, kind: AuthorityKind) -> tuple[Authority, ...]:
         """Those that relying parties have to know."""
         return _published(self.authorities, kind)
+
+    def publishes_by(self, is_revoked: IsRevoked) -> bool:
+        """Whether the bundle has the keys of tokens that it should have by the facts of now."""
+        published = (
+            (AuthorityKind.JWT, self.bundle.jwt_authorities),
+            (AuthorityKind.WIT, self.bundle.wit_authorities),
+        )
+        return all(
+            token_keys(self.authorities, kind, is_revoked).keys() == keys.keys()
+            for kind, keys in published
+        )
 
     def root(self) -> RootCa:
         """The active root, as what certifies issuing CAs.
