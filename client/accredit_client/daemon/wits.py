@@ -121,7 +121,7 @@ class Wits:
         return longest
 
     def bundle_changed(self) -> None:
-        """Replace what a tainted key signed; drop what the bundle does not vouch for any more."""
+        """Renew soon what a tainted key signed; drop what the bundle vouches for no more."""
         bundle = self._node.bundle
         for standings in self._of.values():
             for standing in standings.values():
@@ -131,7 +131,9 @@ class Wits:
                 if signer not in bundle.wit_authorities:
                     standing.held = None
                 elif signer in bundle.tainted:
-                    standing.held = _due_now(standing.held, self._clock())
+                    # Not all at once: every workload of every host may hold something of it.
+                    soon = renewal.replace_after(0, draw=self._draw)
+                    standing.held = _due_by(standing.held, renewal.later(self._clock(), soon))
 
     def taken_back(self, targets: frozenset[str]) -> bool:
         """Drop what facts about these targets match; returns whether there was anything."""
@@ -208,5 +210,5 @@ def _instance(identity: X509Identity) -> str:
     return identity.svid.instance or identity.svid.serial
 
 
-def _due_now(held: HeldWit, now: datetime) -> HeldWit:
-    return replace(held, life=replace(held.life, renew_at=min(held.life.renew_at, now)))
+def _due_by(held: HeldWit, moment: datetime) -> HeldWit:
+    return replace(held, life=replace(held.life, renew_at=min(held.life.renew_at, moment)))
