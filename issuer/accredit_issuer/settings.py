@@ -5,20 +5,20 @@ unknown key is refused. ``load`` turns it into ``Config``, frozen and checked as
 nest (leaf < issuing CA < root), addresses are addresses, and paths are absolute.
 """
 
-import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, get_args
-from urllib.parse import urlsplit
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.spiffe_id import TrustDomain
+from accredit_issuer.addresses import base_url, origin
 from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.wrong_keys import said_of
 
 # Seconds; no setting allows a credential that lives longer.
 LONGEST_X509_SVID = 86400
@@ -309,40 +309,8 @@ def load(file: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"{file} is not TOML: {error}") from error
     except ValidationError as error:
-        raise InvalidSettings(f"{file}: {_said_of(error)}") from error
+        raise InvalidSettings(f"{file}: {said_of(error, Settings)}") from error
     return check(settings, folder=file.parent)
-
-
-def _said_of(error: ValidationError) -> str:
-    """The first thing that is wrong, by the full name of its key."""
-    # Found by what it is: where two keys are wrong, a misspelt one explains the missing one.
-    errors = error.errors(include_input=False, include_url=False)
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    place = [str(part) for part in first["loc"]]
-    name = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        meant = difflib.get_close_matches(place[-1], _keys_of(place[:-1]), n=1)
-        hint = f"; did you mean {meant[0]}?" if meant else ""
-        return f"unknown key {_quoted(name)}{hint}"
-    if first["type"] == "missing":
-        return f"{name} is missing"
-    return f"{name}: {first['msg'].removeprefix('Value error, ').lower()}"
-
-
-def _keys_of(section: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for name in section:
-        kinds = [model.model_fields[name].annotation]
-        kinds += get_args(kinds[0])  # a section that may be left out is a union with None
-        model = next(
-            kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)
-        )
-    return list(model.model_fields)
-
-
-def _quoted(name: str) -> str:
-    """A key as it was written, on one line; TOML allows any text in quotes."""
-    return name if name.isprintable() else repr(name)
 
 
 def check(settings: Settings, *, folder: Path) -> Config:
@@ -356,7 +324,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
     except CredentialError as error:
         raise InvalidSettings(f"trust_domain: {error}") from error
     data = (folder / settings.data).resolve()
-    url = _origin("server.url", settings.server.url)
+    url = origin("server.url", settings.server.url)
     token_issuer = settings.server.token_issuer
     ca_file = settings.federation.ca_file
     return Config(
@@ -365,9 +333,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         host=settings.server.host,
         port=settings.server.port,
         url=url,
-        token_issuer=(
-            url if token_issuer is None else _origin("server.token_issuer", token_issuer)
-        ),
+        token_issuer=(url if token_issuer is None else origin("server.token_issuer", token_issuer)),
         names=tuple(settings.server.names),
         replica=settings.server.replica,
         keys=_kept_keys(settings.keys, folder=folder, data=data),
@@ -375,7 +341,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         heartbeat=settings.revocation.heartbeat,
         crl_lifetime=timedelta(seconds=settings.revocation.crl),
         crl_url=(
-            _base_url("revocation.crl_url", settings.revocation.crl_url, schemes=("http", "https"))
+            base_url("revocation.crl_url", settings.revocation.crl_url, schemes=("http", "https"))
             if settings.revocation.crl_url
             else None
         ),
@@ -411,7 +377,7 @@ def _upstream(raw: UpstreamSettings, folder: Path) -> CaInFiles | ParentAt | Non
             passphrase_file=folder.absolute() / passphrase_file if passphrase_file else None,
         )
     if raw.url is not None and raw.identity_folder:
-        return ParentAt(_origin("upstream.url", raw.url), folder.absolute() / raw.identity_folder)
+        return ParentAt(origin("upstream.url", raw.url), folder.absolute() / raw.identity_folder)
     return None
 
 
@@ -475,30 +441,3 @@ def _nest(inner: str, short: int, outer: str, long: int) -> None:
         raise InvalidSettings(
             f"lifetimes.{inner} ({short} s) must be at most half of lifetimes.{outer} ({long} s)"
         )
-
-
-def _origin(name: str, text: str) -> str:
-    """An address without a path: documents lie at fixed places below it (RFC 8414 §3.1)."""
-    url = _base_url(name, text, schemes=("https",))
-    if urlsplit(url).path:
-        raise InvalidSettings(f"{name} must be https://host[:port] without a path, not {url!r}")
-    return url
-
-
-def _base_url(name: str, text: str, *, schemes: tuple[str, ...]) -> str:
-    try:
-        parts = urlsplit(text)
-        well_formed = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        well_formed = False
-    if (
-        not well_formed
-        or parts.scheme not in schemes
-        or parts.username is not None
-        or parts.query
-        or parts.fragment
-    ):
-        raise InvalidSettings(
-            f"{name} must be {' or '.join(schemes)}://host[:port], not {text[:100]!r}"
-        )
-    return text.rstrip("/")
