@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sqlalchemy import select, update
 from support.audit_world import audited
 from support.issuer import running_issuer
@@ -80,6 +81,29 @@ def test_who_holds_the_key_is_the_agent(offline: Offline) -> None:
         svid.instance,
         svid.manifest,
     )
+
+
+@pytest.mark.spec("SPIFFE-41")
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (ec.generate_private_key(ec.SECP384R1()), "ES384"),
+        (rsa.generate_private_key(65537, 2048), "RS256"),
+    ],
+    ids=["P-384", "RSA"],
+)
+def test_each_kind_of_key_has_its_algorithm(
+    offline: Offline, key: PrivateKey, algorithm: str
+) -> None:
+    """Whatever key a request may have, the WIT-SVID says with what our own proofs are made."""
+    wit = issued(offline, offline.agent(), key)
+    now = offline.clock()
+    proof = workload_proof.create_proof(
+        key, wit=wit.token, audience=AUDIENCE, jti="1", expires_at=now + timedelta(seconds=30)
+    )
+    unproven = validated(offline, wit.token)
+    assert unproven.claimed.algorithm == algorithm
+    assert workload_proof.verify_proof(proof, unproven, audience=AUDIENCE, now=now)
 
 
 @pytest.mark.spec("SPIFFE-42")
