@@ -161,6 +161,11 @@ def jwt_svid(*, audience: Sequence[str]) -> Call[answers.JwtAnswer]:
     return _post("/v1/svids/jwt", answers.JwtAnswer.of, {"audience": list(audience)})
 
 
+def wit_svid(*, csr: str) -> Call[answers.WitAnswer]:
+    """A WIT-SVID for the holder of this connection's SVID, and for a new key."""
+    return _post("/v1/svids/wit", answers.WitAnswer.of, {"csr": csr})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskTokenRequest:
     """What a task token is asked for.

@@ -157,6 +157,7 @@ def _parse(text: bytes, what: str) -> TrustBundle:
             bundle.jwt_authorities,
             bundle.sequence,
             bundle.refresh_hint,
+            wit_authorities=bundle.wit_authorities,
         )
     try:
         roots = tuple(x509.load_pem_x509_certificates(text))

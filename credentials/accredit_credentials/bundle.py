@@ -8,6 +8,7 @@ belongs to one trust domain and is never merged with another's.
 import base64
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -49,6 +50,7 @@ class TrustBundle:
         jwt_authorities: public keys by key id.
         sequence: grows with every change of content.
         refresh_hint: seconds after which to ask again.
+        wit_authorities: public keys by key id that sign WIT-SVIDs, and nothing else.
         tainted: ids (lower-case hex) of authorities that are about to be removed: whoever holds
             something that they signed asks for another at once. A parameter of our own, which
             others ignore (Trust Domain and Bundle §4.1). Of more than 64, the first count.
@@ -60,6 +62,7 @@ class TrustBundle:
     sequence: int | None = None
     refresh_hint: int | None = None
     tainted: frozenset[str] = frozenset()
+    wit_authorities: Mapping[str, PublicKey] = field(default_factory=dict, repr=False)
 
     @classmethod
     def parse(cls, trust_domain: TrustDomain, document: str | bytes) -> Self:
@@ -90,13 +93,19 @@ class TrustBundle:
             raise InvalidBundle("bundle must have the member 'keys', an array")
         x509_authorities: list[x509.Certificate] = []
         jwt_authorities: dict[str, PublicKey] = {}
-        for jwk in keys:
-            if not isinstance(jwk, dict):
-                continue
-            if jwk.get("use") == "x509-svid":
-                x509_authorities.extend(_x509_authority(jwk))
-            elif jwk.get("use") == "jwt-svid":
-                jwt_authorities.update(_jwt_authority(jwk))
+        wit_authorities: dict[str, PublicKey] = {}
+        entries = [jwk for jwk in keys if isinstance(jwk, dict)]
+        kids = Counter(jwk["kid"] for jwk in entries if isinstance(jwk.get("kid"), str))
+        for jwk in entries:
+            match jwk.get("use"):
+                case "x509-svid":
+                    x509_authorities.extend(_x509_authority(jwk))
+                case "jwt-svid":
+                    jwt_authorities.update(_token_authority(jwk))
+                case "wit-svid":
+                    # Of two entries with one key id nobody can say which was meant (WIT-SVID §6.1).
+                    found = _token_authority(jwk)
+                    wit_authorities.update({k: v for k, v in found.items() if kids[k] == 1})
         return cls(
             trust_domain,
             tuple(x509_authorities),
@@ -104,6 +113,7 @@ class TrustBundle:
             _whole_number(value, "spiffe_sequence"),
             _whole_number(value, "spiffe_refresh_hint"),
             _tainted(value),
+            wit_authorities,
         )
 
     def to_json(self) -> str:
@@ -112,8 +122,12 @@ class TrustBundle:
             "keys": [
                 *(_x509_jwk(certificate) for certificate in self.x509_authorities),
                 *(
-                    {**jwk_of(key), "kid": kid, "use": "jwt-svid"}
-                    for kid, key in self.jwt_authorities.items()
+                    {**jwk_of(key), "kid": kid, "use": use}
+                    for use, authorities in (
+                        ("jwt-svid", self.jwt_authorities),
+                        ("wit-svid", self.wit_authorities),
+                    )
+                    for kid, key in authorities.items()
                 ),
             ]
         }
@@ -161,7 +175,7 @@ def _read_in_full(certificate: x509.Certificate) -> None:
     _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
-def _jwt_authority(jwk: Mapping[str, Any]) -> Mapping[str, PublicKey]:
+def _token_authority(jwk: Mapping[str, Any]) -> Mapping[str, PublicKey]:
     kid = jwk.get("kid")
     if not isinstance(kid, str) or not kid:
         return {}

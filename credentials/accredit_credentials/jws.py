@@ -1,9 +1,9 @@
 """Signed tokens in their one accepted form: JWS compact serialization (RFC 7515 §7.1).
 
 Decides form (three canonical base64url parts, bounded), header (only ``alg``, ``kid`` and ``typ``,
-plus what a caller names), and signature. The algorithm has to be one that goes with the key we
-hold: the header chooses nothing. The arithmetic is PyJWT's and cryptography's; the envelope is
-ours, because what a verifier accepts is this product.
+plus what a caller names or passes over), and signature. The algorithm has to be one that goes with
+the key we hold: the header chooses nothing. The arithmetic is PyJWT's and cryptography's; the
+envelope is ours, because what a verifier accepts is this product.
 """
 
 import json
@@ -80,6 +80,7 @@ def parse(
     *,
     types: frozenset[str | None],
     extra_header: frozenset[str] = frozenset(),
+    ignores_unknown: bool = False,
     limit: int = MAX_TOKEN_BYTES,
 ) -> UnverifiedJws:
     """Read a compact JWS whose payload is a JSON object. Verifies nothing.
@@ -88,6 +89,8 @@ def parse(
         token: the compact serialization.
         types: the accepted values of ``typ``; None accepts its absence.
         extra_header: header members allowed beside ``alg``, ``kid`` and ``typ``.
+        ignores_unknown: pass over any other member but ``crit``, of whose extensions we know none
+            (RFC 7515 §4.1.11).
         limit: the longest accepted token, in characters.
 
     Raises:
@@ -109,7 +112,8 @@ def parse(
         raise InvalidToken(f"token's header and payload must be JSON objects: {error}") from None
     except ValueError:
         raise InvalidToken("token's parts must be canonical base64url") from None
-    if foreign := header.keys() - _HEADER - extra_header:
+    refused = {"crit"} & header.keys() if ignores_unknown else header.keys() - _HEADER
+    if foreign := refused - extra_header:
         raise InvalidToken(f"token header must not have {_names(foreign)}")
     alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
     if not isinstance(alg, str) or alg not in _ALGORITHMS:
@@ -166,7 +170,12 @@ def sign(
 @lru_cache(maxsize=64)  # asked for at each signature, and an issuer has very few keys
 def signing_algorithm(key: PrivateKey) -> str:
     """The algorithm that we sign with: ES256, ES384 or RS256."""
-    algorithms = jws_algorithms(check_public_key(key.public_key()))
+    return usual_algorithm(check_public_key(key.public_key()))
+
+
+def usual_algorithm(key: PublicKey) -> str:
+    """The one that we sign with, of those that go with a key."""
+    algorithms = jws_algorithms(key)
     return "RS256" if "RS256" in algorithms else next(iter(algorithms))
 
 

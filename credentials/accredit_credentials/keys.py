@@ -1,4 +1,4 @@
-"""Which keys are accepted, and how a public key is written as a JWK.
+"""Which keys are accepted, and how a key is written as a JWK.
 
 Decides kind, size and curve of a key (``check_public_key``), the one JWS algorithm that goes with
 it, its JWK (RFC 7517, RFC 7518 §6, RFC 8037) and its thumbprint (RFC 7638). The algorithm always
@@ -120,6 +120,14 @@ def jwk_of(key: PublicKey) -> dict[str, str]:
         }
     numbers = key.public_numbers()
     return {"e": b64url(_integer(numbers.e)), "kty": "RSA", "n": b64url(_integer(numbers.n))}
+
+
+def private_jwk_of(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
+    """The whole key pair as a JWK with its algorithm (RFC 7518 §6.2.2): a secret."""
+    public = check_public_key(key.public_key())
+    _, alg, size, _ = _CURVES[key.curve.name]
+    d = key.private_numbers().private_value
+    return {**jwk_of(public), "alg": alg, "d": b64url(d.to_bytes(size))}
 
 
 def key_of_jwk(jwk: Mapping[str, Any]) -> PublicKey:

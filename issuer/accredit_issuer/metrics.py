@@ -15,7 +15,7 @@ from accredit_issuer.store.models import crls
 
 T = TypeVar("T")
 
-CREDENTIALS = ("x509", "jwt", "task", "ca")
+CREDENTIALS = ("x509", "jwt", "wit", "task", "ca")
 LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
 
 

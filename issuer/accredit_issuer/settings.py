@@ -5,24 +5,25 @@ unknown key is refused. ``load`` turns it into ``Config``, frozen and checked as
 nest (leaf < issuing CA < root), addresses are addresses, and paths are absolute.
 """
 
-import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, get_args
-from urllib.parse import urlsplit
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.spiffe_id import TrustDomain
+from accredit_issuer.addresses import base_url, origin
 from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.wrong_keys import said_of
 
 # Seconds; no setting allows a credential that lives longer.
 LONGEST_X509_SVID = 86400
 LONGEST_JWT_SVID = 3600
+LONGEST_WIT_SVID = 3600
 LONGEST_TASK_TOKEN = 300
 
 
@@ -75,11 +76,14 @@ class LifetimeSettings(_Section):
     issuing_ca: int = Field(default=86400, ge=60)
     """Issuing CA certificate; the next one is prepared at half of it."""
     jwt_key: int = Field(default=86400, ge=60)
-    """JWT signing key; the next one is prepared at half of it."""
+    """JWT signing key, and WIT signing key where there are any; the next one is prepared at half
+    of it."""
     x509_svid: int = Field(default=3600, ge=5, le=LONGEST_X509_SVID)
     """X.509-SVID of an agent; a manifest may ask for less."""
     jwt_svid: int = Field(default=300, ge=5, le=LONGEST_JWT_SVID)
     """JWT-SVID; a manifest may ask for less."""
+    wit_svid: int = Field(default=900, ge=5, le=LONGEST_WIT_SVID)
+    """WIT-SVID, where they are issued; never longer than the X.509-SVID that asks for it."""
     task_token: int = Field(default=300, ge=5, le=LONGEST_TASK_TOKEN)
     """Task token; a manifest may ask for less."""
     admin_svid: int = Field(default=8 * 3600, ge=60, le=LONGEST_X509_SVID)
@@ -129,6 +133,13 @@ class BundleSettings(_Section):
     """A second listener for whoever trusts Web CAs and not us. Without it there is none."""
 
 
+class WitSettings(_Section):
+    """WIT-SVIDs: SPIFFE's incubating kind of token that is bound to a key."""
+
+    enabled: bool = False
+    """Issue them to who holds an X.509-SVID of an agent, and publish the keys that sign them."""
+
+
 class UpstreamSettings(_Section):
     """Who certifies the issuing CAs."""
 
@@ -167,6 +178,7 @@ class Settings(_Section):
     lifetimes: LifetimeSettings = LifetimeSettings()
     revocation: RevocationSettings = RevocationSettings()
     bundle: BundleSettings = BundleSettings()
+    wit: WitSettings = WitSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     federation: FederationSettings = FederationSettings()
 
@@ -180,6 +192,7 @@ class Lifetimes:
     jwt_key: timedelta
     x509_svid: timedelta
     jwt_svid: timedelta
+    wit_svid: timedelta
     task_token: timedelta
     admin_svid: timedelta
     join_token: timedelta
@@ -201,7 +214,7 @@ class Lifetimes:
     @property
     def longest_credential(self) -> timedelta:
         """After this, nothing that was issued before is alive."""
-        return max(self.longest_svid, self.jwt_svid, self.task_token)
+        return max(self.longest_svid, self.jwt_svid, self.wit_svid, self.task_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +282,7 @@ class Config:
     https_web: HttpsWeb | None
     upstream: CaInFiles | ParentAt | None
     federation_ca_file: Path | None = None
+    wit_svids: bool = False
 
     @property
     def database(self) -> Path:
@@ -295,40 +309,8 @@ def load(file: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSettings(f"{file} is not TOML: {error}") from error
     except ValidationError as error:
-        raise InvalidSettings(f"{file}: {_said_of(error)}") from error
+        raise InvalidSettings(f"{file}: {said_of(error, Settings)}") from error
     return check(settings, folder=file.parent)
-
-
-def _said_of(error: ValidationError) -> str:
-    """The first thing that is wrong, by the full name of its key."""
-    # Found by what it is: where two keys are wrong, a misspelt one explains the missing one.
-    errors = error.errors(include_input=False, include_url=False)
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    place = [str(part) for part in first["loc"]]
-    name = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        meant = difflib.get_close_matches(place[-1], _keys_of(place[:-1]), n=1)
-        hint = f"; did you mean {meant[0]}?" if meant else ""
-        return f"unknown key {_quoted(name)}{hint}"
-    if first["type"] == "missing":
-        return f"{name} is missing"
-    return f"{name}: {first['msg'].removeprefix('Value error, ').lower()}"
-
-
-def _keys_of(section: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for name in section:
-        kinds = [model.model_fields[name].annotation]
-        kinds += get_args(kinds[0])  # a section that may be left out is a union with None
-        model = next(
-            kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)
-        )
-    return list(model.model_fields)
-
-
-def _quoted(name: str) -> str:
-    """A key as it was written, on one line; TOML allows any text in quotes."""
-    return name if name.isprintable() else repr(name)
 
 
 def check(settings: Settings, *, folder: Path) -> Config:
@@ -342,7 +324,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
     except CredentialError as error:
         raise InvalidSettings(f"trust_domain: {error}") from error
     data = (folder / settings.data).resolve()
-    url = _origin("server.url", settings.server.url)
+    url = origin("server.url", settings.server.url)
     token_issuer = settings.server.token_issuer
     ca_file = settings.federation.ca_file
     return Config(
@@ -351,9 +333,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         host=settings.server.host,
         port=settings.server.port,
         url=url,
-        token_issuer=(
-            url if token_issuer is None else _origin("server.token_issuer", token_issuer)
-        ),
+        token_issuer=(url if token_issuer is None else origin("server.token_issuer", token_issuer)),
         names=tuple(settings.server.names),
         replica=settings.server.replica,
         keys=_kept_keys(settings.keys, folder=folder, data=data),
@@ -361,7 +341,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         heartbeat=settings.revocation.heartbeat,
         crl_lifetime=timedelta(seconds=settings.revocation.crl),
         crl_url=(
-            _base_url("revocation.crl_url", settings.revocation.crl_url, schemes=("http", "https"))
+            base_url("revocation.crl_url", settings.revocation.crl_url, schemes=("http", "https"))
             if settings.revocation.crl_url
             else None
         ),
@@ -369,6 +349,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         https_web=_https_web(settings.bundle.https_web, folder),
         upstream=_upstream(settings.upstream, folder),
         federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
+        wit_svids=settings.wit.enabled,
     )
 
 
@@ -396,7 +377,7 @@ def _upstream(raw: UpstreamSettings, folder: Path) -> CaInFiles | ParentAt | Non
             passphrase_file=folder.absolute() / passphrase_file if passphrase_file else None,
         )
     if raw.url is not None and raw.identity_folder:
-        return ParentAt(_origin("upstream.url", raw.url), folder.absolute() / raw.identity_folder)
+        return ParentAt(origin("upstream.url", raw.url), folder.absolute() / raw.identity_folder)
     return None
 
 
@@ -442,6 +423,8 @@ def _lifetimes(settings: Settings) -> Lifetimes:
     _nest("issuing_ca", raw.issuing_ca, "root", raw.root)
     _nest("jwt_svid", raw.jwt_svid, "jwt_key", raw.jwt_key)
     _nest("task_token", raw.task_token, "jwt_key", raw.jwt_key)
+    if settings.wit.enabled:
+        _nest("wit_svid", raw.wit_svid, "jwt_key", raw.jwt_key)
     published_ahead = 3 * settings.bundle.refresh_hint
     for name, lifetime in (("jwt_key", raw.jwt_key), ("root", raw.root)):
         if published_ahead > lifetime / 4:
@@ -458,30 +441,3 @@ def _nest(inner: str, short: int, outer: str, long: int) -> None:
         raise InvalidSettings(
             f"lifetimes.{inner} ({short} s) must be at most half of lifetimes.{outer} ({long} s)"
         )
-
-
-def _origin(name: str, text: str) -> str:
-    """An address without a path: documents lie at fixed places below it (RFC 8414 §3.1)."""
-    url = _base_url(name, text, schemes=("https",))
-    if urlsplit(url).path:
-        raise InvalidSettings(f"{name} must be https://host[:port] without a path, not {url!r}")
-    return url
-
-
-def _base_url(name: str, text: str, *, schemes: tuple[str, ...]) -> str:
-    try:
-        parts = urlsplit(text)
-        well_formed = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        well_formed = False
-    if (
-        not well_formed
-        or parts.scheme not in schemes
-        or parts.username is not None
-        or parts.query
-        or parts.fragment
-    ):
-        raise InvalidSettings(
-            f"{name} must be {' or '.join(schemes)}://host[:port], not {text[:100]!r}"
-        )
-    return text.rstrip("/")

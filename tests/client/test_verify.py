@@ -13,9 +13,11 @@ from support.world import URL, World
 from accredit_client.errors import ProofRefused, Replayed, ReplayMemoryFull
 from accredit_client.replay import ReplayMemory
 from accredit_client.verify import UNCHECKED, TokenRequest
+from accredit_credentials import wit_svid
 from accredit_credentials.dpop import verify_proof
 from accredit_credentials.errors import (
     Expired,
+    InvalidToken,
     NotGranted,
     Revoked,
     Stale,
@@ -25,6 +27,7 @@ from accredit_credentials.errors import (
 )
 from accredit_credentials.keys import generate_key
 from accredit_credentials.task_token import Presented
+from accredit_credentials.wit_svid import WitSvid
 
 GRANT = {"resource": "tickets", "action": "read"}
 
@@ -107,6 +110,23 @@ def test_bearer_tokens_are_refused_unless_asked_for(world: World) -> None:
     with pytest.raises(WrongHolder, match="bound to no key"):
         world.verifier().verify(token, world.presented, **GRANT)
     world.verifier(bearer=True).verify(token, Presented(), **GRANT)
+
+
+@pytest.mark.spec("SPIFFE-48")
+@pytest.mark.parametrize("scheme", ["bearer", "dpop"])
+def test_a_wit_svid_is_no_token_of_a_request(world: World, scheme: str) -> None:
+    """In ``Authorization`` its type refuses it, borne or with a DPoP proof of its very key."""
+    key, authority = generate_key(), world.fake.authority
+    svid = WitSvid(
+        spiffe_id=world.identity.svid.spiffe_id,
+        key=key.public_key(),
+        algorithm="ES256",
+        expires_at=world.now + timedelta(minutes=15),
+    )
+    token = wit_svid.sign(svid, authority.jwt_key, authority.kid)
+    request = replace(world.dpop_request(token, key=key), scheme=scheme)
+    with pytest.raises(InvalidToken, match="typ"):
+        world.verifier(bearer=True).verify_request(request, **GRANT)
 
 
 @pytest.mark.parametrize("target", ["jti", "task", "instance", "manifest", "namespace"])

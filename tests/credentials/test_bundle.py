@@ -277,6 +277,45 @@ def test_each_kind_of_authority_is_read_from_its_own_entries(
     assert read({**jwt_entry, "use": "x509-svid"}).x509_authorities == ()
 
 
+@pytest.mark.spec("SPIFFE-50")
+def test_wit_keys_are_read_from_their_own_entries(authority: Authority) -> None:
+    """What is written comes back, and a key of one use is never an authority of the other."""
+    document = json.loads(authority.bundle_with_wits.to_json())
+    assert [(jwk.get("use"), jwk.get("kid")) for jwk in document["keys"]] == [
+        ("x509-svid", None),
+        ("jwt-svid", authority.kid),
+        ("wit-svid", authority.wit_kid),
+    ]
+    assert TrustBundle.parse(DOMAIN, json.dumps(document)) == authority.bundle_with_wits
+    *_, jwt_entry, wit_entry = document["keys"]
+    assert (read(jwt_entry).wit_authorities, read(wit_entry).jwt_authorities) == ({}, {})
+
+
+@pytest.mark.spec("SPIFFE-50")
+@pytest.mark.spec("SPIFFE-55")
+@pytest.mark.parametrize("useless", USELESS_JWT[:-1])
+def test_a_wit_entry_that_cannot_be_used_is_ignored_alone(
+    useless: Entry, jwt_entry: dict[str, Any], authority: Authority
+) -> None:
+    """Without key id or with a broken key: no authority, and no error."""
+    entry = {**jwt_entry, "use": "wit-svid"}
+    assert read(useless(entry)).wit_authorities == {}
+    assert read(entry).wit_authorities.keys() == {authority.kid}
+
+
+@pytest.mark.spec("SPIFFE-50")
+@pytest.mark.parametrize("use", ["jwt-svid", "wit-svid", "x509-svid", "other"])
+def test_a_key_id_that_stands_twice_names_no_wit_key(
+    use: str, jwt_entry: dict[str, Any], authority: Authority
+) -> None:
+    """Of two entries with one key id nobody knows which is meant, whatever their uses."""
+    entry = {**jwt_entry, "use": "wit-svid"}
+    assert read(entry, {**jwt_entry, "kid": "other", "use": use}).wit_authorities.keys() >= {
+        authority.kid
+    }
+    assert read(entry, {**jwt_entry, "use": use}).wit_authorities == {}
+
+
 def test_the_authorities_as_pem(authority: Authority) -> None:
     """OpenSSL reads the same certificates that the document has."""
     loaded = x509.load_pem_x509_certificates(authority.bundle.x509_pem.encode())

@@ -19,6 +19,7 @@ from accredit_credentials.keys import (
     jwk_thumbprint,
     jws_algorithms,
     key_of_jwk,
+    private_jwk_of,
     public_key_der,
     public_key_digest,
 )
@@ -301,3 +302,16 @@ def test_what_base64url_accepts_it_writes(text: str) -> None:
     except ValueError:
         return
     assert b64url(data) == text
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1()])
+def test_a_private_jwk_is_the_whole_key_pair(curve: ec.EllipticCurve) -> None:
+    """Whoever reads the JWK signs as the key does: the same point, the same secret, its size."""
+    key = ec.generate_private_key(curve)
+    jwk = private_jwk_of(key)
+    assert jwk.keys() == {"alg", "crv", "d", "kty", "x", "y"}
+    assert {name: jwk[name] for name in ("crv", "kty", "x", "y")} == jwk_of(key.public_key())
+    assert jwk["alg"] == {"P-256": "ES256", "P-384": "ES384"}[jwk["crv"]]
+    secret = b64url_decode(jwk["d"])
+    assert len(secret) == (curve.key_size + 7) // 8
+    assert int.from_bytes(secret) == key.private_numbers().private_value

@@ -1,6 +1,7 @@
 """One key signs several kinds of token: none of them passes for another."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -8,16 +9,32 @@ import pytest
 from support.authority import INSTANCE, MANIFEST, NOW, Authority
 from support.tokens import forge
 
-from accredit_credentials import dpop, jwt_svid, revocation_feed, task_token
+from accredit_credentials import (
+    dpop,
+    jwt_svid,
+    revocation_feed,
+    task_token,
+    wit_svid,
+    workload_proof,
+)
 from accredit_credentials.errors import InvalidToken
 from accredit_credentials.jwt_svid import AgentBlock
 from accredit_credentials.keys import jwk_of
+from accredit_credentials.wit_svid import UnprovenWit, WitSvid
 
 AUTHORITY = Authority()
 ISSUER, AUDIENCE, METHOD = "https://issuer.example", "https://tickets.example", "POST"
 DOMAIN_ID = str(AUTHORITY.trust_domain.id)
+PUBLIC = AUTHORITY.jwt_key.public_key()
+# A trust domain that takes its JWT key for WIT-SVIDs, too, as none should: the type still decides.
+SHARED = replace(AUTHORITY.bundle, wit_authorities={AUTHORITY.kid: PUBLIC})
+WIT = UnprovenWit(
+    claimed=WitSvid(spiffe_id=AUTHORITY.id(), key=PUBLIC, algorithm="ES256", expires_at=NOW),
+    token_hash="hash",
+)
 
-# One payload that satisfies every parser at once: only ``typ`` tells the kinds apart.
+# One payload that satisfies every parser at once (a WIT-SVID's two claims apart, see ``payload``):
+# only ``typ`` tells the kinds apart.
 CLAIMS: dict[str, Any] = {
     "iss": ISSUER,
     "sub": str(AUTHORITY.id()),
@@ -43,6 +60,7 @@ CLAIMS: dict[str, Any] = {
     "facts": [],
     "htm": METHOD,
     "htu": AUDIENCE,
+    "wth": WIT.token_hash,
 }
 HEADERS: dict[str, dict[str, Any]] = {
     "JWT-SVID": {"kid": AUTHORITY.kid, "typ": "JWT"},
@@ -50,7 +68,9 @@ HEADERS: dict[str, dict[str, Any]] = {
     "JWT-SVID without typ": {"kid": AUTHORITY.kid},
     "task token": {"kid": AUTHORITY.kid, "typ": "at+jwt"},
     "statement": {"kid": AUTHORITY.kid, "typ": revocation_feed.TYPE},
-    "DPoP proof": {"jwk": jwk_of(AUTHORITY.jwt_key.public_key()), "typ": "dpop+jwt"},
+    "DPoP proof": {"jwk": jwk_of(PUBLIC), "typ": "dpop+jwt"},
+    "WIT-SVID": {"kid": AUTHORITY.kid, "typ": "wit+jwt"},
+    "workload proof": {"typ": "wpt+jwt"},
 }
 READERS: dict[str, Callable[[str], object]] = {
     "JWT-SVID": lambda token: jwt_svid.validate(
@@ -63,17 +83,34 @@ READERS: dict[str, Callable[[str], object]] = {
     "DPoP proof": lambda token: dpop.verify_proof(
         token, method=METHOD, url=AUDIENCE, access_token=None, now=NOW
     ),
+    "WIT-SVID": lambda token: wit_svid.validate(
+        token, bundles={AUTHORITY.trust_domain: SHARED}, now=NOW
+    ),
+    "workload proof": lambda token: workload_proof.verify_proof(
+        token, WIT, audience=AUDIENCE, now=NOW, max_lifetime=600
+    ),
 }
 
 
+def payload(reader: str) -> dict[str, Any]:
+    """What a reader takes, if only the type is its own."""
+    if reader == "statement":
+        return {**CLAIMS, "iss": DOMAIN_ID}
+    if reader == "WIT-SVID":
+        borne_by_nobody = {name: value for name, value in CLAIMS.items() if name != "aud"}
+        return {**borne_by_nobody, "cnf": {"jwk": {**jwk_of(PUBLIC), "alg": "ES256"}}}
+    return CLAIMS
+
+
 @pytest.mark.spec("SPIFFE-28")
+@pytest.mark.spec("SPIFFE-37")
+@pytest.mark.spec("SPIFFE-48")
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("kind", HEADERS)
 def test_each_reader_reads_its_own_kind_only(kind: str, reader: str) -> None:
     """The full matrix: a token that says everything is read by the reader of its type alone."""
-    issuer = DOMAIN_ID if reader == "statement" else ISSUER
     header = {"alg": "ES256", **HEADERS[kind]}
-    token = forge(header, {**CLAIMS, "iss": issuer}, AUTHORITY.jwt_key)
+    token = forge(header, payload(reader), AUTHORITY.jwt_key)
     if kind.startswith(reader):
         READERS[reader](token)
     else:

@@ -17,6 +17,7 @@ from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.core import MAX_NOTICES, Core
 from accredit_client.daemon.provider import NotYet, Refused, WorkloadState
 from accredit_client.daemon.tokens import Tokens
+from accredit_client.daemon.wits import Wits
 from accredit_client.errors import IssuerRefused, IssuerUnreachable, NotReady
 from accredit_credentials import jwt_svid
 from accredit_credentials.bundle import TrustBundle
@@ -84,6 +85,7 @@ class Daemon:
             place.node,
             place.workloads,
             self.tokens,
+            Wits(self.tokens.wit, place.node, clock=place.clock, draw=lambda: 0.5),
             clock=place.clock,
             draw=lambda: 0.5,
             waiter=place._waiter(),

@@ -82,6 +82,14 @@ def test_good_settings(file: Path, authority: Authority) -> None:
     assert settings.socket_limits == Limits()
     assert settings.sds
     assert settings.crls
+    assert not settings.wit
+
+
+def test_the_wit_profile_is_turned_on_by_a_word(file: Path) -> None:
+    """Off where nothing is said; on by true and by nothing that only looks like it."""
+    document = tomllib.loads(TEXT)
+    document["daemon"]["wit"] = True
+    assert read(document, file).wit
 
 
 def test_a_node_may_prove_itself_by_a_certificate(file: Path) -> None:
@@ -120,6 +128,7 @@ def _set(*path: Any) -> Callable[[Any], None]:
         (_set("daemon", "socket", ""), "socket"),
         (_set("daemon", "data", 7), "data"),
         (_set("daemon", "sds", "yes"), "sds"),
+        (_set("daemon", "wit", "true"), "wit"),
         (_set("issuer", "url", "http://issuer"), "https"),
         (_set("issuer", "url", "https://issuer/path"), "https"),
         (_set("issuer", "trust", None), "trust"),

@@ -24,6 +24,7 @@ def known(bundle: TrustBundle) -> dict[str, Any]:
         "trust_domain": str(bundle.trust_domain),
         "x509_authorities": len(bundle.x509_authorities),
         "jwt_authorities": sorted(bundle.jwt_authorities),
+        "wit_authorities": sorted(bundle.wit_authorities),
         "sequence": bundle.sequence,
         "refresh_hint": bundle.refresh_hint,
     }
@@ -89,6 +90,7 @@ def test_a_bundle_of_go_spiffes_making_is_read(theirs: Endpoint) -> None:
         "trust_domain": "b.example",
         "x509_authorities": 1,
         "jwt_authorities": ["ec-1", "rsa-1"],
+        "wit_authorities": [],
         "sequence": 42,
         "refresh_hint": 90,
     }

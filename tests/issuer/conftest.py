@@ -20,8 +20,8 @@ from accredit_issuer.store.database import Database
 
 @pytest.fixture
 def offline(tmp_path: Path) -> Iterator[Offline]:
-    """An issuer without sockets, at a time that the test moves."""
-    with offline_issuer(tmp_path / "issuer") as issuer:
+    """An issuer without sockets, at a time that the test moves, of all kinds of credential."""
+    with offline_issuer(tmp_path / "issuer", wit={"enabled": True}) as issuer:
         yield issuer
 
 

@@ -100,6 +100,7 @@ TABLE = {
     "POST /v1/svids/x509": Route(KNOWN, {"csr": "no request"}),
     "POST /v1/svids/x509/batch": Route(frozenset({"agent"}), {"csrs": [], "evidence": []}),
     "POST /v1/svids/jwt": Route(frozenset({"agent"}), {"audience": ["a"]}),
+    "POST /v1/svids/wit": Route(frozenset({"agent"}), {"csr": "no request"}),
     "POST /v1/task-tokens": Route(frozenset({"agent"}), TASK),
     "GET /v1/whoami": Route(KNOWN),
     "GET /v1/admins": Route(frozenset({"admin"})),

@@ -36,9 +36,9 @@ def test_a_clean_issuer_has_no_findings(audit_world: AuditWorld, audit_copy: Dat
     # Three agents, one renewal, two nodes with an instance each, the server's and an admin's; a
     # JWT-SVID and a task token.
     assert report.examined["certificates"] == 10
-    assert report.examined["tokens"] == 2
+    assert report.examined["tokens"] == 3
     assert report.examined["facts"] == 3
-    assert report.examined["authorities"] == 3
+    assert report.examined["authorities"] == 4
     assert report.examined["records"] == report.size > 20
     assert (report.older, report.unreleased) == (0, 0)
 

@@ -21,6 +21,7 @@ from accredit_issuer.issuance.decision import (
     check_text,
     decide_jwt_svid,
     decide_task_token,
+    decide_wit_svid,
     decide_x509_svid,
 )
 from accredit_issuer.settings import Lifetimes
@@ -32,6 +33,7 @@ LIFETIMES = Lifetimes(
     jwt_key=24 * HOUR,
     x509_svid=HOUR,
     jwt_svid=timedelta(seconds=300),
+    wit_svid=timedelta(seconds=900),
     task_token=timedelta(seconds=300),
     admin_svid=8 * HOUR,
     join_token=HOUR,
@@ -39,6 +41,7 @@ LIFETIMES = Lifetimes(
     nonce=timedelta(seconds=60),
     grace=24 * HOUR,
 )
+MINUTE = timedelta(minutes=1)
 NOTHING = FactSet()
 CERTIFICATE = Binding(BindingKind.CERTIFICATE, "x" * 43)
 
@@ -229,6 +232,24 @@ def test_an_svid_ends_with_its_ca_and_its_manifest(
     assert granted.expires_at == NOW + expected
 
 
+@pytest.mark.parametrize(
+    ("svid", "key", "manifest_life", "expected"),
+    [
+        (HOUR, 24 * HOUR, 300 * 24 * HOUR, 15 * MINUTE),
+        (7 * MINUTE, 24 * HOUR, 300 * 24 * HOUR, 7 * MINUTE),
+        (HOUR, 6 * MINUTE, 300 * 24 * HOUR, 6 * MINUTE),
+        (HOUR, 24 * HOUR, 5 * MINUTE, 5 * MINUTE),
+    ],
+)
+def test_a_wit_svid_ends_with_the_first_of_its_bounds(
+    svid: timedelta, key: timedelta, manifest_life: timedelta, expected: timedelta
+) -> None:
+    """A WIT-SVID lives no longer than the setting, the SVID, its key and the manifest."""
+    who = claimant(not_after=NOW + svid, expires_at=NOW + manifest_life)
+    granted = decide_wit_svid(who, facts=NOTHING, lifetimes=LIFETIMES, key_ends=NOW + key, now=NOW)
+    assert granted.expires_at == NOW + expected
+
+
 @pytest.mark.parametrize("gone", [timedelta(0), timedelta(seconds=-1), timedelta(milliseconds=900)])
 def test_nothing_is_issued_on_what_is_over(gone: timedelta) -> None:
     """An SVID or a CA with less than a second to live is no ground for anything."""
@@ -247,6 +268,9 @@ EVERY: dict[str, Decision] = {
     ),
     "jwt": lambda who, facts, now: decide_jwt_svid(
         who, ("a",), facts=facts, lifetimes=LIFETIMES, now=now
+    ),
+    "wit": lambda who, facts, now: decide_wit_svid(
+        who, facts=facts, lifetimes=LIFETIMES, key_ends=NOW + 24 * HOUR, now=now
     ),
     "task": lambda who, facts, now: decide(request(), who, facts, now),
 }

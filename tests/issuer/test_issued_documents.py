@@ -157,14 +157,14 @@ def test_a_jwt_svid_has_its_form(offline: Offline) -> None:
 @pytest.mark.spec("SPIFFE-35")
 @pytest.mark.spec("SPIFFE-51")
 @pytest.mark.spec("SPIFFE-55")
-def test_the_bundle_is_a_jwk_set_of_the_two_kinds(offline: Offline) -> None:
-    """Each entry has kty and use; X.509 ones one self-signed CA and no kid, JWT ones a kid."""
+def test_the_bundle_is_a_jwk_set_of_the_three_kinds(offline: Offline) -> None:
+    """Each entry has kty and use; X.509 ones one self-signed CA and no kid, the others a kid."""
     document = json.loads(offline.issuer.bundle.to_json())
-    assert {jwk["use"] for jwk in document["keys"]} == {"x509-svid", "jwt-svid"}
+    assert {jwk["use"] for jwk in document["keys"]} == {"x509-svid", "jwt-svid", "wit-svid"}
     for jwk in document["keys"]:
         assert jwk["kty"] == "EC"
         assert "d" not in jwk
-        if jwk["use"] == "jwt-svid":
+        if jwk["use"] != "x509-svid":
             assert jwk["kid"]
             assert "x5c" not in jwk
             continue

@@ -163,3 +163,25 @@ def test_kinds_do_not_mix() -> None:
         expires_at=NOW + DAY,
     )
     assert [step.step for step in due([other], KIND, RULES["jwt"], NOW)] == [Step.PREPARE]
+
+
+def test_what_is_not_wanted_any_more_is_wound_up() -> None:
+    """What signs retires, what was prepared goes, and none is made; each leaves when it may."""
+    rule = RULES["jwt"]
+    world = World(rule)
+    world.keep_up()
+    world.now += 13 * HOUR
+    world.keep_up()
+
+    def steps() -> set[tuple[Step, str | None]]:
+        found = due(world.standings.values(), KIND, rule, world.now, wanted_here=False)
+        return {(each.step, each.id) for each in found}
+
+    assert steps() == {(Step.RETIRE, "key-0"), (Step.REMOVE, "key-1")}
+    retired = after(world.standings["key-0"], Step.RETIRE, world.now)
+    world.standings = {"key-0": retired}
+    assert steps() == set()
+    world.now += rule.leaf_lifetime
+    assert steps() == {(Step.REMOVE, "key-0")}
+    world.standings = {}
+    assert steps() == set()

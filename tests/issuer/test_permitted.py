@@ -25,6 +25,7 @@ RULES = {
     AuthorityKind.ROOT: Rule(lifetime=1000 * HOUR, publish_ahead=AHEAD, leaf_lifetime=24 * HOUR),
     AuthorityKind.X509: Rule(lifetime=24 * HOUR, publish_ahead=0 * HOUR, leaf_lifetime=12 * HOUR),
     AuthorityKind.JWT: Rule(lifetime=24 * HOUR, publish_ahead=AHEAD, leaf_lifetime=HOUR / 12),
+    AuthorityKind.WIT: Rule(lifetime=24 * HOUR, publish_ahead=AHEAD, leaf_lifetime=HOUR / 4),
 }
 ALLOWED = {
     "activate": {State.PREPARED},
@@ -199,3 +200,10 @@ def test_a_root_is_no_target_of_a_fact() -> None:
     """Verifiers take a root from the bundle: they are told of the issuing CAs below it."""
     assert not needs_fact(standing(AuthorityKind.ROOT, State.RETIRED), RULES, NOW)
     assert needs_fact(standing(AuthorityKind.X509, State.RETIRED), RULES, NOW)
+
+
+def test_none_is_prepared_that_the_settings_do_not_want() -> None:
+    """An operator's word does not turn on what the settings turned off."""
+    check_prepare([], AuthorityKind.WIT, NOW)
+    with pytest.raises(Refusal, match="want no wit key"):
+        check_prepare([], AuthorityKind.WIT, NOW, wanted_here=False)

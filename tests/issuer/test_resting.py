@@ -19,8 +19,14 @@ def test_what_has_not_expired_is_counted_by_its_authority(offline: Offline) -> N
     svid = offline.agent()
     offline.renew(svid)
     offline.task_token(svid)
+    offline.wit(svid)
     told = {kind: resting(offline)[each] for kind, each in ids.items()}
-    assert told == {AuthorityKind.ROOT: 2, AuthorityKind.X509: 2, AuthorityKind.JWT: 1}
+    assert told == {
+        AuthorityKind.ROOT: 2,
+        AuthorityKind.X509: 2,
+        AuthorityKind.JWT: 1,
+        AuthorityKind.WIT: 1,
+    }
     offline.replace(AuthorityKind.X509)
     new = offline.active(AuthorityKind.X509)
     offline.renew(svid)

@@ -48,7 +48,7 @@ def keys(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyManager]
 @pytest.fixture
 def issuer(keys: KeyManager, tmp_path: Path) -> Iterator[Issuer]:
     """An issuer with its first authorities in these keys."""
-    config = make_config(tmp_path / "issuer")
+    config = make_config(tmp_path / "issuer", wit={"enabled": True})
     config.data.mkdir(parents=True, exist_ok=True)
     keys.generate_log_key()
     database = Database(config.database)

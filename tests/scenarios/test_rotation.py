@@ -25,6 +25,7 @@ from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.tls import client_context
 from accredit_credentials.x509_svid import X509Identity, parse_pem, validate
 from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.planning import wanted_kinds
 from accredit_issuer.clock import system_clock
 
 PEER = members_of("example.org")
@@ -154,7 +155,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def test_every_authority_is_replaced_and_no_call_fails(scene: Scene) -> None:
     """Root, issuing CA and JWT key go through their whole life while calls flow."""
-    old = {kind: scene.active(kind) for kind in AuthorityKind}
+    old = {kind: scene.active(kind) for kind in wanted_kinds(scene.running.issuer.config)}
     old_bundle = scene.running.bundle
     old_svids = [identity.x509 for identity in scene.identities]
     old_token = scene.agent.task_token(

@@ -74,6 +74,7 @@ def issue_everything(offline: Offline) -> tuple[X509Svid, X509Svid, X509Svid, st
     first, second, revoked = (offline.agent() for _ in range(3))
     offline.renew(first)
     offline.do(issuance.tokens.jwt_svid(first, ("https://a.example",)))
+    offline.wit(first)
     task = offline.task_token(first).content.jti
     offline.do(issuance.own.issue(generate_key().public_key()))
     offline.do(issuance.admins.enrol(offline.first_token, certificate_request(generate_key())))
@@ -119,7 +120,7 @@ def federate(offline: Offline) -> None:
 
 def audit_world_in(folder: Path) -> AuditWorld:
     """An issuer that did all there is to do, and was stopped."""
-    with offline_issuer(folder) as offline:
+    with offline_issuer(folder, wit={"enabled": True}) as offline:
         first, second, revoked, task = issue_everything(offline)
         ca = offline.issuer.authorities.now_in_force.active(AuthorityKind.X509)
         assert ca.certificate is not None

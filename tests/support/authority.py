@@ -1,6 +1,7 @@
 """A trust domain in the hands of a test: real keys, real signatures, any deviation asked for.
 
-``Authority`` has a root, an issuing CA below it and a JWT key, and issues SVIDs at ``NOW``.
+``Authority`` has a root, an issuing CA below it, a JWT key and a WIT key, and issues SVIDs at
+``NOW``.
 ``deviating`` signs a certificate again with something changed: the failing twin of a good one.
 """
 
@@ -49,6 +50,8 @@ class Authority:
         self.issuing = self.ca(below=self.root, path_length=0, common_name="issuing")
         self.jwt_key = generate_key()
         self.kid = "6a77742d31"
+        self.wit_key = generate_key()
+        self.wit_kid = "7769742d31"
         self._serial = 1000
 
     @property
@@ -61,6 +64,11 @@ class Authority:
             sequence=1,
             refresh_hint=300,
         )
+
+    @property
+    def bundle_with_wits(self) -> TrustBundle:
+        """The same of a trust domain that issues WIT-SVIDs, too."""
+        return replace(self.bundle, wit_authorities={self.wit_kid: self.wit_key.public_key()})
 
     @property
     def bundles(self) -> dict[TrustDomain, TrustBundle]:

@@ -39,7 +39,7 @@ where a MUST has no test or a test fails. This page has no results: it is writte
 [`tests/spiffe_requirements.toml`](../tests/spiffe_requirements.toml) and the tests, and a test
 compares the three.
 
-Not here, since they are not built: WIT-SVIDs, the Broker API.
+Not here, since it is not built: the Broker API.
 """
 
 

@@ -84,9 +84,9 @@ class World:
 
 @contextmanager
 def make_world(folder: Path, *, name: str) -> Iterator[World]:
-    """Make an issuer with a DNS name in a new folder, serve it, and attest one agent."""
+    """Serve a new issuer of all kinds of credential, with a DNS name, and attest one agent."""
     server = {"port": 0, "names": [name]}
-    with running_issuer(folder / "issuer", server=server) as running:
+    with running_issuer(folder / "issuer", server=server, wit={"enabled": True}) as running:
         admin = log_in(running, running.first_token)
         agent = write_agent(folder / "agent", key=generate_signer_key(), now=system_clock())
         register(running, admin, agent)

@@ -233,6 +233,7 @@ class Host:
     issuer: IssuerProcess
     admin: Admin
     resources: ExitStack = field(repr=False)
+    serves_wit: bool = False
     agents: list[tuple[AgentFolder, str, str]] = field(default_factory=list)
     _told: int = 0
 
@@ -286,6 +287,7 @@ class Host:
         bundle.write_text(self.issuer.bundle.to_json())
         text = (
             f'[daemon]\nsocket = "run/agent.sock"\ndata = "data"\n'
+            f"wit = {str(self.serves_wit).lower()}\n"
             f'[issuer]\nurl = "{self.issuer.url}"\ntrust = "bundle.json"\n'
             f'[node]\nname = "{NODE}"\njoin_token_file = "node.token"\n{more}'
         )
@@ -352,14 +354,17 @@ class Host:
 
 
 @contextmanager
-def host(*, x509_svid: int = 3600, port: int = 0) -> Iterator[Host]:
+def host(*, x509_svid: int = 3600, port: int = 0, wit: bool = False) -> Iterator[Host]:
     """A machine; everything that runs there ends with it."""
     # Below a directory that other users may pass, as pytest's own may not be.
     with tempfile.TemporaryDirectory(prefix="accredit-host-") as name, ExitStack() as resources:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "issuer").mkdir(mode=0o700)
-        more = f"[lifetimes]\nx509_svid = {x509_svid}\n"
+        more = (
+            f"[lifetimes]\nx509_svid = {x509_svid}\nwit_svid = 8\n"
+            f"[wit]\nenabled = {str(wit).lower()}\n"
+        )
         issuer = resources.enter_context(
             issuer_process(write_settings(folder / "issuer", more, port=port))
         )

@@ -31,7 +31,7 @@ from accredit_issuer.audit.log import LogReader
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.clock_guard import Steady
 from accredit_issuer.issuance.agent_svids import AttestationRequest
-from accredit_issuer.issuance.tokens import IssuedTaskToken, TaskTokenRequest
+from accredit_issuer.issuance.tokens import IssuedTaskToken, IssuedWit, TaskTokenRequest
 from accredit_issuer.issuer import Issuer, initialise, open_issuer
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation.revocation import FactRequest, StatedFact
@@ -156,6 +156,11 @@ class Offline:
     def task_token(self, svid: X509Svid, **changes: Any) -> IssuedTaskToken:
         """A task token."""
         return self.do(self.issuer.issuance.tokens.task_token(svid, task_request(**changes)))
+
+    def wit(self, svid: X509Svid) -> IssuedWit:
+        """A WIT-SVID, for a new key."""
+        csr = certificate_request(generate_key())
+        return self.do(self.issuer.issuance.tokens.wit_svid(svid, csr))
 
     def state(self, target: str, kind: str = "revoked", reason: str = "test") -> list[StatedFact]:
         """State a fact."""

@@ -34,12 +34,15 @@ from accredit_client.daemon.provider import (
     RevocationNotice,
     WorkloadState,
     WorkloadSvid,
+    WorkloadWit,
 )
 from accredit_client.daemon.server import WorkloadServer
-from accredit_credentials import jwt_svid
+from accredit_credentials import jwt_svid, wit_svid
 from accredit_credentials.jws import epoch
 from accredit_credentials.jwt_svid import JwtSvid
+from accredit_credentials.keys import generate_key
 from accredit_credentials.spiffe_id import SpiffeId
+from accredit_credentials.wit_svid import WitSvid
 
 HEADER = (("workload.spiffe.io", "true"),)
 API = "/SpiffeWorkloadAPI/"
@@ -133,6 +136,33 @@ class FakeProvider:
                 yield self._held()
         finally:
             self.watching -= 1
+
+    async def watch_wits(
+        self, caller: Caller, spiffe_id: SpiffeId | None
+    ) -> AsyncIterator[tuple[WorkloadWit, ...]]:
+        """WIT-SVIDs of the test's authority, new ones at each change."""
+        async for _ in self._changes():
+            self.asked.append(("wit", spiffe_id))
+            found = [
+                self.wit(each)
+                for each in self._held().svids
+                if spiffe_id in {None, each.identity.svid.spiffe_id}
+            ]
+            if not found:
+                raise Refused(f"the caller is not {spiffe_id}")
+            yield tuple(found)
+
+    def wit(self, svid: WorkloadSvid) -> WorkloadWit:
+        """A WIT-SVID for a new key."""
+        authority, key, spiffe_id = self.authority, generate_key(), svid.identity.svid.spiffe_id
+        content = WitSvid(
+            spiffe_id=spiffe_id,
+            key=key.public_key(),
+            algorithm="ES256",
+            expires_at=authority.now + timedelta(minutes=15),
+        )
+        token = wit_svid.sign(content, authority.wit_key, authority.wit_kid)
+        return WorkloadWit(spiffe_id=spiffe_id, token=token, key=key, hint=svid.hint)
 
     async def jwt_svids(
         self, caller: Caller, audience: tuple[str, ...], spiffe_id: SpiffeId | None
@@ -313,7 +343,12 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, provider: FakeProvider, *, limits: Limits | None = None, sds: bool = True
+    folder: Path,
+    provider: FakeProvider,
+    *,
+    limits: Limits | None = None,
+    sds: bool = True,
+    wit: bool = False,
 ) -> AsyncIterator[Served]:
     """Serve until the context ends."""
     callers: list[PeerCaller] = []
@@ -322,7 +357,7 @@ async def serving(
         callers.append(PeerCaller(connection))
         return callers[-1]
 
-    server = WorkloadServer(provider, identify=identify, limits=limits, sds=sds)
+    server = WorkloadServer(provider, identify=identify, limits=limits, sds=sds, wit=wit)
     path = folder / "agent.sock"
     await server.start(path)
     served = Served(path, provider, server, callers)

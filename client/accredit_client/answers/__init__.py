@@ -12,7 +12,13 @@ from accredit_client.answers.agents import (
     ManifestRecord,
 )
 from accredit_client.answers.authorities import AuthorityRecord, SubordinateRecord
-from accredit_client.answers.credentials import JwtAnswer, NonceAnswer, TaskTokenAnswer, X509Answer
+from accredit_client.answers.credentials import (
+    JwtAnswer,
+    NonceAnswer,
+    TaskTokenAnswer,
+    WitAnswer,
+    X509Answer,
+)
 from accredit_client.answers.federation import FederatedBundle, RelationshipRecord
 from accredit_client.answers.log import Explanation, LogEntry, LogPage
 from accredit_client.answers.members import Members
@@ -49,6 +55,7 @@ __all__ = [
     "SubordinateRecord",
     "TaskTokenAnswer",
     "WhoamiAnswer",
+    "WitAnswer",
     "X509Answer",
     "instance_outcome",
 ]

@@ -78,6 +78,26 @@ class JwtAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WitAnswer:
+    """A WIT-SVID, not yet verified; worth something with the key that it was asked for only."""
+
+    spiffe_id: SpiffeId
+    token: str = field(repr=False)
+    jti: str
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read the answer."""
+        return cls(
+            spiffe_id=members.spiffe_id("spiffe_id"),
+            token=members.text("token"),
+            jti=members.text("jti"),
+            expires_at=members.moment("expires_at"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskTokenAnswer:
     """A task token, for one audience and one holder."""
 

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     ROOT = "root"
     X509 = "x509"
     JWT = "jwt"
+    WIT = "wit"
 
 
 WhichKey = Annotated[
@@ -57,7 +58,7 @@ def show(
 @app.command(epilog=example("accredit authority prepare jwt", "accredit authority prepare root"))
 def prepare(
     kind: Annotated[
-        Kind, typer.Argument(metavar="KIND", show_choices=False, help="root, x509 or jwt.")
+        Kind, typer.Argument(metavar="KIND", show_choices=False, help="root, x509, jwt or wit.")
     ],
     profile: options.Profile = options.DEFAULT_PROFILE,
     as_json: options.Json = False,

@@ -8,6 +8,7 @@ statement that brings it: everybody is looked at anew, and who is meant loses st
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from accredit_client import calls, renewal
@@ -22,8 +23,10 @@ from accredit_client.daemon.provider import (
     RevocationNotice,
     WorkloadState,
     WorkloadSvid,
+    WorkloadWit,
 )
 from accredit_client.daemon.tokens import Tokens
+from accredit_client.daemon.wits import HeldWit, Wits
 from accredit_client.daemon.workloads import Workload, Workloads
 from accredit_client.effects import AsyncWaiter, Clock, Draw, TaskWaiter
 from accredit_client.errors import CallerRefused, ClientError, IssuerRefused, NotReady
@@ -64,6 +67,7 @@ class Core:
         node: who this host is.
         workloads: the processes with an identity.
         tokens: what is asked with theirs.
+        wits: their WIT-SVIDs.
         clock: the time.
         draw: for the jitter.
         crls: whether CRLs are handed out.
@@ -75,6 +79,7 @@ class Core:
         node: Node,
         workloads: Workloads,
         tokens: Tokens,
+        wits: Wits,
         *,
         clock: Clock,
         draw: Draw,
@@ -84,6 +89,7 @@ class Core:
         self._node = node
         self._workloads = workloads
         self._tokens = tokens
+        self._wits = wits
         self._clock = clock
         self._draw = draw
         self._wants_crls = crls
@@ -115,6 +121,7 @@ class Core:
         if bundle is not self._bundle:
             self._bundle = bundle
             self._tokens.forget_all()  # a key that signed some may have been removed
+            self._wits.bundle_changed()
             self._workloads.bundle_changed(bundle)
             self._waiter.wake()  # an issuing CA may have been added
         elif federated is self._federated:
@@ -138,7 +145,10 @@ class Core:
             else:
                 queue.put_nowait(notice)
         self._waiter.wake()
-        self._workloads.tell_about(frozenset(str(fact.target) for fact in news))
+        targets = frozenset(str(fact.target) for fact in news)
+        self._workloads.tell_about(targets)
+        if self._wits.taken_back(targets):
+            self._workloads.tell()
 
     # The provider
 
@@ -163,6 +173,21 @@ class Core:
         # What happened while the issuer was asked counts, too.
         still = {each.identity.svid.spiffe_id for each in workload.svids(self._clock())}
         return tuple(each for each in found if each[0] in still)
+
+    async def watch_wits(
+        self, caller: Caller, spiffe_id: SpiffeId | None
+    ) -> AsyncIterator[tuple[WorkloadWit, ...]]:
+        """The caller's WIT-SVIDs at once, then with each that is another."""
+        workload = await self._workload(caller)
+        with workload.listening() as changed:
+            while True:
+                asked = self._named(workload, spiffe_id)
+                yield await self._held_wits(workload, asked)
+                pause = self._wits.next_change(workload, [each.identity for each in asked])
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await changed.wait()
+                changed.clear()
 
     async def validate_jwt(
         self, caller: Caller, audience: str, token: str
@@ -225,6 +250,27 @@ class Core:
         if not found:
             raise Refused(f"the caller is not {spiffe_id}")
         return found
+
+    async def _held_wits(
+        self, workload: Workload, asked: tuple[WorkloadSvid, ...]
+    ) -> tuple[WorkloadWit, ...]:
+        found: list[tuple[WorkloadSvid, HeldWit]] = []
+        problems: list[Exception] = []
+        for each in asked:
+            try:
+                found.append((each, await self._wits.of(workload, each.identity)))
+            except (Refused, NotYet) as problem:
+                problems.append(problem)
+        # What happened while the issuer was asked counts, too.
+        still = {each.identity.svid.instance for each in workload.svids(self._clock())}
+        usable = tuple(
+            WorkloadWit(spiffe_id=wit.svid.spiffe_id, token=wit.token, key=wit.key, hint=each.hint)
+            for each, wit in found
+            if each.identity.svid.instance in still
+        )
+        if not usable:
+            raise next(iter(problems), NotYet("the SVID is another by now: ask again"))
+        return usable
 
     def _state(self, workload: Workload) -> WorkloadState:
         return WorkloadState(

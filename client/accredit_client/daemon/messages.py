@@ -1,21 +1,25 @@
 """A workload's state as messages of the Workload API (§5, §6). Pure.
 
-Bundles are concatenated DER for X.509 and JWK Sets for tokens, which have keys of this use only:
+Bundles are concatenated DER for X.509 and JWK Sets for tokens, which have keys of one use only:
 readers exist that ignore ``use``. The map's names are SPIFFE IDs of trust domains.
 """
 
+import json
+from collections.abc import Iterable
 from dataclasses import replace
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from accredit_client.daemon.proto.workload_pb2 import (
     JWTBundlesResponse,
+    WITBundlesResponse,
+    WITSVIDResponse,
     X509BundlesResponse,
     X509SVIDResponse,
 )
-from accredit_client.daemon.provider import WorkloadState
+from accredit_client.daemon.provider import WorkloadState, WorkloadWit
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.keys import PrivateKey
+from accredit_credentials.keys import PrivateKey, private_jwk_of
 
 
 def x509_svids(state: WorkloadState) -> X509SVIDResponse:
@@ -47,8 +51,30 @@ def jwt_bundles(state: WorkloadState) -> JWTBundlesResponse:
     """The JWT authorities of each known trust domain (§6.2.2)."""
     message = JWTBundlesResponse()
     for bundle in known(state):
-        keys = replace(bundle, x509_authorities=())
+        keys = replace(bundle, x509_authorities=(), wit_authorities={})
         message.bundles[str(bundle.trust_domain.id)] = keys.to_json().encode()
+    return message
+
+
+def wit_svids(wits: Iterable[WorkloadWit]) -> WITSVIDResponse:
+    """The WIT-SVIDs with their keys (§7.2.1)."""
+    message = WITSVIDResponse()
+    for each in wits:
+        message.svids.add(
+            spiffe_id=str(each.spiffe_id),
+            wit_svid=each.token,
+            wit_svid_key=json.dumps(private_jwk_of(each.key), separators=(",", ":")),
+            hint=each.hint,
+        )
+    return message
+
+
+def wit_bundles(state: WorkloadState) -> WITBundlesResponse:
+    """The WIT authorities of each known trust domain (§7.2.2)."""
+    message = WITBundlesResponse()
+    for bundle in known(state):
+        keys = replace(bundle, x509_authorities=(), jwt_authorities={})
+        message.bundles[str(bundle.trust_domain.id)] = keys.to_json()
     return message
 
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from accredit_client.answers import TaskTokenAnswer
 from accredit_client.calls import TaskTokenRequest
 from accredit_client.errors import ClientError
@@ -108,6 +110,16 @@ class WorkloadState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadWit:
+    """One WIT-SVID of one identity, with its key."""
+
+    spiffe_id: SpiffeId
+    token: str = field(repr=False)
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationNotice:
     """Facts that came into force.
 
@@ -134,6 +146,12 @@ class Provider(Protocol):
         self, caller: Caller, audience: tuple[str, ...], spiffe_id: SpiffeId | None
     ) -> tuple[tuple[SpiffeId, str, str], ...]:
         """JWT-SVIDs as (ID, token, hint): of one identity, or of each where none is named."""
+        ...
+
+    def watch_wits(
+        self, caller: Caller, spiffe_id: SpiffeId | None
+    ) -> AsyncIterator[tuple[WorkloadWit, ...]]:
+        """As ``watch``: WIT-SVIDs of one identity, or of each where none is named."""
         ...
 
     async def validate_jwt(

@@ -26,6 +26,7 @@ from accredit_client.daemon.node import AsyncNodeIdentity
 from accredit_client.daemon.server import WorkloadServer
 from accredit_client.daemon.settings import Settings
 from accredit_client.daemon.tokens import Tokens
+from accredit_client.daemon.wits import Wits
 from accredit_client.daemon.workloads import Workloads
 from accredit_client.effects import Clock, Draw, system_draw, utc_now
 
@@ -97,6 +98,7 @@ class Daemon:
                 node,
                 self.workloads,
                 tokens,
+                Wits(tokens.wit, node, clock=self._clock, draw=self._draw),
                 clock=self._clock,
                 draw=self._draw,
                 crls=settings.crls,
@@ -107,6 +109,7 @@ class Daemon:
                 identify=_identify,
                 limits=settings.socket_limits,
                 sds=settings.sds,
+                wit=settings.wit,
             )
             await server.start(settings.socket)
             undo.push_async_callback(server.stop)

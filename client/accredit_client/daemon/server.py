@@ -46,6 +46,7 @@ class WorkloadServer:
         identify: who is at the other end of a connection, asked once for each.
         limits: what strangers may cost.
         sds: whether Envoy is served, too.
+        wit: whether the WIT profile is.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class WorkloadServer:
         identify: Identify,
         limits: Limits | None = None,
         sds: bool = True,
+        wit: bool = False,
     ) -> None:
         self._identify = identify
         self._limits = limits or Limits()
-        self._table = _table(provider, self._limits, sds=sds)
+        self._table = _table(provider, self._limits, sds=sds, wit=wit)
         self._connections: set[Connection] = set()
         self._of_uid: Counter[int] = Counter()
         self._nobody = asyncio.Event()
@@ -184,9 +186,9 @@ class WorkloadServer:
             self._nobody.set()
 
 
-def _table(provider: Provider, limits: Limits, *, sds: bool) -> Mapping[str, Method]:
+def _table(provider: Provider, limits: Limits, *, sds: bool, wit: bool) -> Mapping[str, Method]:
     """Every call by its path."""
-    services: list[Any] = [WorkloadApi(provider, limits), OwnCalls(provider, limits)]
+    services: list[Any] = [WorkloadApi(provider, limits, wit=wit), OwnCalls(provider, limits)]
     if sds:
         services.append(SecretDiscovery(provider, limits))
     health = Health({OVERALL: [], **{each: [] for each in services}})

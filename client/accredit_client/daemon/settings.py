@@ -105,6 +105,7 @@ class Settings:
         data: the daemon's own folder, closed to everybody else.
         sds: whether Envoy is served, too.
         crls: whether CRLs are handed to workloads.
+        wit: whether the WIT profile is served; the issuer has to issue WIT-SVIDs, too.
         issuer_url: ``https://host[:port]``.
         trust: where trust starts.
         node: how this node proves itself.
@@ -117,6 +118,7 @@ class Settings:
     data: Path
     sds: bool
     crls: bool
+    wit: bool
     issuer_url: str
     trust: Trust = field(repr=False)
     node: NodeSettings
@@ -166,7 +168,7 @@ def read(document: dict[str, object], path: Path) -> Settings:
     """
     folder = path.absolute().parent
     file = Members.of(document, where=str(path), error=InvalidSettings, known=_TABLES)
-    daemon = file.members("daemon", known=("socket", "data", "sds", "crls"))
+    daemon = file.members("daemon", known=("socket", "data", "sds", "crls", "wit"))
     issuer = file.members("issuer", known=("url", "trust"))
     limits = file.members("limits", known=tuple(_LIMITS), default={})
     return Settings(
@@ -174,6 +176,7 @@ def read(document: dict[str, object], path: Path) -> Settings:
         data=_path(daemon, "data", folder),
         sds=daemon.flag("sds", default=True),
         crls=daemon.flag("crls", default=True),
+        wit=daemon.flag("wit", default=False),
         issuer_url=_url(issuer),
         trust=_trust(issuer, folder),
         node=_node(file, folder),

@@ -1,9 +1,10 @@
 """Tokens for workloads, asked of the issuer with the workload's own SVID.
 
 Bearing the instance's SVID, the daemon asks what an agent asks (``/v1/svids/jwt``,
-``/v1/task-tokens``): nothing more may be had through it. JWT-SVIDs are kept for each instance and
-audience and asked for anew from half of their life on; however many want the same one, it is asked
-for once. A later one that cannot be had is none's loss while the earlier one is good.
+``/v1/svids/wit``, ``/v1/task-tokens``): nothing more may be had through it. JWT-SVIDs are kept for
+each instance and audience and asked for anew from half of their life on; however many want the same
+one, it is asked for once. A later one that cannot be had is none's loss while the earlier one is
+good.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from accredit_client import calls
-from accredit_client.answers import TaskTokenAnswer
+from accredit_client.answers import TaskTokenAnswer, WitAnswer
 from accredit_client.call import Call
 from accredit_client.calls import TaskTokenRequest
 from accredit_client.daemon.provider import NotYet
@@ -119,6 +120,14 @@ class Tokens:
             raise
         except ClientError as error:
             raise NotYet(f"no task token: {error}") from None
+
+    async def wit(self, identity: X509Identity, csr: str) -> WitAnswer:
+        """A WIT-SVID of an instance, as the issuer answers: ``wits`` decides what it is worth.
+
+        Raises:
+            ClientError: it does not.
+        """
+        return await self._send(identity, calls.wit_svid(csr=csr))
 
     def forget_all(self) -> None:
         """Ask for each token anew: the keys that signed them may be gone."""

@@ -1,15 +1,15 @@
-"""The SPIFFE Workload API: the five calls of its X.509 and JWT profiles, and nothing of our own.
+"""The SPIFFE Workload API: the calls of its X.509, JWT and WIT profiles, and nothing of our own.
 
 Each call: header (Workload Endpoint §3) → caller → request → provider → caller again → answer.
 Streams carry the whole state at once, then after each change that the stream is about. They end by
 a status other than OK only: older clients take OK for "nothing will ever change". The WIT profile
-(§7) is optional and not served: its calls are Unimplemented.
+(§7) is optional: where it is not served, its calls are Unimplemented.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar, cast
 
 from google.protobuf.message import Message
 from grpclib.const import Cardinality
@@ -24,6 +24,8 @@ from accredit_client.daemon.rpc import Rpc, method
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.spiffe_id import SpiffeId
 
+S = TypeVar("S")
+
 SERVICE = "/SpiffeWorkloadAPI/"
 MAX_AUDIENCES = 32
 MAX_AUDIENCE_BYTES = 1024
@@ -34,9 +36,10 @@ _ONE, _STREAM = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
 class WorkloadApi:
     """The service, for all connections."""
 
-    def __init__(self, provider: Provider, limits: Limits) -> None:
+    def __init__(self, provider: Provider, limits: Limits, *, wit: bool) -> None:
         self._provider = provider
         self._limits = limits
+        self._serves_wit = wit
 
     def __mapping__(self) -> Mapping[str, Method]:
         """The calls by their paths, as grpclib wants them."""
@@ -57,10 +60,16 @@ class WorkloadApi:
                 self._validate, _ONE, pb.ValidateJWTSVIDRequest, pb.ValidateJWTSVIDResponse
             ),
             SERVICE + "FetchWITSVID": method(
-                _no_wit, _STREAM, pb.WITSVIDRequest, pb.WITSVIDResponse
+                self._wit_svids if self._serves_wit else _no_wit,
+                _STREAM,
+                pb.WITSVIDRequest,
+                pb.WITSVIDResponse,
             ),
             SERVICE + "FetchWITBundles": method(
-                _no_wit, _STREAM, pb.WITBundlesRequest, pb.WITBundlesResponse
+                self._wit_bundles if self._serves_wit else _no_wit,
+                _STREAM,
+                pb.WITBundlesRequest,
+                pb.WITBundlesResponse,
             ),
         }
 
@@ -73,10 +82,24 @@ class WorkloadApi:
     async def _jwt_bundles(self, rpc: Rpc) -> None:
         await self._stream(rpc, messages.jwt_bundles)
 
+    async def _wit_svids(self, rpc: Rpc) -> None:
+        request = await opened(rpc)
+        spiffe_id = optional_id(request.spiffe_id)
+        source = self._provider.watch_wits(rpc.caller, spiffe_id)
+        await self._told(rpc, source, messages.wit_svids)
+
+    async def _wit_bundles(self, rpc: Rpc) -> None:
+        await self._stream(rpc, messages.wit_bundles)
+
     async def _stream(self, rpc: Rpc, written: Callable[[WorkloadState], Message]) -> None:
         await opened(rpc)
+        await self._told(rpc, self._provider.watch(rpc.caller), written)
+
+    async def _told(
+        self, rpc: Rpc, source: AsyncIterator[S], written: Callable[[S], Message]
+    ) -> None:
         sent = b""
-        async with Newest(self._provider.watch(rpc.caller)) as states:
+        async with Newest(source) as states:
             while True:
                 message = written(await states.next())
                 digest = hashlib.sha256(message.SerializeToString(deterministic=True)).digest()

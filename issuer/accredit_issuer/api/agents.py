@@ -1,4 +1,4 @@
-"""What agents ask for: attestation, renewal, JWT-SVIDs, task tokens.
+"""What agents ask for: attestation, renewal, JWT-SVIDs, WIT-SVIDs, task tokens.
 
 Every refusal of somebody known becomes a record in the log before it is answered. Strangers are
 counted only: they must not be able to fill the log.
@@ -12,7 +12,13 @@ from fastapi import APIRouter, Depends
 from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.task_token import BEARER, Binding, BindingKind
 from accredit_issuer.api import bodies
-from accredit_issuer.api.answers import batch_answer, jwt_answer, task_token_answer, x509_answer
+from accredit_issuer.api.answers import (
+    batch_answer,
+    jwt_answer,
+    task_token_answer,
+    wit_answer,
+    x509_answer,
+)
 from accredit_issuer.api.callers import Caller, Callers
 from accredit_issuer.api.hot import HotRoute
 from accredit_issuer.errors import Kind, Refusal
@@ -75,6 +81,11 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
     async def jwt_svid(body: bodies.JwtRequest, caller: ByAgent) -> Answer:
         issued = metrics.issuing("jwt", issuance.tokens.jwt_svid(caller.svid, tuple(body.audience)))
         return jwt_answer(await asked_by(caller, "jwt-svid", issued))
+
+    @router.post("/svids/wit", summary="A WIT-SVID, for a new key")
+    async def wit_svid(body: bodies.WitRequest, caller: ByAgent) -> Answer:
+        issued = metrics.issuing("wit", issuance.tokens.wit_svid(caller.svid, body.csr))
+        return wit_answer(await asked_by(caller, "wit-svid", issued))
 
     @router.post("/task-tokens", summary="A task token")
     async def task_token(body: bodies.TaskTokenBody, caller: ByAgent) -> Answer:

@@ -8,7 +8,7 @@ from accredit_credentials.leaf_der import SignedLeaf, pem_of
 from accredit_credentials.task_token import BindingKind
 from accredit_issuer.api.problems import document
 from accredit_issuer.errors import Refusal
-from accredit_issuer.issuance.tokens import IssuedJwt, IssuedTaskToken
+from accredit_issuer.issuance.tokens import IssuedJwt, IssuedTaskToken, IssuedWit
 from accredit_issuer.registry.listing import text_of
 
 
@@ -54,6 +54,16 @@ def instances_answer(outcomes: Sequence[SignedLeaf | Refusal]) -> dict[str, Any]
 
 def jwt_answer(issued: IssuedJwt) -> dict[str, Any]:
     """A JWT-SVID."""
+    return {
+        "spiffe_id": str(issued.svid.spiffe_id),
+        "token": issued.token,
+        "jti": issued.svid.jti,
+        "expires_at": text_of(issued.svid.expires_at),
+    }
+
+
+def wit_answer(issued: IssuedWit) -> dict[str, Any]:
+    """A WIT-SVID."""
     return {
         "spiffe_id": str(issued.svid.spiffe_id),
         "token": issued.token,

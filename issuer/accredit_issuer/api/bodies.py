@@ -152,6 +152,12 @@ class JwtRequest(Body):
     audience: Annotated[list[str], Field(examples=[["https://api.example.org"]])]
 
 
+class WitRequest(Body):
+    """The key that a WIT-SVID is for."""
+
+    csr: Csr
+
+
 class TaskBody(Body):
     """The task that a token is for."""
 

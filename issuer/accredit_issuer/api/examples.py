@@ -240,6 +240,12 @@ ANSWERS: Mapping[Call, Any] = {
         "jti": "780702f9-0880-48c5-a9b3-e549b924489a",
         "expires_at": _MOMENT,
     },
+    ("POST", "/v1/svids/wit"): {
+        "spiffe_id": _AGENT_ID,
+        "token": "eyJh…",
+        "jti": "780702f9-0880-48c5-a9b3-e549b924489a",
+        "expires_at": _MOMENT,
+    },
     ("POST", "/v1/task-tokens"): {
         "access_token": "eyJh…",
         "token_type": "Bearer",

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
-from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.planning import wanted_kinds
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.keys.probe import Probe
@@ -27,7 +27,7 @@ def routes(issuer: Issuer, metrics: Metrics) -> APIRouter:
     def ready() -> Response:
         try:
             issuer.guarded_clock()
-            for kind in AuthorityKind:
+            for kind in wanted_kinds(issuer.config):
                 issuer.authorities.now_in_force.active(kind)
             probe.check()
             issuer.writer.run(lambda _: None).result(timeout=2)

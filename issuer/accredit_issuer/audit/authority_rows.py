@@ -20,7 +20,7 @@ from accredit_credentials.x509_template import subject_key_id
 from accredit_issuer.audit.examination import Signer
 from accredit_issuer.audit.recorded import Recorded
 from accredit_issuer.audit.records import written_moment
-from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.lifecycle import TOKEN_KINDS, AuthorityKind
 from accredit_issuer.authority.rows import public_digest
 from accredit_issuer.authority.stored import AuthorityDamaged, Stored, check_certified
 from accredit_issuer.keys.key_manager import key_id_of
@@ -61,14 +61,14 @@ class ReadAuthority:
 def read_authority(row: Row[Any], history: Sequence[Recorded]) -> ReadAuthority:
     """An authority against its id and its records, oldest first."""
     problems = list(_history(row, history))
-    certificate, signer = None, Signer(None)
+    certificate, signer = None, Signer(row.kind, None)
     try:
-        if row.kind == AuthorityKind.JWT:
+        if row.kind in TOKEN_KINDS:
             key = serialization.load_pem_public_key(row.public.encode())
         else:
             certificate = x509.load_pem_x509_certificate(row.public.encode())
             key = certificate.public_key()
-            signer = Signer(IssuingCa(certificate))
+            signer = Signer(row.kind, IssuingCa(certificate))
             # What is above a CA that was given may end before it.
             if _given(row):
                 ends = [c.not_valid_after_utc for c in (certificate, *_above(row))]

@@ -11,7 +11,13 @@ from accredit_issuer.audit.authority_inspection import ReadAuthorities
 from accredit_issuer.audit.examination import CERTIFICATES, X509, Bounds, Issued, examine
 from accredit_issuer.audit.recorded import InvalidRecord, record_of
 from accredit_issuer.audit.scope import Scope
-from accredit_issuer.settings import LONGEST_JWT_SVID, LONGEST_TASK_TOKEN, LONGEST_X509_SVID, Config
+from accredit_issuer.settings import (
+    LONGEST_JWT_SVID,
+    LONGEST_TASK_TOKEN,
+    LONGEST_WIT_SVID,
+    LONGEST_X509_SVID,
+    Config,
+)
 from accredit_issuer.store.models import (
     credentials,
     instances,
@@ -84,6 +90,7 @@ def _bounds_of(config: Config) -> Bounds:
         longest={
             X509: timedelta(seconds=LONGEST_X509_SVID),
             "jwt": timedelta(seconds=LONGEST_JWT_SVID),
+            "wit": timedelta(seconds=LONGEST_WIT_SVID),
             "task": timedelta(seconds=LONGEST_TASK_TOKEN),
         },
         backdate=config.lifetimes.backdate,

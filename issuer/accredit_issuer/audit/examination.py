@@ -43,6 +43,7 @@ X509 = "x509"
 CA = "ca"  # of a subordinate issuer; its life follows from a setting without a bound
 CERTIFICATES = frozenset({X509, CA})
 
+_TOKEN_AUTHORITIES = {"jwt": "jwt", "task": "jwt", "wit": "wit"}  # the key that each is signed by
 _SECOND = timedelta(seconds=1)
 _spiffe_id = lru_cache(maxsize=4096)(SpiffeId.parse)  # an agent asks again and again
 _ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
@@ -65,8 +66,9 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """An authority: its certificate and the key in it, None for a JWT key."""
+    """An authority: its kind; its certificate and the key in it, None for a key of tokens."""
 
+    kind: str
     issuing: IssuingCa | None = field(repr=False)
     key: ec.EllipticCurvePublicKey | None = field(init=False, repr=False)
 
@@ -82,7 +84,7 @@ class Issued:
 
     Attributes:
         id: serial in hex, or jti.
-        kind: x509, jwt or task.
+        kind: x509, jwt, wit, task or ca.
         log_index: where the log is said to have its record.
         sha256: of what was released; None in rows of before it was kept.
         certificate: DER; None for tokens, and in rows of before it was kept.
@@ -152,6 +154,8 @@ def examine(issued: Issued, signer: Signer | None, bounds: Bounds) -> list[str]:
     else:
         if signer.issuing is not None:
             problems.append("its authority signs certificates")
+        elif signer.kind != _TOKEN_AUTHORITIES[issued.kind]:
+            problems.append(f"its authority is a {signer.kind} key")
         if issued.certificate is not None:
             problems.append("it has a certificate, and is a token")
     return problems

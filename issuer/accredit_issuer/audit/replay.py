@@ -39,7 +39,7 @@ FIRST_PRUNED = 1000  # facts in memory before those are looked for that can matc
 
 _SPIFFE = "spiffe://"
 _SHOWN = "join_token:id:"
-_TOKENS = frozenset({"jwt", "task"})
+_TOKENS = frozenset({"jwt", "wit", "task"})
 _CARRIED = (
     ("instance", "instance"),
     ("manifest", "manifest"),

@@ -40,11 +40,11 @@ from accredit_issuer.authority.permitted import (
     check_revoke,
     check_taint,
 )
-from accredit_issuer.authority.planning import rules_of
+from accredit_issuer.authority.planning import rules_of, wanted_kinds
 from accredit_issuer.authority.preparation import Asked, Preparation
 from accredit_issuer.authority.profile import CheckedLeaf
 from accredit_issuer.authority.rows import sequence_of, write
-from accredit_issuer.authority.snapshot import Authority, IsRevoked, Snapshot, jwt_keys
+from accredit_issuer.authority.snapshot import Authority, IsRevoked, Snapshot
 from accredit_issuer.authority.spent_keys import delete_key, sweep
 from accredit_issuer.authority.steps import Taken, activated, distrusted, moved
 from accredit_issuer.authority.upstream import OwnRoot, RootCa, Upstream
@@ -71,6 +71,7 @@ class Authorities:
         self._keys = keys
         self._upstream = upstream or OwnRoot(config)
         self._rules = rules_of(config)
+        self._wanted = wanted_kinds(config)
         self._preparation = Preparation(self._rules, keys, self._upstream)
         self._snapshot: Snapshot | None = None
         self.trouble: str | None = None
@@ -306,9 +307,12 @@ class Authorities:
             Unavailable: there is none.
         """
         authority = self.now_in_force.active(AuthorityKind.JWT)
-        if authority.key is None:
-            raise Unavailable("the JWT key is not held any more")
-        return authority.key, authority.id
+        return authority.signing_key, authority.id
+
+    def wit_signer(self) -> tuple[ec.EllipticCurvePrivateKey, Standing]:
+        """The active WIT key and where it stands; raises as ``jwt_signer``."""
+        authority = self.now_in_force.active(AuthorityKind.WIT)
+        return authority.signing_key, authority.standing
 
     def _advance_kind(
         self, kind: AuthorityKind, changes: Changes, now: datetime, by: Actor
@@ -371,7 +375,12 @@ class Authorities:
 
     def _check_prepare(self, kind: AuthorityKind, now: datetime) -> None:
         check_prepare(
-            self.standings(), kind, now, given=self._given, follows=self._upstream.follows
+            self.standings(),
+            kind,
+            now,
+            given=self._given,
+            follows=self._upstream.follows,
+            wanted_here=kind in self._wanted,
         )
 
     def _due(self, kind: AuthorityKind, now: datetime) -> list[Due]:
@@ -379,7 +388,13 @@ class Authorities:
         if kind is AuthorityKind.ROOT and follows:
             return follow(self.standings(), self._upstream.anchors(), rule, now)
         return due(
-            self.standings(), kind, rule, now, given=self._given, certified_elsewhere=follows
+            self.standings(),
+            kind,
+            rule,
+            now,
+            given=self._given,
+            certified_elsewhere=follows,
+            wanted_here=kind in self._wanted,
         )
 
     def _can_issue(self, now: datetime) -> bool:
@@ -451,8 +466,7 @@ class Authorities:
     def _publish_as_it_is(self, changes: Changes, now: datetime, by: Actor) -> None:
         """Count the bundle on where a fact changed it, and no step of an authority did."""
         snapshot = self.now_in_force
-        published = jwt_keys(snapshot.authorities, self._is_revoked)
-        if set(snapshot.bundle.jwt_authorities) != set(published):
+        if not snapshot.publishes_by(self._is_revoked):
             sequence = snapshot.sequence + 1
             changes.make(
                 lambda t: write(t, (), sequence=sequence, now=now, actor=by.name),

@@ -32,6 +32,10 @@ class AuthorityKind(StrEnum):
     ROOT = "root"
     X509 = "x509"  # an issuing CA
     JWT = "jwt"
+    WIT = "wit"
+
+
+TOKEN_KINDS = frozenset({AuthorityKind.JWT, AuthorityKind.WIT})  # a key, and no certificate
 
 
 class Origin(StrEnum):
@@ -69,7 +73,7 @@ class Standing:
 
     Attributes:
         retired_at: when it last signed; None where it may still, or never did.
-        parent: the authority that certified it; None for a root and a JWT key.
+        parent: the authority that certified it; None for a root and a key of tokens.
         revoked: a fact is against it.
     """
 
@@ -145,6 +149,7 @@ def due(
     *,
     given: str | None = None,
     certified_elsewhere: bool = False,
+    wanted_here: bool = True,
 ) -> list[Due]:
     """The steps that are due now for one kind, in the order to take them.
 
@@ -152,10 +157,13 @@ def due(
     is prepared and activated at once. To activate one is to retire the one that was active. Ask
     again after taking the steps, until nothing is due. ``given`` is the id of the root that the
     issuer was given, None where it makes its own; ``certified_elsewhere`` says that issuing CAs are
-    another issuer's to certify, whichever root is active here.
+    another issuer's to certify, whichever root is active here. Of a kind that the settings do not
+    want any more (``wanted_here``) none is made: what signs retires, what was prepared goes.
     """
     known = _not_removed(authorities)
     mine = [a for a in known if a.kind is kind]
+    if not wanted_here:
+        return _wound_up(mine, rule, now)
     active = active_of(known, kind, now)
     idle = {a.id for a in mine if _idle(a, known) or _not_given(a, given)}
     prepared = next_of([a for a in known if a.id not in idle], kind, now)
@@ -310,6 +318,14 @@ def can_certify(authorities: Sequence[Standing], now: datetime) -> bool:
 def below_of(standing: Standing, authorities: Iterable[Standing]) -> tuple[Standing, ...]:
     """Those in use that this one certified."""
     return tuple(a for a in authorities if a.parent == standing.id and a.state is not State.REMOVED)
+
+
+def _wound_up(mine: Sequence[Standing], rule: Rule, now: datetime) -> list[Due]:
+    return [
+        Due(Step.RETIRE if a.state is State.ACTIVE else Step.REMOVE, a.kind, a.id)
+        for a in mine
+        if a.state in {State.ACTIVE, State.PREPARED} or now >= end(a, rule)
+    ]
 
 
 def _succession(active: Standing, authorities: Sequence[Standing]) -> datetime:

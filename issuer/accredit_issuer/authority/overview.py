@@ -16,7 +16,7 @@ from accredit_issuer.authority.rows import standing_of
 from accredit_issuer.registry.listing import text_of
 from accredit_issuer.store.models import authorities, credentials, facts
 
-_KINDS = ("x509", "jwt", "task", "ca")
+_KINDS = ("x509", "jwt", "wit", "task", "ca")
 REMOVED_SHOWN = 50  # the newest of those that were removed
 
 

@@ -35,13 +35,16 @@ def check_prepare(
     *,
     given: str | None = None,
     follows: bool = False,
+    wanted_here: bool = True,
 ) -> None:
     """Decide whether another authority of this kind may be prepared.
 
     Raises:
-        Refusal: one is prepared already, there is none to prepare but the root ``given``, or
-            roots are another issuer's (``follows``).
+        Refusal: one is prepared already, there is none to prepare but the root ``given``, roots are
+            another issuer's (``follows``), or the settings want none of this kind.
     """
+    if not wanted_here:
+        raise Refusal(Kind.CONFLICT, f"the settings of this issuer want no {kind.value} key")
     if kind is AuthorityKind.ROOT and follows:
         raise Refusal(Kind.CONFLICT, "the roots are the parent's: the next one is prepared there")
     if kind is AuthorityKind.ROOT and any(a.id == given for a in authorities):

@@ -67,7 +67,18 @@ def rules_of(config: Config) -> Rules:
             publish_ahead=ahead,
             leaf_lifetime=max(lifetimes.jwt_svid, lifetimes.task_token),
         ),
+        # Where they are turned off, too: what was signed before is verified to its end.
+        AuthorityKind.WIT: Rule(
+            lifetime=lifetimes.jwt_key,
+            publish_ahead=ahead,
+            leaf_lifetime=lifetimes.wit_svid,
+        ),
     }
+
+
+def wanted_kinds(config: Config) -> tuple[AuthorityKind, ...]:
+    """The kinds of which one signs, by the settings; of others none is made any more."""
+    return tuple(k for k in AuthorityKind if k is not AuthorityKind.WIT or config.wit_svids)
 
 
 def plan(standing: Standing, authorities: Sequence[Standing], rules: Rules, now: datetime) -> Plan:

@@ -54,8 +54,8 @@ class Preparation:
             case AuthorityKind.X509:
                 asked = asked or self._certified(snapshot.root(), now, expires_at)
                 return self._issuing_ca(asked, snapshot, now)
-            case AuthorityKind.JWT:
-                return [self._jwt_key(now, expires_at)]
+            case AuthorityKind.JWT | AuthorityKind.WIT:
+                return [self._token_key(kind, now, expires_at)]
 
     def ask_parent(self, now: datetime) -> Asked:
         """Have the parent certify an issuing CA; this takes as long as it does.
@@ -123,9 +123,9 @@ class Preparation:
         active = replace(new.authority, standing=standing)
         return [*before, new, Taken(Step.ACTIVATE, active)]
 
-    def _jwt_key(self, now: datetime, expires_at: datetime) -> Taken:
+    def _token_key(self, kind: AuthorityKind, now: datetime, expires_at: datetime) -> Taken:
         made = self.keys.generate()
-        standing = _prepared(made.id, AuthorityKind.JWT, now, expires_at)
+        standing = _prepared(made.id, kind, now, expires_at)
         public = check_public_key(made.private.public_key())
         return Taken(Step.PREPARE, Authority(standing, public, None, made.private))
 

@@ -54,6 +54,17 @@ class Authority:
         """Where it stands in its life."""
         return self.standing.state
 
+    @property
+    def signing_key(self) -> ec.EllipticCurvePrivateKey:
+        """Its private key.
+
+        Raises:
+            Unavailable: it is not held any more.
+        """
+        if self.key is None:
+            raise Unavailable(f"the key of the {self.kind.value} authority is not held any more")
+        return self.key
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -80,10 +91,11 @@ class Snapshot:
             trust_domain=config.trust_domain,
             # Two that were given may have one anchor.
             x509_authorities=tuple(dict.fromkeys(a.anchor for a in roots if a.anchor)),
-            jwt_authorities=jwt_keys(ordered, is_revoked),
+            jwt_authorities=token_keys(ordered, AuthorityKind.JWT, is_revoked),
             sequence=sequence,
             refresh_hint=config.refresh_hint,
             tainted=frozenset(a.id for a in ordered if a.state is State.TAINTED),
+            wit_authorities=token_keys(ordered, AuthorityKind.WIT, is_revoked),
         )
         return cls(ordered, sequence, bundle)
 
@@ -106,6 +118,17 @@ class Snapshot:
         """Those that relying parties have to know."""
         return _published(self.authorities, kind)
 
+    def publishes_by(self, is_revoked: IsRevoked) -> bool:
+        """Whether the bundle has the keys of tokens that it should have by the facts of now."""
+        published = (
+            (AuthorityKind.JWT, self.bundle.jwt_authorities),
+            (AuthorityKind.WIT, self.bundle.wit_authorities),
+        )
+        return all(
+            token_keys(self.authorities, kind, is_revoked).keys() == keys.keys()
+            for kind, keys in published
+        )
+
     def root(self) -> RootCa:
         """The active root, as what certifies issuing CAs.
 
@@ -120,10 +143,12 @@ class Snapshot:
         )
 
 
-def jwt_keys(authorities: Iterable[Authority], is_revoked: IsRevoked) -> dict[str, PublicKey]:
-    """The JWT keys that the bundle publishes, by their id."""
+def token_keys(
+    authorities: Iterable[Authority], kind: AuthorityKind, is_revoked: IsRevoked
+) -> dict[str, PublicKey]:
+    """The keys of one kind of token that the bundle publishes, by their id."""
     # Not a revoked one: whoever has it could go on signing with it.
-    published = _published(authorities, AuthorityKind.JWT)
+    published = _published(authorities, kind)
     return {a.id: a.public for a in published if not is_revoked(a.id)}
 
 

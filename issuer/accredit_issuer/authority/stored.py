@@ -21,7 +21,7 @@ from accredit_credentials.errors import CredentialError
 from accredit_credentials.keys import PublicKey, check_public_key
 from accredit_credentials.x509_svid import authority_key_id
 from accredit_credentials.x509_template import subject_key_id
-from accredit_issuer.authority.lifecycle import AuthorityKind, Origin
+from accredit_issuer.authority.lifecycle import TOKEN_KINDS, AuthorityKind, Origin
 from accredit_issuer.errors import IssuerError
 
 
@@ -65,7 +65,7 @@ class Stored:
         certificate: x509.Certificate | None = None
         try:
             pem = row.public.encode()
-            if row.kind == AuthorityKind.JWT.value:
+            if row.kind in TOKEN_KINDS:
                 public = check_public_key(serialization.load_pem_public_key(pem))
             else:
                 certificate = x509.load_pem_x509_certificate(pem)

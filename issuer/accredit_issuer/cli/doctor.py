@@ -18,6 +18,7 @@ from accredit_issuer.audit.log import Log, LogDamaged, LogReader
 from accredit_issuer.authority.lifecycle import AuthorityKind, Origin, State
 from accredit_issuer.authority.opening import open_upstream
 from accredit_issuer.authority.parent import ParentIssuer
+from accredit_issuer.authority.planning import wanted_kinds
 from accredit_issuer.bundle_endpoint import load as load_web_certificate
 from accredit_issuer.cli.said import said_of
 from accredit_issuer.clock_guard import judge
@@ -209,7 +210,7 @@ def _authorities(place: _Place) -> Iterator[Finding]:
             "" if alive else "a running issuer replaces it at once",
         )
     active = {row.kind for row in rows if row.state == State.ACTIVE.value}
-    for kind in AuthorityKind:
+    for kind in wanted_kinds(place.config):
         if kind.value not in active:
             yield Finding(f"authorities of the kind {kind.value}", False, "none is active")
     if not place.keys_fail:  # or it was said already

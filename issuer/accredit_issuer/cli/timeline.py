@@ -14,7 +14,7 @@ WIDTH = 100  # columns, where nobody says otherwise
 NARROWEST = 72
 SHOWN_ID = 12  # characters of a key id: enough to tell keys apart, and to name one in a command
 
-_KINDS = {"root": "root CAs", "x509": "issuing CAs", "jwt": "JWT keys"}
+_KINDS = {"root": "root CAs", "x509": "issuing CAs", "jwt": "JWT keys", "wit": "WIT keys"}
 _MOMENTS = {
     "prepared": "prepared_at",
     "active from": "active_from",

@@ -185,7 +185,7 @@ class Polling:
         fresh = numbered(fresh, known)
         # What we understood of it, in our own words: what nobody checked is not passed on.
         self._relationships.keep(standing, fresh.to_json(), by=by, now=self._clock())
-        if not fresh.x509_authorities and not fresh.jwt_authorities:
+        if not (fresh.x509_authorities or fresh.jwt_authorities or fresh.wit_authorities):
             _log.error(
                 "federated trust domain has no usable key: nothing of it is valid",
                 trust_domain=str(standing.trust_domain),

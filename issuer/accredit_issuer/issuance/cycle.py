@@ -37,7 +37,7 @@ class Intent:
 
     Attributes:
         id: serial in hex, or jti.
-        kind: x509, jwt or task.
+        kind: x509, jwt, wit, task or ca.
         subject: the SPIFFE ID it speaks of.
         marks: what a revocation fact can match once it is signed.
         reasons: why it was granted, for the log.

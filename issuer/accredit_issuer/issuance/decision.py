@@ -150,6 +150,18 @@ def decide_jwt_svid(
     )
 
 
+def decide_wit_svid(
+    claimant: Claimant, *, facts: FactSet, lifetimes: Lifetimes, key_ends: datetime, now: datetime
+) -> Granted:
+    """Decide about a WIT-SVID. It lives no longer than its key and the SVID that asked for it.
+
+    A manifest has no limit of its own for it: as that SVID it is bound to a key, and within it.
+    """
+    reasons = check_standing(claimant, facts, now)
+    ends = (claimant.not_after, claimant.declared.expires_at, key_ends)
+    return Granted(expires_at=_end(now, lifetimes.wit_svid, *ends), reasons=reasons)
+
+
 def decide_task_token(
     claimant: Claimant, request: TaskRequest, *, facts: FactSet, lifetimes: Lifetimes, now: datetime
 ) -> TaskGranted:

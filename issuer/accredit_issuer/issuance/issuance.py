@@ -31,7 +31,7 @@ class Issuance:
 
     Attributes:
         agents: X.509-SVIDs of agents.
-        tokens: their JWT-SVIDs and task tokens.
+        tokens: their JWT-SVIDs, WIT-SVIDs and task tokens.
         admins: X.509-SVIDs of admins.
         nodes: X.509-SVIDs of nodes.
         instances: those of what nodes run.
@@ -50,7 +50,7 @@ class Issuance:
         self.agents = AgentSvids(parts, x509, keys, self.refusals)
         self.nodes = NodeSvids(parts, x509, keys, refusals=self.refusals, nonces=self.agents.nonces)
         self.instances = NodeInstances(parts, x509, self.agents)
-        self.tokens = Tokens(parts, self.cycle)
+        self.tokens = Tokens(parts, self.cycle, keys)
         self.admins = AdminSvids(parts, x509, keys)
         self.own = OwnSvid(parts, x509)
         self._issuing_cas = IssuingCas(

@@ -1,16 +1,20 @@
-"""Tokens of agents: JWT-SVIDs and task tokens."""
+"""Tokens of agents: JWT-SVIDs, WIT-SVIDs and task tokens."""
 
 import uuid
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from accredit_credentials import jwt_svid, task_token
+from accredit_credentials import jwt_svid, task_token, wit_svid
+from accredit_credentials.jws import usual_algorithm
 from accredit_credentials.jwt_svid import AgentBlock, JwtSvid
+from accredit_credentials.keys import SubjectKey, jwk_thumbprint
 from accredit_credentials.spiffe_id import SpiffeId
 from accredit_credentials.task_token import Binding, TaskToken
+from accredit_credentials.wit_svid import WitSvid
 from accredit_credentials.x509_svid import X509Svid
-from accredit_issuer.authority.token_profile import TokenProfile
+from accredit_issuer.authority.token_profile import TokenProfile, WitProfile
+from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.claimants import claimant_of
 from accredit_issuer.issuance.cycle import Cycle, Intent, Signed
 from accredit_issuer.issuance.decision import (
@@ -18,9 +22,11 @@ from accredit_issuer.issuance.decision import (
     TaskRequest,
     decide_jwt_svid,
     decide_task_token,
+    decide_wit_svid,
 )
 from accredit_issuer.issuance.parts import Parts
 from accredit_issuer.issuance.tasks import TaskChoice, choose_task
+from accredit_issuer.issuance.together import Together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,14 @@ class IssuedJwt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedWit:
+    """A released WIT-SVID."""
+
+    svid: WitSvid
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedTaskToken:
     """A released task token."""
 
@@ -55,8 +69,11 @@ class IssuedTaskToken:
 class Tokens:
     """Issues the tokens of agents."""
 
-    def __init__(self, parts: Parts, cycle: Cycle) -> None:
+    def __init__(
+        self, parts: Parts, cycle: Cycle, key_of_request: Together[str, SubjectKey]
+    ) -> None:
         self._parts = parts
+        self._key_of_request = key_of_request
         self._config = parts.config
         self._cycle = cycle
         lifetimes = parts.config.lifetimes
@@ -67,6 +84,11 @@ class Tokens:
         )
         self._jwt_svids = profile(max_lifetime=lifetimes.jwt_svid)
         self._task_tokens = profile(max_lifetime=lifetimes.task_token)
+        self._wit_svids = WitProfile(
+            trust_domain=parts.config.trust_domain,
+            max_lifetime=lifetimes.wit_svid,
+            backdate=lifetimes.backdate,
+        )
 
     async def jwt_svid(self, svid: X509Svid, audience: tuple[str, ...]) -> IssuedJwt:
         """A JWT-SVID for an instance.
@@ -112,6 +134,59 @@ class Tokens:
             intent, lambda: _signed(jwt_svid.sign(checked.content, key, checked.authority))
         )
         return IssuedJwt(svid=content, token=token)
+
+    async def wit_svid(self, svid: X509Svid, csr: str) -> IssuedWit:
+        """A WIT-SVID for an instance, for a new key that it proves to hold.
+
+        Raises:
+            Refusal: none are issued here, the key does not hold or is that of the SVID, or the
+                agent may have nothing now.
+            Unavailable: it could not be recorded or signed.
+        """
+        if not self._config.wit_svids:
+            raise Refusal(Kind.NOT_FOUND, "this issuer issues no WIT-SVIDs")
+        now = self._parts.clock()
+        claimant = claimant_of(self._parts.registry, svid)
+        public = (await self._key_of_request(csr)).key
+        # A key that serves two credentials could be made to prove the one with the other.
+        if public == svid.leaf.public_key():
+            raise Refusal(Kind.MALFORMED, "csr must have another key than the X.509-SVID")
+        key, authority = self._parts.authorities.wit_signer()
+        granted = decide_wit_svid(
+            claimant,
+            facts=self._parts.revocation.facts,
+            lifetimes=self._config.lifetimes,
+            key_ends=authority.expires_at,
+            now=now,
+        )
+        content = WitSvid(
+            spiffe_id=svid.spiffe_id,
+            key=public,
+            algorithm=usual_algorithm(public),
+            expires_at=granted.expires_at,
+            not_before=now - self._config.lifetimes.backdate,
+            issued_at=now,
+            jti=str(uuid.uuid4()),
+            agent=_agent_block(claimant),
+            authority=authority.id,
+        )
+        intent = _intent(
+            claimant,
+            id=content.jti or "",
+            kind="wit",
+            subject=svid.spiffe_id,
+            authority=authority.id,
+            decided_at=now,
+            expires_at=granted.expires_at,
+            marks=(*content.marks(), *claimant.marks),
+            reasons=granted.reasons,
+            details={"confirms": jwk_thumbprint(public)},
+        )
+        checked = self._wit_svids.check(content, authority, now)
+        token = await self._cycle.issue(
+            intent, lambda: _signed(wit_svid.sign(checked.content, key, checked.authority))
+        )
+        return IssuedWit(svid=content, token=token)
 
     async def task_token(self, svid: X509Svid, request: TaskTokenRequest) -> IssuedTaskToken:
         """A task token for an instance.

@@ -405,7 +405,7 @@ def _last_end(transaction: Transaction) -> datetime | None:
         transaction.execute(
             select(func.max(credentials.c.expires_at)).where(credentials.c.kind == kind)
         ).scalar()
-        for kind in ("x509", "jwt", "task")  # each a look-up in the index, never a scan
+        for kind in ("x509", "jwt", "wit", "task")  # each a look-up in the index, never a scan
     ]
     return max((end for end in ends if end is not None), default=None)
 
@@ -528,7 +528,7 @@ _EXISTS: dict[TargetKind, Callable[[str], tuple[Any, ColumnElement[bool]]]] = {
     ),
     TargetKind.JTI: lambda v: (
         credentials,
-        and_(credentials.c.id == v, credentials.c.kind.in_(("jwt", "task"))),
+        and_(credentials.c.id == v, credentials.c.kind.in_(("jwt", "wit", "task"))),
     ),
     TargetKind.ADMIN: lambda v: (models.admins, models.admins.c.name == v),
     TargetKind.NODE: lambda v: (models.nodes, models.nodes.c.name == v),

@@ -94,12 +94,18 @@ func show(bundle *spiffebundle.Bundle, err error) error {
 		kids = append(kids, kid)
 	}
 	sort.Strings(kids)
+	wits := []string{}
+	for kid := range bundle.WITAuthorities() {
+		wits = append(wits, kid)
+	}
+	sort.Strings(wits)
 	sequence, _ := bundle.SequenceNumber()
 	hint, _ := bundle.RefreshHint()
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{
 		"trust_domain":     bundle.TrustDomain().Name(),
 		"x509_authorities": len(bundle.X509Authorities()),
 		"jwt_authorities":  kids,
+		"wit_authorities":  wits,
 		"sequence":         sequence,
 		"refresh_hint":     int(hint.Seconds()),
 	})

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/exp/svid/witsvid"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
@@ -32,6 +33,7 @@ type workload struct {
 	address workloadapi.ClientOption
 	x509    *workloadapi.X509Source
 	jwt     *workloadapi.JWTSource
+	wit     *workloadapi.WITSource
 	mouth   sync.Mutex
 }
 
@@ -89,6 +91,20 @@ func (work *workload) do(command string, words []string) (said, error) {
 			return nil, err
 		}
 		return said{"id": svid.ID.String()}, nil
+	case "wits": // the WIT source
+		return work.wits(ctx)
+	case "wit": // SPIFFE ID, the token that is known: the next one
+		return work.newerWit(ctx, words[0], strings.Join(words[1:], ""))
+	case "prove": // SPIFFE ID, audience
+		return work.prove(words[0], words[1])
+	case "wit-bundles": // of all trust domains
+		return work.witBundles(ctx)
+	case "jwt-as-wit": // token
+		_, err := witsvid.ParseAndValidate(words[0], work.wit)
+		return said{}, err
+	case "wit-as-jwt": // audience, token
+		_, err := jwtsvid.ParseAndValidate(words[1], work.jwt, []string{words[0]})
+		return said{}, err
 	case "serve": // the only SPIFFE ID that may connect
 		return work.serve(words[0])
 	case "dial": // address, the only SPIFFE ID that may answer
