@@ -8,7 +8,8 @@ They belong together, so they change together: each set is a folder of its own, 
 above are links through ``.current``, which one rename moves from set to set. A reader that
 resolves ``.current`` once never sees a key beside another key's certificate; neither does anyone
 after a crash. The folder is 0700 and every file is 0600 from its first byte on; where one group is
-allowed to read (``Access``), 0750 and 0640.
+allowed to read (``Access``), 0750 and 0640. A set may have one file more, without a link to it:
+the key that its successor was asked for (``next_key``), always 0600.
 """
 
 import json
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from accredit_client.errors import InvalidFolder
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import CredentialError
-from accredit_credentials.keys import check_public_key
+from accredit_credentials.keys import PrivateKey, check_public_key
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.strict_json import NotStrictJson, parse_object
 from accredit_credentials.x509_svid import X509Identity, parse_pem
@@ -36,6 +37,8 @@ _CURRENT = ".current"
 _SET_PREFIX = ".set-"
 _NAMES = ("svid.pem", "svid_key.pem", "bundle.pem", "bundle.json", "issuer.json")
 _CRLS = "crl.pem"  # only where there are any
+_SECRET = frozenset({"svid_key.pem", "next_key.pem"})
+_NEXT = "next_key.pem"  # only while a successor is asked for
 _MAX_BYTES = 1024 * 1024
 _READS = 3  # a set may be removed under a reader once or twice, not for ever
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -147,6 +150,47 @@ def read_folder(folder: Path, access: Access = PRIVATE) -> FolderContent:
         raise InvalidFolder(f"folder {folder} does not hold an identity{said}") from None
 
 
+def write_next_key(folder: Path, key: PrivateKey, access: Access = PRIVATE) -> None:
+    """Put the key of the successor beside the set that is there; without a set there is no place.
+
+    Raises:
+        InvalidFolder: as ``write_folder``.
+    """
+    version = version_of(folder)
+    if version is None:
+        return
+    place = folder / version
+    try:
+        _check_private(folder, access)
+        fresh = place / f".{_NEXT}.{secrets.token_hex(8)}"
+        _write(fresh, _key_pem(key), PRIVATE)
+        fresh.replace(place / _NEXT)
+        _sync(place)
+    except OSError as error:
+        raise InvalidFolder(f"folder {folder} cannot be written: {error.strerror}") from error
+
+
+def read_next_key(folder: Path, access: Access = PRIVATE) -> PrivateKey | None:
+    """The key that the successor of the folder's set was asked for; None where there is none.
+
+    Raises:
+        InvalidFolder: open to others, or no key.
+    """
+    try:
+        _check_private(folder, access)
+        text = _read(folder / _CURRENT / _NEXT, PRIVATE)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidFolder(f"folder {folder} cannot be read: {error.strerror}") from error
+    try:
+        key = serialization.load_pem_private_key(text, password=None)
+        check_public_key(key.public_key())
+    except (CredentialError, ValueError):
+        raise InvalidFolder(f"folder {folder} has a {_NEXT} that is no key") from None
+    return key  # type: ignore[return-value]  # one of the kinds that SVIDs have
+
+
 def version_of(folder: Path) -> str | None:
     """Something that changes with each set; None where the folder has none."""
     try:
@@ -171,6 +215,14 @@ def _texts(content: FolderContent) -> dict[str, bytes]:
     if content.crls:
         made[_CRLS] = b"".join(map(_crl_pem, content.crls))
     return made
+
+
+def _key_pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def _crl_pem(der: bytes) -> bytes:
@@ -207,7 +259,7 @@ def _read_set(folder: Path, access: Access) -> dict[str, bytes]:
 
 def _read(path: Path, access: Access) -> bytes:
     with path.open("rb") as file:
-        if path.name == "svid_key.pem" and not access.allows(os.fstat(file.fileno())):
+        if path.name in _SECRET and not access.allows(os.fstat(file.fileno())):
             raise InvalidFolder(
                 f"{path} must be closed to {_others(access)} (mode {access.file_mode:04o})"
             )
