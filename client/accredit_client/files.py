@@ -162,12 +162,25 @@ def write_next_key(folder: Path, key: PrivateKey, access: Access = PRIVATE) -> N
     place = folder / version
     try:
         _check_private(folder, access)
-        fresh = place / f".{_NEXT}.{secrets.token_hex(8)}"
-        _write(fresh, _key_pem(key), PRIVATE)
-        fresh.replace(place / _NEXT)
-        _sync(place)
+        replace_file(place / _NEXT, _key_pem(key))
     except OSError as error:
         raise InvalidFolder(f"folder {folder} cannot be written: {error.strerror}") from error
+
+
+def replace_file(path: Path, text: bytes) -> None:
+    """Write a file of its owner's alone, in one step: after a crash it is the old one or the new.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        _write(fresh, text, PRIVATE)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
 
 
 def read_next_key(folder: Path, access: Access = PRIVATE) -> PrivateKey | None:

@@ -166,6 +166,28 @@ def test_rotation_reaches_a_stream_and_a_changed_byte_ends_it(quick: Host) -> No
     assert "other code than was signed" in daemon.said
 
 
+def test_a_change_is_told_after_the_daemon_was_killed(quick: Host) -> None:
+    """The issuer is away when the code changes, and the daemon is killed before it is back."""
+    agent = quick.agent()
+    quick.listed()
+    daemon = quick.daemon()
+    workload = quick.workload(agent)
+    workload.tell("watch")
+    instance = identity_of(workload.heard()).svid.instance
+    assert instance is not None
+    quick.issuer.kill()
+    (agent.root / "main.py").write_text((agent.root / "main.py").read_text() + "#")
+    kept = quick.folder / "data" / "reports" / f"{instance}.json"
+    until(kept.exists)
+    daemon.process.kill()
+    daemon.wait()
+    quick.issuer.start()
+    assert state_of(quick, instance) == set()
+    daemon.start()
+    until(lambda: state_of(quick, instance) == {"suspended"})
+    until(lambda: not kept.exists())
+
+
 def test_a_revoked_process_loses_its_streams_and_its_neighbour_nothing(place: Host) -> None:
     """Withdrawn within a moment of the fact, and asking again brings no other instance."""
     agent = place.agent()

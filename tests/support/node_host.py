@@ -6,10 +6,12 @@ The processes are real, and so are keys and certificates; what measures is the t
 import asyncio
 import os
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -188,10 +190,13 @@ class Place:
         self.node = Node(authority, self.clock)
         self.code = Code()
         self.resources = ExitStack()
+        data = self.resources.enter_context(tempfile.TemporaryDirectory(prefix="accredit-"))
+        self.reports = Path(data) / "reports"
         self.workloads = Workloads(
             entries or (entry(),),
             self.node,
             measurer=self.code,
+            reports=self.reports,
             limits=InstanceLimits(**limits),
             clock=self.clock,
             draw=lambda: 0.5,

@@ -21,6 +21,7 @@ from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.core import Core
 from accredit_client.daemon.measuring import CodeMeasurer
 from accredit_client.daemon.node import AsyncNodeIdentity
+from accredit_client.daemon.reports import FOLDER
 from accredit_client.daemon.server import WorkloadServer
 from accredit_client.daemon.settings import Settings
 from accredit_client.daemon.tokens import Tokens
@@ -83,6 +84,7 @@ class Daemon:
                 self.entries,
                 node,
                 measurer=CodeMeasurer(),
+                reports=settings.data / FOLDER,
                 limits=settings.limits,
                 clock=self._clock,
                 draw=self._draw,
@@ -124,6 +126,7 @@ class Daemon:
             node.feed.listen(core.facts_came)
         core.start()
         core.stepped()
+        await self.workloads.reports.take_up()
 
 
 def files_needed(settings: Settings) -> int:

@@ -4,7 +4,8 @@ How an identity comes to be and lives on, in this order each time: the caller is
 it still has the entry's selectors → its tree is measured and has the signed digest → the issuer
 certifies a new key (``/v1/nodes/instances``) → the caller is the same process still → held, in
 memory only. The same again at half life, give or take a tenth. Whether it may be is ``judging``'s,
-how it stands ``instances``', having it measured and certified ``certifying``'s.
+how it stands ``instances``', having it measured and certified ``certifying``'s, telling the issuer
+of changed code ``reports``'.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 from accredit_client import renewal
 from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
@@ -24,6 +26,7 @@ from accredit_client.daemon.certifying import Certifying, Issuing, Measuring
 from accredit_client.daemon.instances import Instance
 from accredit_client.daemon.judging import Measured, judged
 from accredit_client.daemon.provider import NotYet, Refused, WorkloadSvid
+from accredit_client.daemon.reports import Report, Reports
 from accredit_client.daemon.settings import InstanceLimits
 from accredit_client.effects import AsyncWaiter, Clock, Draw, TaskWaiter
 from accredit_client.errors import (
@@ -219,7 +222,7 @@ class Workload:
     def _changed(self, instance: Instance, why: str, digest: str | None) -> None:
         log.error("process %d runs other code than was signed: %s", self.caller.pid, why)
         if instance.id is not None:
-            self._all.certifying.report(instance.id, why, digest)
+            self._all.reports.tell(Report.of(instance.id, why, digest))
         instance.is_over(why)
         self._all.code_changed(instance.entry, by=self)
 
@@ -254,6 +257,7 @@ class Workloads:
         entries: which process may be which agent.
         node: who asks the issuer.
         measurer: who measures.
+        reports: the folder of what the issuer has not heard of yet.
         limits: how many, and how much at a time.
         clock: the time.
         draw: for the jitter.
@@ -266,6 +270,7 @@ class Workloads:
         node: Issuing,
         *,
         measurer: Measuring,
+        reports: Path,
         limits: InstanceLimits,
         clock: Clock,
         draw: Draw,
@@ -273,7 +278,8 @@ class Workloads:
     ) -> None:
         self.clock, self.draw, self.waiter = clock, draw, waiter
         self._entries = tuple(entries)
-        self.certifying = Certifying(node, measurer, limits, clock=clock, draw=draw, waiter=waiter)
+        self.certifying = Certifying(node, measurer, limits, clock=clock)
+        self.reports = Reports(node, reports, draw=draw, waiter=waiter)
         self._node = node
         self._limits = limits
         self._workloads: dict[tuple[int, int], Workload] = {}
@@ -358,7 +364,8 @@ class Workloads:
         tasks = [each.task for each in self]
         for each in self:
             self.forget(each, "the daemon stops")
-        await asyncio.gather(*tasks, self.certifying.close(), return_exceptions=True)
+        await asyncio.gather(*tasks, self.reports.close(), return_exceptions=True)
+        self.certifying.close()
         self._looks.shutdown(wait=False, cancel_futures=True)
 
     # Who is there
