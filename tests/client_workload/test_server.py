@@ -20,6 +20,8 @@ from grpclib.reflection.v1.reflection_grpc import ServerReflectionStub
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, Event, StreamReset
 from h2.settings import SettingCodes
 from support.authority import Authority
 from support.workload import (
@@ -50,6 +52,7 @@ class RawPeer:
         self.reader, self.writer = reader, writer
         self.http2 = H2Connection(H2Configuration(validate_outbound_headers=False))
         self.http2.initiate_connection()
+        self.events: list[Event] = []
 
     def call(self, path: str, body: bytes, *, ended: bool = True) -> int:
         """Begin a call; what is sent as its body is the test's affair."""
@@ -75,6 +78,16 @@ class RawPeer:
         """All that comes until the other end closes."""
         async with asyncio.timeout(10):
             return await self.reader.read()
+
+    async def event(self, kind: type[Event], *, stream: int | None = None) -> Any:
+        """The next event of a kind, of one stream where that is named."""
+        async with asyncio.timeout(10):
+            while True:
+                for each in self.events:
+                    if isinstance(each, kind) and stream in {None, getattr(each, "stream_id", 0)}:
+                        self.events.remove(each)
+                        return each
+                self.events += self.http2.receive_data(await self.reader.read(65536))
 
     async def trailer(self, name: bytes) -> bytes:
         """The value of a header field that is to come."""
@@ -254,6 +267,24 @@ async def test_streams_of_a_connection_are_bounded(tmp_path: Path, provider: Fak
         peer.flush()
         await peer.ending()
         await served.until(lambda: served.server.connections == 0)
+
+
+async def test_a_peer_that_acknowledges_nothing_is_bounded_too(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
+    """What it asks for beyond is refused, to be asked for again; what it has is served on."""
+    async with serving(tmp_path, provider, limits=Limits(streams=2)) as served, raw(served) as peer:
+        first, second, third = (peer.call(X509, prefixed(b"")) for _ in range(3))
+        peer.flush()
+        reset = await peer.event(StreamReset)
+        assert (reset.stream_id, reset.error_code) == (third, ErrorCodes.REFUSED_STREAM)
+        await served.until(lambda: provider.watching == 2)
+        peer.http2.reset_stream(first)
+        fourth = peer.call(X509, prefixed(b""))
+        peer.flush()
+        assert (await peer.event(DataReceived, stream=fourth)).data
+        provider.set(replace(provider.state, crls=()))  # type: ignore[type-var]
+        assert (await peer.event(DataReceived, stream=second)).data
 
 
 async def test_who_does_not_read_is_cut(

@@ -1,7 +1,8 @@
 """One connection: who it is, its calls, and what it may hold.
 
 grpclib speaks HTTP/2; what it leaves open is closed here. The caller is bound to the connection and
-every call goes through ``rpc.bounded``. Windows are the smallest that HTTP/2 knows. A peer that
+every call goes through ``rpc.bounded``. Windows are the smallest that HTTP/2 knows. Calls at a time
+are counted here, too: what we announce binds a peer only once it has acknowledged it. A peer that
 sends and never reads is cut before what waits for it grows; frames of kinds that nobody knows are
 ignored (RFC 9113 §5.5); what cannot be parsed ends this connection and no other.
 """
@@ -22,6 +23,7 @@ from grpclib.protocol import Stream as H2Stream
 from grpclib.server import request_handler
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import Event
 from h2.settings import SettingCodes
 
@@ -71,17 +73,25 @@ _NOT_SERVED = method(_not_served, Cardinality.UNARY_STREAM, Message, Message)
 
 
 class _Calls(AbstractHandler):
-    """The calls of one connection, each in a task."""
+    """The calls of one connection, each in a task; so many at a time."""
 
-    def __init__(self, table: Mapping[str, Method], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, table: Mapping[str, Method], at_a_time: int, changed: Callable[[], None]
+    ) -> None:
         self._table = _Table(table)
+        self._at_a_time = at_a_time
         self._changed = changed
+        self._leaving: set[H2Stream] = set()
         self.tasks: dict[H2Stream, asyncio.Task[None]] = {}
 
     def accept(
         self, stream: H2Stream, headers: list[tuple[str, str]], release_stream: Callable[[], None]
     ) -> None:
-        """Begin a call."""
+        """Begin a call, or refuse it: who could not know of the bound may ask again."""
+        if len(self.tasks) - len(self._leaving) >= self._at_a_time:
+            stream.reset_nowait(ErrorCodes.REFUSED_STREAM)  # RFC 9113 §5.1.2, §8.7
+            release_stream()
+            return
         task = asyncio.get_running_loop().create_task(
             request_handler(self._table, stream, headers, _CODEC, None, _DISPATCH, release_stream)
         )
@@ -91,6 +101,7 @@ class _Calls(AbstractHandler):
     def cancel(self, stream: H2Stream) -> None:
         """The peer gave a call up."""
         if task := self.tasks.get(stream):
+            self._leaving.add(stream)
             task.cancel()
 
     def close(self) -> None:
@@ -100,6 +111,7 @@ class _Calls(AbstractHandler):
 
     def _over(self, stream: H2Stream) -> None:
         del self.tasks[stream]
+        self._leaving.discard(stream)
         self._changed()
 
 
@@ -128,7 +140,7 @@ class Connection(H2Protocol):
         self._over = over
         self._transport: asyncio.Transport | None = None
         entries = {path: bounded(entry, self) for path, entry in table.items()}
-        self._calls = _Calls(entries, self._calls_changed)
+        self._calls = _Calls(entries, limits.streams, self._calls_changed)
         super().__init__(self._calls, _WINDOWS, _HTTP2)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
