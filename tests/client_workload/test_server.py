@@ -3,10 +3,12 @@
 import asyncio
 import json
 import logging
+import os
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, StreamReset
 from h2.settings import SettingCodes
 from support.authority import Authority
+from support.calling import AGENT_UID, as_root
 from support.workload import (
     API,
     HEADER,
@@ -34,6 +37,7 @@ from support.workload import (
     state_of,
 )
 
+from accredit_client.daemon.accounts import account_in, parse_ranges
 from accredit_client.daemon.limits import Limits
 from accredit_client.daemon.proto import workload_pb2 as pb
 from accredit_client.daemon.proto.pool import POOL
@@ -99,10 +103,37 @@ class RawPeer:
                             return bytes(value)
 
 
+@pytest.fixture
+def passable() -> Iterator[Path]:
+    """A folder that other users may pass, as pytest's own may not be."""
+    with tempfile.TemporaryDirectory(prefix="accredit-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextmanager
+def acting_as(uid: int | None) -> Iterator[None]:
+    """With another effective user id: the kernel tells it of who connects meanwhile."""
+    if uid is None:
+        yield
+        return
+    before = os.geteuid()
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
 @asynccontextmanager
-async def raw(served: Served) -> AsyncIterator[RawPeer]:
-    """A connection in the hands of the test."""
-    reader, writer = await asyncio.open_unix_connection(str(served.path))
+async def raw(served: Served, *, uid: int | None = None) -> AsyncIterator[RawPeer]:
+    """A connection in the hands of the test, of another user where one is named."""
+    connection = socket.socket(socket.AF_UNIX)
+    with acting_as(uid):
+        connection.connect(os.fsencode(served.path))
+    connection.setblocking(False)
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
     try:
         yield RawPeer(reader, writer)
     finally:
@@ -347,6 +378,34 @@ async def test_connections_are_bounded(
             await served.until(lambda: served.server.connections == 1)
             assert (await served.client().x509()).svids
     assert caplog.text.count("a connection more than 2") == 2
+
+
+@as_root
+async def test_connections_of_subordinate_ids_are_their_owners(
+    passable: Path, provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user that has 65,536 ids has no more connections than one with one; others have theirs."""
+    ranges = parse_ranges(f"1000:{AGENT_UID}:2", {}.get)
+    async with serving(
+        passable,
+        provider,
+        limits=Limits(connections_of_uid=1),
+        account_of=lambda uid: account_in(ranges, uid),
+    ) as served:
+        async with raw(served, uid=AGENT_UID) as peer:
+            peer.call(X509, prefixed(b""))
+            peer.flush()
+            assert (await peer.event(DataReceived)).data
+            async with raw(served, uid=AGENT_UID + 1) as second:
+                assert await second.ending() == b""
+            assert served.server.connections == 1
+            assert (await served.client().x509()).svids
+        await served.until(lambda: served.server.connections == 1)
+        async with raw(served, uid=AGENT_UID + 1) as second:
+            second.call(X509, prefixed(b""))
+            second.flush()
+            assert (await second.event(DataReceived)).data
+    assert "of user 1000: closed" in caplog.text
 
 
 async def test_who_cannot_be_named_is_not_served(served: Served) -> None:

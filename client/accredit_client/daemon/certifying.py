@@ -1,11 +1,11 @@
 """What an identity takes: its process measured, and a new key certified.
 
-The tree is measured in a few threads, the issuer asked by a few at a time.
+The tree is measured in a few threads, of which one is always left to other users (``lanes``); the
+issuer is asked by a few at a time.
 """
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from accredit_attestors.errors import InvalidTree, Unmeasured
@@ -18,6 +18,7 @@ from accredit_client.daemon.agents import AgentEntry
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.instances import Instance
 from accredit_client.daemon.judging import Measured
+from accredit_client.daemon.lanes import Lane
 from accredit_client.daemon.settings import InstanceLimits
 from accredit_client.effects import Clock
 from accredit_client.errors import CannotMeasure, InvalidAnswer, Writable
@@ -81,14 +82,20 @@ class Certifying:
         self._measurer = measurer
         self._clock = clock
         self._asking = asyncio.Semaphore(limits.asking)
-        self._measures = ThreadPoolExecutor(limits.measures, thread_name_prefix="accredit-measure")
+        share = max(limits.measures - 1, 1)
+        self._measures = Lane(limits.measures, of_account=share, name="accredit-measure")
 
     def close(self) -> None:
         """Measure nothing more."""
-        self._measures.shutdown(wait=False, cancel_futures=True)
+        self._measures.close()
 
-    async def measured(self, caller: Caller, entry: AgentEntry) -> Measured:
+    async def measured(self, caller: Caller, account: int, entry: AgentEntry) -> Measured:
         """What a process is, and what is where its code should be.
+
+        Args:
+            caller: the process.
+            account: whom its user counts for.
+            entry: what it should be.
 
         Raises:
             CannotMeasure: nothing was found out; that is no change of the code.
@@ -104,7 +111,7 @@ class Certifying:
                 return Measured(selectors, None, str(error))
             return Measured(selectors, digest)
 
-        return await asyncio.get_running_loop().run_in_executor(self._measures, look)
+        return await self._measures.run(account, look)
 
     async def certified(self, instance: Instance, found: Measured) -> X509Identity:
         """A new key, and the issuer's SVID for it.

@@ -16,6 +16,7 @@ from typing import Self
 
 from accredit_attestors.nodes.contract import NodeAttestor
 from accredit_attestors.plugins import load_node_attestors
+from accredit_client.daemon.accounts import LOOK_SECONDS, Accounts
 from accredit_client.daemon.agents import AgentEntry, load_entries
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.core import Core
@@ -75,6 +76,9 @@ class Daemon:
         """Listen; nobody has an identity before ``attest``."""
         settings, node = self.settings, self.node
         async with AsyncExitStack() as undo:
+            accounts = Accounts()
+            await asyncio.to_thread(accounts.look)
+            undo.push_async_callback(_ended, asyncio.create_task(_following(accounts)))
             tokens = Tokens(
                 settings.issuer_url, lambda: node.bundle, lambda: node.facts, clock=self._clock
             )
@@ -88,6 +92,7 @@ class Daemon:
                 limits=settings.limits,
                 clock=self._clock,
                 draw=self._draw,
+                account_of=accounts.of,
             )
             undo.push_async_callback(self.workloads.close)
             self.core = Core(
@@ -103,6 +108,7 @@ class Daemon:
                 self.core,
                 identify=_identify,
                 limits=settings.socket_limits,
+                account_of=accounts.of,
                 sds=settings.sds,
             )
             await server.start(settings.socket)
@@ -177,6 +183,17 @@ async def run(daemon: Daemon, ready: Callable[[Daemon], None]) -> None:
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
+
+
+async def _following(accounts: Accounts) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.to_thread(accounts.look)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _identify(connection: socket.socket) -> Caller:

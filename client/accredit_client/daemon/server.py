@@ -19,6 +19,7 @@ from grpclib.const import Handler as Method
 from grpclib.health.service import OVERALL, Health
 from grpclib.reflection.service import ServerReflection
 
+from accredit_client.daemon.accounts import itself
 from accredit_client.daemon.connection import Connection
 from accredit_client.daemon.limits import Limits
 from accredit_client.daemon.own_calls import OwnCalls
@@ -45,6 +46,7 @@ class WorkloadServer:
         provider: who knows the answers.
         identify: who is at the other end of a connection, asked once for each.
         limits: what strangers may cost.
+        account_of: whom a user id counts for.
         sds: whether Envoy is served, too.
     """
 
@@ -54,13 +56,16 @@ class WorkloadServer:
         *,
         identify: Identify,
         limits: Limits | None = None,
+        account_of: Callable[[int], int] = itself,
         sds: bool = True,
     ) -> None:
         self._identify = identify
+        self._account_of = account_of
         self._limits = limits or Limits()
         self._table = _table(provider, self._limits, sds=sds)
-        self._connections: set[Connection] = set()
-        self._of_uid: Counter[int] = Counter()
+        self._connections: dict[Connection, int] = {}
+        """Each with whom its user counts for."""
+        self._of_account: Counter[int] = Counter()
         self._nobody = asyncio.Event()
         self._nobody.set()
         self._beginning: set[asyncio.Task[object]] = set()
@@ -151,15 +156,16 @@ class WorkloadServer:
             log.warning("a connection of nobody known: %s", error)
             accepted.close()
             return
-        if self._of_uid[caller.uid] >= self._limits.connections_of_uid:
+        account = self._account_of(caller.uid)
+        if self._of_account[account] >= self._limits.connections_of_uid:
             limit = self._limits.connections_of_uid
-            log.warning("a connection more than %d of user %d: closed", limit, caller.uid)
+            log.warning("a connection more than %d of user %d: closed", limit, account)
             caller.close()
             accepted.close()
             return
         connection = Connection(caller, self._table, self._limits, self._over)
-        self._connections.add(connection)
-        self._of_uid[caller.uid] += 1
+        self._connections[connection] = account
+        self._of_account[account] += 1
         self._nobody.clear()
         begun = self._loop.create_task(self._begun(accepted, connection))
         self._beginning.add(begun)
@@ -175,11 +181,10 @@ class WorkloadServer:
 
     def _over(self, connection: Connection) -> None:
         connection.caller.close()
-        self._connections.discard(connection)
-        uid = connection.caller.uid
-        self._of_uid[uid] -= 1
-        if not self._of_uid[uid]:
-            del self._of_uid[uid]
+        account = self._connections.pop(connection)
+        self._of_account[account] -= 1
+        if not self._of_account[account]:
+            del self._of_account[account]
         if not self._connections:
             self._nobody.set()
 

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -20,11 +19,13 @@ from functools import partial
 from pathlib import Path
 
 from accredit_client import renewal
+from accredit_client.daemon.accounts import itself
 from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.certifying import Certifying, Issuing, Measuring
 from accredit_client.daemon.instances import Instance
 from accredit_client.daemon.judging import Measured, judged
+from accredit_client.daemon.lanes import Lane
 from accredit_client.daemon.provider import NotYet, Refused, WorkloadSvid
 from accredit_client.daemon.reports import Report, Reports
 from accredit_client.daemon.settings import InstanceLimits
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while SVIDs expire
 LOOKS = 4  # threads that look at who calls
+READS = 4  # threads that read callers' programs
 REVOKED = "revoked"  # the problem of who was taken back
 
 
@@ -56,9 +58,14 @@ class Workload:
     """One process with its identities. Made by ``Workloads``."""
 
     def __init__(
-        self, caller: Caller, entries: Sequence[AgentEntry], all_of_them: "Workloads"
+        self,
+        caller: Caller,
+        account: int,
+        entries: Sequence[AgentEntry],
+        all_of_them: "Workloads",
     ) -> None:
         self.caller = caller
+        self.account = account
         self.instances = tuple(Instance(each) for each in entries)
         self.gone: str | None = None
         self.tried = asyncio.Event()
@@ -210,7 +217,7 @@ class Workload:
 
     async def _looked(self, entry: AgentEntry) -> Measured:
         try:
-            return await self._all.certifying.measured(self.caller, entry)
+            return await self._all.certifying.measured(self.caller, self.account, entry)
         except CallerGone:
             raise _Over("the process has ended") from None
         except CallerChanged as error:
@@ -261,6 +268,7 @@ class Workloads:
         limits: how many, and how much at a time.
         clock: the time.
         draw: for the jitter.
+        account_of: whom a user id counts for.
         waiter: makes how a process's task waits.
     """
 
@@ -274,6 +282,7 @@ class Workloads:
         limits: InstanceLimits,
         clock: Clock,
         draw: Draw,
+        account_of: Callable[[int], int] = itself,
         waiter: Callable[[], AsyncWaiter] = TaskWaiter,
     ) -> None:
         self.clock, self.draw, self.waiter = clock, draw, waiter
@@ -284,8 +293,10 @@ class Workloads:
         self._limits = limits
         self._workloads: dict[tuple[int, int], Workload] = {}
         self._identities = 0
-        self._of_uid: Counter[int] = Counter()
-        self._looks = ThreadPoolExecutor(LOOKS, thread_name_prefix="accredit-look")
+        self._account_of = account_of
+        self._of_account: Counter[int] = Counter()
+        self._looks = Lane(LOOKS, of_account=1, name="accredit-look")
+        self._reads = Lane(READS, of_account=1, name="accredit-read")
 
     @property
     def facts(self) -> FeedState | None:
@@ -320,9 +331,9 @@ class Workloads:
         with suppress(OSError, ValueError):
             asyncio.get_running_loop().remove_reader(workload.caller.process.fileno())
         self._identities -= len(workload.instances)
-        self._of_uid[workload.caller.uid] -= len(workload.instances)
-        if not self._of_uid[workload.caller.uid]:
-            del self._of_uid[workload.caller.uid]
+        self._of_account[workload.account] -= len(workload.instances)
+        if not self._of_account[workload.account]:
+            del self._of_account[workload.account]
         log.info("process %d is forgotten: %s", workload.caller.pid, why)
         workload.end(why)
 
@@ -366,7 +377,8 @@ class Workloads:
             self.forget(each, "the daemon stops")
         await asyncio.gather(*tasks, self.reports.close(), return_exceptions=True)
         self.certifying.close()
-        self._looks.shutdown(wait=False, cancel_futures=True)
+        self._looks.close()
+        self._reads.close()
 
     # Who is there
 
@@ -382,12 +394,12 @@ class Workloads:
         return known
 
     async def _begun(self, caller: Caller) -> Workload:
-        loop = asyncio.get_running_loop()
+        account = self._account_of(caller.uid)
         try:
             look = partial(caller.selectors, program=False)
-            selectors = await loop.run_in_executor(self._looks, look)
+            selectors = await self._looks.run(account, look)
             if wants_program(self._entries, selectors):
-                selectors = await loop.run_in_executor(self._looks, caller.selectors)
+                selectors = await self._reads.run(account, caller.selectors)
         except CallerRefused as error:
             raise Refused(str(error)) from None
         entries = entries_for(self._entries, selectors)
@@ -396,24 +408,26 @@ class Workloads:
         known = self._known(caller)  # another connection of it may have been faster
         if known is not None:
             return known
-        self._check_room(caller.uid, len(entries))
+        self._check_room(account, len(entries))
         try:
             held = caller.again()
         except CallerRefused as error:
             raise Refused(str(error)) from None
-        workload = Workload(held, entries, self)
+        workload = Workload(held, account, entries, self)
         self._workloads[_key(held)] = workload
         self._identities += len(entries)
-        self._of_uid[held.uid] += len(entries)
-        loop.add_reader(held.process.fileno(), self.forget, workload, "the process has ended")
+        self._of_account[account] += len(entries)
+        asyncio.get_running_loop().add_reader(
+            held.process.fileno(), self.forget, workload, "the process has ended"
+        )
         return workload
 
-    def _check_room(self, uid: int, wanted: int) -> None:
+    def _check_room(self, account: int, wanted: int) -> None:
         if self._identities + wanted > self._limits.instances:
             raise NotYet(f"this host has its {self._limits.instances} identities already")
-        if self._of_uid[uid] + wanted > self._limits.instances_of_uid:
+        if self._of_account[account] + wanted > self._limits.instances_of_uid:
             limit = self._limits.instances_of_uid
-            raise NotYet(f"user {uid} has {limit} identities on this host already")
+            raise NotYet(f"user {account} has {limit} identities on this host already")
 
 
 def _is_to_go(identity: X509Identity, bundle: TrustBundle, now: datetime) -> bool:
