@@ -19,8 +19,8 @@ from accredit_client.daemon.accounts import account_in, parse_ranges
 from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.judging import Measured, judged
+from accredit_client.daemon.looking import THREADS
 from accredit_client.daemon.provider import NotYet, Refused
-from accredit_client.daemon.workloads import LOOKS, READS
 from accredit_client.errors import IssuerRefused, IssuerUnreachable, Writable
 from accredit_credentials.revocation import FactKind
 
@@ -381,7 +381,7 @@ async def test_who_has_programs_read_keeps_nobody_out(
 
     monkeypatch.setattr(Caller, "_program_sha256", slowly)
     async with placed(authority, *entries) as place:
-        greedy = [place.other(AGENT_UID)[1] for _ in range(READS + LOOKS + 1)]
+        greedy = [place.other(AGENT_UID)[1] for _ in range(2 * THREADS + 1)]
         asking = [asyncio.create_task(place.workloads.of(each)) for each in greedy]
         await place.until(lambda: bool(reading))
         async with asyncio.timeout(WAIT):

@@ -84,18 +84,23 @@ class Certifying:
         self._asking = asyncio.Semaphore(limits.asking)
         share = max(limits.measures - 1, 1)
         self._measures = Lane(limits.measures, of_account=share, name="accredit-measure")
+        self._distant = Lane(limits.measures, of_account=share, name="accredit-distant")
 
     def close(self) -> None:
         """Measure nothing more."""
         self._measures.close()
+        self._distant.close()
 
-    async def measured(self, caller: Caller, account: int, entry: AgentEntry) -> Measured:
+    async def measured(
+        self, caller: Caller, account: int, entry: AgentEntry, *, distant: bool
+    ) -> Measured:
         """What a process is, and what is where its code should be.
 
         Args:
             caller: the process.
             account: whom its user counts for.
             entry: what it should be.
+            distant: whether a server has to answer for its program: such a process waits apart.
 
         Raises:
             CannotMeasure: nothing was found out; that is no change of the code.
@@ -111,7 +116,7 @@ class Certifying:
                 return Measured(selectors, None, str(error))
             return Measured(selectors, digest)
 
-        return await self._measures.run(account, look)
+        return await (self._distant if distant else self._measures).run(account, look)
 
     async def certified(self, instance: Instance, found: Measured) -> X509Identity:
         """A new key, and the issuer's SVID for it.

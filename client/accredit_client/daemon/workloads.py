@@ -5,7 +5,7 @@ it still has the entry's selectors → its tree is measured and has the signed d
 certifies a new key (``/v1/nodes/instances``) → the caller is the same process still → held, in
 memory only. The same again at half life, give or take a tenth. Whether it may be is ``judging``'s,
 how it stands ``instances``', having it measured and certified ``certifying``'s, telling the issuer
-of changed code ``reports``'.
+of changed code ``reports``', looking at who calls ``looking``'s.
 """
 
 import asyncio
@@ -15,17 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from accredit_client import renewal
 from accredit_client.daemon.accounts import itself
-from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
+from accredit_client.daemon.agents import AgentEntry, entries_for
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.certifying import Certifying, Issuing, Measuring
 from accredit_client.daemon.instances import Instance
 from accredit_client.daemon.judging import Measured, judged
-from accredit_client.daemon.lanes import Lane
+from accredit_client.daemon.looking import Looking
 from accredit_client.daemon.provider import NotYet, Refused, WorkloadSvid
 from accredit_client.daemon.reports import Report, Reports
 from accredit_client.daemon.settings import InstanceLimits
@@ -45,8 +44,6 @@ from accredit_credentials.x509_svid import X509Identity, validate
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while SVIDs expire
-LOOKS = 4  # threads that look at who calls
-READS = 4  # threads that read callers' programs
 REVOKED = "revoked"  # the problem of who was taken back
 
 
@@ -63,9 +60,12 @@ class Workload:
         account: int,
         entries: Sequence[AgentEntry],
         all_of_them: "Workloads",
+        *,
+        distant: bool,
     ) -> None:
         self.caller = caller
         self.account = account
+        self._distant = distant
         self.instances = tuple(Instance(each) for each in entries)
         self.gone: str | None = None
         self.tried = asyncio.Event()
@@ -217,7 +217,9 @@ class Workload:
 
     async def _looked(self, entry: AgentEntry) -> Measured:
         try:
-            return await self._all.certifying.measured(self.caller, self.account, entry)
+            return await self._all.certifying.measured(
+                self.caller, self.account, entry, distant=self._distant
+            )
         except CallerGone:
             raise _Over("the process has ended") from None
         except CallerChanged as error:
@@ -295,8 +297,7 @@ class Workloads:
         self._identities = 0
         self._account_of = account_of
         self._of_account: Counter[int] = Counter()
-        self._looks = Lane(LOOKS, of_account=1, name="accredit-look")
-        self._reads = Lane(READS, of_account=1, name="accredit-read")
+        self._looking = Looking()
 
     @property
     def facts(self) -> FeedState | None:
@@ -377,8 +378,7 @@ class Workloads:
             self.forget(each, "the daemon stops")
         await asyncio.gather(*tasks, self.reports.close(), return_exceptions=True)
         self.certifying.close()
-        self._looks.close()
-        self._reads.close()
+        self._looking.close()
 
     # Who is there
 
@@ -396,10 +396,10 @@ class Workloads:
     async def _begun(self, caller: Caller) -> Workload:
         account = self._account_of(caller.uid)
         try:
-            look = partial(caller.selectors, program=False)
-            selectors = await self._looks.run(account, look)
-            if wants_program(self._entries, selectors):
-                selectors = await self._reads.run(account, caller.selectors)
+            distant = await self._looking.is_distant(caller, account)
+            selectors = await self._looking.selectors(
+                caller, account, self._entries, distant=distant
+            )
         except CallerRefused as error:
             raise Refused(str(error)) from None
         entries = entries_for(self._entries, selectors)
@@ -413,7 +413,7 @@ class Workloads:
             held = caller.again()
         except CallerRefused as error:
             raise Refused(str(error)) from None
-        workload = Workload(held, account, entries, self)
+        workload = Workload(held, account, entries, self, distant=distant)
         self._workloads[_key(held)] = workload
         self._identities += len(entries)
         self._of_account[account] += len(entries)
