@@ -318,6 +318,76 @@ async def test_a_peer_that_acknowledges_nothing_is_bounded_too(
         assert (await peer.event(DataReceived, stream=second)).data
 
 
+async def test_who_gives_up_calls_without_end_is_cut(
+    passable: Path, provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """HTTP/2's rapid reset: so many are a user's on all its connections, and others have theirs."""
+    few = Limits(given_up=20, given_up_each_second=0.0)
+    async with serving(passable, provider, limits=few) as served:
+        async with raw(served) as peer:
+            for _ in range(20):
+                peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.flush()
+            peer.call(API + "FetchJWTSVID", prefixed(b""))
+            peer.flush()
+            assert await peer.trailer(b"grpc-status") == b"3"
+            assert "without end" not in caplog.text
+            for _ in range(2000):
+                peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.flush()
+            await peer.ending()
+        await served.until(lambda: served.server.connections == 0)
+        assert caplog.text.count(f"user {os.geteuid()} gives up calls without end") == 1
+        assert provider.watching == 0
+        async with raw(served) as peer:
+            peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.flush()
+            await peer.ending()
+        assert caplog.text.count("without end") == 2
+
+
+@as_root
+async def test_who_gives_up_calls_costs_only_its_user(
+    passable: Path, provider: FakeProvider
+) -> None:
+    """A neighbour who gives one up is served on; and once rested a user is as any other."""
+    limits = Limits(given_up=1, given_up_each_second=0.5)
+    async with serving(passable, provider, limits=limits) as served:
+        async with raw(served, uid=AGENT_UID) as peer:
+            for _ in range(2):
+                peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.flush()
+            await peer.ending()
+        async with raw(served) as peer:
+            peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.call(API + "FetchJWTSVID", prefixed(b""))
+            peer.flush()
+            assert await peer.trailer(b"grpc-status") == b"3"
+        await served.until(lambda: served.server.connections == 0)
+        now = asyncio.get_running_loop().time()
+        served.server.sweep(now)
+        assert len(served.server._paces) == 2
+        served.server.sweep(now + 10)
+        assert not served.server._paces
+
+
+async def test_calls_that_are_answered_are_not_counted(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
+    """However many a client asks, one after the other or at a time, on one connection."""
+    none = Limits(given_up=0)
+    async with serving(tmp_path, provider, limits=none) as served:
+        client = served.client()
+        request = pb.JWTSVIDRequest(audience=["a"])
+        for _ in range(20):
+            calls = (
+                client.ask(API + "FetchJWTSVID", request, pb.JWTSVIDResponse) for _ in range(30)
+            )
+            for answer in await asyncio.gather(*calls):
+                assert answer.svids
+        assert served.server.connections == 1
+
+
 async def test_who_does_not_read_is_cut(
     tmp_path: Path, provider: FakeProvider, caplog: pytest.LogCaptureFixture
 ) -> None:

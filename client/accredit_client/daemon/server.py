@@ -23,6 +23,7 @@ from accredit_client.daemon.accounts import itself
 from accredit_client.daemon.connection import Connection
 from accredit_client.daemon.limits import Limits
 from accredit_client.daemon.own_calls import OwnCalls
+from accredit_client.daemon.pace import Pace
 from accredit_client.daemon.proto.pool import POOL
 from accredit_client.daemon.provider import Caller, Provider
 from accredit_client.daemon.sds import SecretDiscovery
@@ -65,6 +66,7 @@ class WorkloadServer:
         self._table = _table(provider, self._limits, sds=sds)
         self._connections: dict[Connection, int] = {}
         """Each with whom its user counts for."""
+        self._paces: dict[int, Pace] = {}
         self._of_account: Counter[int] = Counter()
         self._nobody = asyncio.Event()
         self._nobody.set()
@@ -118,6 +120,10 @@ class WorkloadServer:
         ]
         for each in over:
             each.finish()
+        # A user who connects anew has what was left, until it has rested.
+        for account in [each for each, pace in self._paces.items() if pace.is_rested(now)]:
+            if not self._of_account[account]:
+                del self._paces[account]
         return len(over)
 
     def _sweep_and_again(self) -> None:
@@ -163,7 +169,10 @@ class WorkloadServer:
             caller.close()
             accepted.close()
             return
-        connection = Connection(caller, self._table, self._limits, self._over)
+        pace = self._paces.setdefault(
+            account, Pace(self._limits.given_up, self._limits.given_up_each_second)
+        )
+        connection = Connection(caller, self._table, self._limits, pace, self._over)
         self._connections[connection] = account
         self._of_account[account] += 1
         self._nobody.clear()
