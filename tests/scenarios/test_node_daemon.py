@@ -257,6 +257,25 @@ def test_an_issuer_that_is_away_takes_nothing_away(place: Host) -> None:
     assert daemon.process.poll() is None
 
 
+def test_an_issuer_that_stays_away_is_asked_slowly(quick: Host) -> None:
+    """Served until it is over, then not for now; nothing spins, and it is had again afterwards."""
+    agent = quick.agent()
+    quick.listed()
+    daemon = quick.daemon()
+    workload = quick.workload(agent)
+    held = workload.identity()
+    quick.issuer.kill()
+    until(lambda: "UNAVAILABLE" in workload.ask("x509").get("error", ""), timeout=60.0)
+    assert system_clock() >= held.svid.not_after
+    assert "UNAVAILABLE" in workload.ask("jwt", AUDIENCE)["error"]
+    assert daemon.process.poll() is None
+    # After pauses of a second, two, four …, whatever the workload asks meanwhile.
+    assert 1 <= daemon.said.count("waits for its SVID") < 10
+    quick.issuer.start()
+    until(lambda: "error" not in workload.ask("x509"), timeout=60.0)
+    assert workload.identity().svid.instance == held.svid.instance
+
+
 def test_a_restarted_daemon_is_the_same_node(place: Host) -> None:
     """Without another token, and without the issuer; its processes are new instances."""
     agent = place.agent()
