@@ -20,6 +20,7 @@ from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.judging import Measured, judged
 from accredit_client.daemon.looking import THREADS
+from accredit_client.daemon.mounts import Standing
 from accredit_client.daemon.provider import NotYet, Refused
 from accredit_client.errors import IssuerRefused, IssuerUnreachable, Writable
 from accredit_credentials.revocation import FactKind
@@ -35,6 +36,7 @@ def anyio_backend() -> str:
 
 FIRST = entry(selectors=frozenset({"unix:uid:1", "unix:path:/bin/a"}))
 SECOND = entry("triage", selectors=frozenset({"unix:uid:1"}))
+FAR = f"unix:uid:{AGENT_UID}"
 NOBODY = entry("nobody", selectors=frozenset())
 
 
@@ -391,6 +393,40 @@ async def test_who_has_programs_read_keeps_nobody_out(
         for each in await asyncio.gather(*asking, return_exceptions=True):
             assert isinstance(each, Refused)
         assert sorted(reading) == sorted(each.pid for each in greedy)
+
+
+@as_root
+@pytest.mark.anyio
+async def test_who_runs_from_a_server_that_is_silent_waits_apart(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many users do: whose program is local is looked at, measured and renewed."""
+    users = range(AGENT_UID, AGENT_UID + THREADS + 1)
+    go, selectors = threading.Event(), Caller.selectors
+
+    def waiting(caller: Caller, *, program: bool = True) -> frozenset[str]:
+        if caller.uid in users:
+            assert go.wait(WAIT)
+        return selectors(caller, program=program)
+
+    monkeypatch.setattr(Caller, "local", property(lambda caller: caller.uid not in users))
+    monkeypatch.setattr(Caller, "standing", lambda _: Standing.NETWORK)
+    monkeypatch.setattr(Caller, "selectors", waiting)
+    entries = [entry(selectors=frozenset({UID})), entry("far", selectors=frozenset({FAR}))]
+    async with placed(authority, *entries) as place:
+        far = [place.other(uid)[1] for uid in users]
+        asking = [asyncio.create_task(place.workloads.of(each)) for each in far]
+        async with asyncio.timeout(WAIT):
+            workload = await place.workloads.of(place.me())
+        first = place.held(workload)
+        assert len(place.workloads) == 1
+        place.clock.advance(minutes=31)
+        for each in place.waiters:
+            each.wake()
+        await place.until(lambda: place.held(workload) is not first)
+        go.set()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert [isinstance(each, Refused) for each in answers] == [False] + [True] * THREADS
 
 
 def _sha256_of(program: str) -> str:

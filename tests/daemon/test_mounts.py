@@ -4,8 +4,8 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,34 +116,80 @@ def test_another_program_on_such_a_filesystem_has_changed() -> None:
             at_once(filesystem, caller.check)
 
 
-@as_root
-def test_a_program_in_mounts_of_its_own_is_known_as_any_other(tmp_path: Path) -> None:
-    """A hardened service: its mounts are not the host's, its program is on a local filesystem."""
+OVERLAID = """
+set -e
+mount -t tmpfs none /mnt
+mkdir /mnt/lower /mnt/upper /mnt/work /mnt/merged
+cp /bin/sleep /mnt/lower/sleep
+mount -t overlay none -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work /mnt/merged
+exec python3 -c "$1" /mnt/merged/sleep
+"""
+CONNECTING = """
+import os, socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect("\\0{}")
+if sys.stdin.readline():
+    os.execv(sys.argv[1], [sys.argv[1], "1000"])
+"""
+
+
+@contextmanager
+def apart(*command: str) -> Iterator[tuple[socket.socket, Callable[[], None]]]:
+    """A process in namespaces of its own that called, and what has it run its other program."""
     address = f"accredit-test-{os.urandom(8).hex()}"
-    script = (
-        "import socket, sys; s = socket.socket(socket.AF_UNIX); "
-        f"s.connect('\\0{address}'); print(flush=True); sys.stdin.read()"
-    )
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as resources:
         listener.bind("\0" + address)
         listener.listen()
+        listener.settimeout(PATIENCE)
         process = subprocess.Popen(
-            ["unshare", "-m", "/usr/bin/env", "python3", "-c", script],
+            ["unshare", *command, CONNECTING.format(address), str(SLEEP)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            text=True,
         )
-        try:
-            connection, _ = listener.accept()
-            with connection, closing(Caller.of(connection)) as caller:
-                assert HOST.kind(caller.executable.mount) is None
-                assert caller.standing() is Standing.LOCAL
+        resources.callback(process.communicate)
+        resources.callback(process.kill)
+        connection = resources.enter_context(listener.accept()[0])
+
+        def run_another() -> None:
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write("\n")
+            process.stdin.flush()
+            name = Path(f"/proc/{process.pid}/comm")
+            while name.read_text() != "sleep\n":
+                os.sched_yield()
+
+        yield connection, run_another
+
+
+@as_root
+def test_a_program_in_mounts_of_its_own_is_known_as_any_other() -> None:
+    """A hardened service: its mounts are not the host's, its program is on a local filesystem."""
+    with apart("-m", "python3", "-c") as (connection, run_another):
+        with closing(Caller.of(connection)) as caller:
+            assert HOST.kind(caller.executable.mount) is None
+            assert caller.standing() is Standing.LOCAL
+            caller.check()
+            said = caller.selectors()
+            run_another()
+            with pytest.raises(CallerChanged, match="another program"):
                 caller.check()
-                said = caller.selectors()
-            assert f"unix:path:{caller.executable.path}" in said
-            assert [each for each in said if each.startswith("unix:sha256:")]
-        finally:
-            process.kill()
-            process.communicate()
+        assert f"unix:path:{caller.executable.path}" in said
+        assert [each for each in said if each.startswith("unix:sha256:")]
+
+
+@as_root
+@pytest.mark.parametrize(("namespaces", "known"), [("-m", True), ("-Urm", False)])
+def test_an_overlay_is_whose_who_could_lay_it(namespaces: str, *, known: bool) -> None:
+    """Root's is local; a user namespace's may lie over files that anybody serves."""
+    with apart(namespaces, "sh", "-c", OVERLAID, "sh") as (connection, run_another):
+        run_another()
+        with closing(Caller.of(connection)) as caller:
+            assert caller.executable.path == "/mnt/merged/sleep"
+            assert caller.standing() is (Standing.LOCAL if known else Standing.OTHER)
+            said = caller.selectors()
+    assert any(each.startswith("unix:sha256:") for each in said) is known
 
 
 LINES = (

@@ -196,6 +196,7 @@ async def test_a_file_that_is_no_report_is_not_told(node: Told, content: bytes) 
         async with asyncio.timeout(WAIT):
             while node.heard != [good.instance]:  # noqa: ASYNC110 (as above)
                 await asyncio.sleep(0)
+    assert not [each for each in files(node.folder) if each.startswith(".")]
 
 
 @pytest.mark.anyio

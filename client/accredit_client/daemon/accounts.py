@@ -137,5 +137,5 @@ def _is_number(text: str) -> bool:
 def _uid_of(name: str) -> int | None:
     try:
         return pwd.getpwnam(name).pw_uid
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OSError):
         return None

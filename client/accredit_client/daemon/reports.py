@@ -116,6 +116,8 @@ class ReportFolder:
         found = []
         try:
             prepare_folder(self._folder)
+            for unfinished in self._folder.glob(".*"):
+                unfinished.unlink()
             names = self._names()
         except (InvalidFolder, OSError) as error:
             log.error("reports that are kept cannot be read: %s", error)  # noqa: TRY400 (one line each)
