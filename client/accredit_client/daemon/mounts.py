@@ -28,6 +28,7 @@ _NETWORK = frozenset(
     | {"virtiofs"}
 )
 _CHUNK = 64 * 1024
+_INFO_BYTES = 1024  # of /proc/self/fdinfo, which has four lines for a file
 
 
 class Standing(Enum):
@@ -84,12 +85,16 @@ def place_of(descriptor: int) -> tuple[int, int | None]:
     """The mount that an open file is on, and its number there; None before Linux 5.14."""
     told = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        lines = os.read(told, _CHUNK).split(b"\n")
+        lines = os.read(told, _INFO_BYTES)
     finally:
         os.close(told)
-    values = dict(line.split(b":\t", 1) for line in lines if b":\t" in line)
-    inode = values.get(b"ino")
-    return int(values[b"mnt_id"]), None if inode is None else int(inode)
+    inode = _field(lines, b"\nino:\t")
+    return int(_field(lines, b"\nmnt_id:\t")), int(inode) if inode else None
+
+
+def _field(lines: bytes, name: bytes) -> bytes:
+    # Asked before each answer: no line is taken apart that is not needed.
+    return lines.partition(name)[2].partition(b"\n")[0]
 
 
 class HostMounts:
