@@ -8,7 +8,8 @@ They belong together, so they change together: each set is a folder of its own, 
 above are links through ``.current``, which one rename moves from set to set. A reader that
 resolves ``.current`` once never sees a key beside another key's certificate; neither does anyone
 after a crash. The folder is 0700 and every file is 0600 from its first byte on; where one group is
-allowed to read (``Access``), 0750 and 0640.
+allowed to read (``Access``), 0750 and 0640. A set may have one file more, without a link to it:
+the key that its successor was asked for (``next_key``), always 0600.
 """
 
 import json
@@ -25,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from accredit_client.errors import InvalidFolder
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import CredentialError
-from accredit_credentials.keys import check_public_key
+from accredit_credentials.keys import PrivateKey, check_public_key
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.strict_json import NotStrictJson, parse_object
 from accredit_credentials.x509_svid import X509Identity, parse_pem
@@ -36,6 +37,8 @@ _CURRENT = ".current"
 _SET_PREFIX = ".set-"
 _NAMES = ("svid.pem", "svid_key.pem", "bundle.pem", "bundle.json", "issuer.json")
 _CRLS = "crl.pem"  # only where there are any
+_SECRET = frozenset({"svid_key.pem", "next_key.pem"})
+_NEXT = "next_key.pem"  # only while a successor is asked for
 _MAX_BYTES = 1024 * 1024
 _READS = 3  # a set may be removed under a reader once or twice, not for ever
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -161,6 +164,60 @@ def read_folder(folder: Path, access: Access = PRIVATE) -> FolderContent:
         raise InvalidFolder(f"folder {folder} does not hold an identity{said}") from None
 
 
+def write_next_key(folder: Path, key: PrivateKey, access: Access = PRIVATE) -> None:
+    """Put the key of the successor beside the set that is there; without a set there is no place.
+
+    Raises:
+        InvalidFolder: as ``write_folder``.
+    """
+    version = version_of(folder)
+    if version is None:
+        return
+    place = folder / version
+    try:
+        _check_private(folder, access)
+        replace_file(place / _NEXT, _key_pem(key))
+    except OSError as error:
+        raise InvalidFolder(f"folder {folder} cannot be written: {error.strerror}") from error
+
+
+def replace_file(path: Path, text: bytes) -> None:
+    """Write a file of its owner's alone, in one step: after a crash it is the old one or the new.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        _write(fresh, text, PRIVATE)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def read_next_key(folder: Path, access: Access = PRIVATE) -> PrivateKey | None:
+    """The key that the successor of the folder's set was asked for; None where there is none.
+
+    Raises:
+        InvalidFolder: open to others, or no key.
+    """
+    try:
+        _check_private(folder, access)
+        text = _read(folder / _CURRENT / _NEXT, PRIVATE)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidFolder(f"folder {folder} cannot be read: {error.strerror}") from error
+    try:
+        key = serialization.load_pem_private_key(text, password=None)
+        check_public_key(key.public_key())
+    except (CredentialError, ValueError):
+        raise InvalidFolder(f"folder {folder} has a {_NEXT} that is no key") from None
+    return key  # type: ignore[return-value]  # one of the kinds that SVIDs have
+
+
 def version_of(folder: Path) -> str | None:
     """Something that changes with each set; None where the folder has none."""
     try:
@@ -184,6 +241,14 @@ def _texts(content: FolderContent) -> dict[str, bytes]:
     if content.crls:
         made[_CRLS] = b"".join(map(_crl_pem, content.crls))
     return made
+
+
+def _key_pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def _crl_pem(der: bytes) -> bytes:
@@ -220,7 +285,7 @@ def _read_set(folder: Path, access: Access) -> dict[str, bytes]:
 
 def _read(path: Path, access: Access) -> bytes:
     with path.open("rb") as file:
-        if path.name == "svid_key.pem" and not access.allows(os.fstat(file.fileno())):
+        if path.name in _SECRET and not access.allows(os.fstat(file.fileno())):
             raise InvalidFolder(
                 f"{path} must be closed to {_others(access)} (mode {access.file_mode:04o})"
             )

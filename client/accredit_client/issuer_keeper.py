@@ -25,6 +25,7 @@ from accredit_client.effects import Clock, Draw
 from accredit_client.errors import ClientError, InvalidAnswer, IssuerRefused, NotReady
 from accredit_client.files import PRIVATE, Access, read_folder, version_of
 from accredit_client.keeper import Held, Keeper
+from accredit_client.next_key import NextKey
 from accredit_client.talk import Blocking, Talk
 from accredit_client.tls import View
 from accredit_client.trust import Trust
@@ -64,6 +65,7 @@ class IssuerKeeper(Keeper):
         self._join_token_file = join_token_file
         self._folder = folder
         self._folder_access = folder_access
+        self._next_key = NextKey(folder, folder_access)
         self._kept: X509Identity | None = None
         self._denied: tuple[str, IssuerRefused, datetime] | None = None
         self._attestors = attestors
@@ -201,7 +203,7 @@ class IssuerKeeper(Keeper):
 
     def _attest_by(self, former: X509Identity | None) -> Talk:
         """Attest as who we were, or as a new instance."""
-        key = generate_key()
+        key = yield from self._key_for(former)
         nonce = (yield calls.nonce()).nonce
         evidence = yield Blocking(lambda: self._agent_evidence(nonce, key, former))
         call = calls.attestation(nonce=nonce, csr=calls.certificate_request(key), evidence=evidence)
@@ -211,6 +213,13 @@ class IssuerKeeper(Keeper):
             answer = yield call  # a join token may be the way in where this is refused for good
             _check_same(former.svid, answer)
         yield from self._accept(answer, key)
+
+    def _key_for(self, former: X509Identity | None) -> Generator[Any, Any, PrivateKey]:
+        """The key of who we were next, or a new instance's own."""
+        if former is None:
+            return generate_key()
+        key: PrivateKey = yield Blocking(self._next_key.get)
+        return key
 
     # What a folder kept
 
@@ -264,10 +273,11 @@ class IssuerKeeper(Keeper):
         if self._manifest_file is not None and svid.manifest != _digest_of(self._manifest_file):
             _log.info("what is in the folder %s is of another manifest", folder)
             return None
+        self._next_key.take_up()
         return content.identity
 
     def _renew(self, held: Held) -> Talk:
-        key = generate_key()
+        key = yield from self._key_for(held.identity)
         serial = held.identity.svid.serial
         evidence = yield Blocking(lambda: self._measured(serial))
         csr = calls.certificate_request(key)
@@ -313,6 +323,7 @@ class IssuerKeeper(Keeper):
         svid = identity.svid
         life = renewal.life_of(svid.not_before, svid.not_after, now=self.clock(), draw=self._draw)
         self._hold(self.trusted(), identity, life)
+        self._next_key.used()
         self._attest_next = False
         tainted = svid.authorities & self.trusted().tainted
         self._replaced = self._replaced + 1 if tainted else 0

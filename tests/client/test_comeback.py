@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,15 @@ from accredit_client import calls, issuer_keeper
 from accredit_client.async_identity import AsyncAgentIdentity
 from accredit_client.effects import utc_now
 from accredit_client.errors import IdentityExpired, IdentityRefused, IssuerRefused
-from accredit_client.files import Access, FolderContent, write_folder
+from accredit_client.files import Access, FolderContent, write_folder, write_next_key
 from accredit_client.identity import AgentIdentity
 from accredit_client.renewal import State
 from accredit_client.trust import Trust
 from accredit_credentials.keys import generate_key
+from accredit_credentials.leaf_der import SignedLeaf
 from accredit_credentials.x509_svid import X509Identity
+from accredit_issuer.errors import Unavailable
+from accredit_issuer.issuance.agent_svids import AttestationRequest
 
 # Within an hour, since OpenSSL looks at the real clock at the issuer's own certificate.
 LIFETIMES = {"x509_svid": 300, "grace": 900}
@@ -232,7 +235,79 @@ def test_an_issuer_that_cannot_answer_costs_no_join_token(site: Site) -> None:
         assert identity.x509.svid.instance == instance
 
 
+@contextmanager
+def losing_answers(site: Site) -> Iterator[None]:
+    """What the issuer certifies meanwhile is recorded and released, and reaches nobody."""
+    agents = site.running.issuer.issuance.agents
+    real = agents.attest
+
+    async def lost(request: AttestationRequest) -> SignedLeaf:
+        await real(request)
+        raise Unavailable("the answer is lost on its way")
+
+    agents.attest = lost  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        agents.attest = real  # type: ignore[method-assign]
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(site: Site) -> None:
+    """With the key that was asked for: the issuer gives it to nobody else any more."""
+    with closing(site.start()) as identity:
+        before = identity.x509
+        site.token.unlink()
+        with losing_answers(site):
+            site.sleep()
+            assert identity.status.state is State.EXPIRED
+        site.sleep(60)
+        assert identity.x509.svid.instance == before.svid.instance
+
+
 # After a restart
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_answer_that_was_lost_before_a_restart(site: Site, *, kept: bool) -> None:
+    """The key that was asked for stands in the folder; without it nobody is who was before."""
+    with closing(site.start(folder=site.folder)) as identity:
+        site.keep(identity)
+        before = identity.x509
+        site.token.unlink()
+        with losing_answers(site):
+            site.sleep()
+            assert identity.status.state is State.EXPIRED
+    (waiting,) = site.folder.glob(".set-*/next_key.pem")
+    assert waiting.stat().st_mode & 0o777 == 0o600
+    if not kept:
+        waiting.unlink()
+        with pytest.raises(CannotCollect) as refused:
+            site.restart(1)
+        assert "has a later one" in str(refused.value.hint)
+        return
+    with closing(site.restart(1)) as identity:
+        assert identity.x509.svid.instance == before.svid.instance
+        site.keep(identity)
+    assert not list(site.folder.glob(".set-*/next_key.pem"))
+
+
+@pytest.mark.parametrize("broken", ["torn", "open"])
+def test_a_key_that_cannot_be_taken_up_is_none(
+    site: Site, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The agent comes back with another key, as it was not asked for yet; the log says why."""
+    with closing(site.start(folder=site.folder)) as identity:
+        site.keep(identity)
+        before = identity.x509
+    write_next_key(site.folder, generate_key())
+    (waiting,) = site.folder.glob(".set-*/next_key.pem")
+    if broken == "torn":
+        waiting.write_text("-----BEGIN PRIVATE KEY-----")
+    else:
+        waiting.chmod(0o640)
+    with closing(site.restart()) as identity:
+        assert identity.x509.svid.instance == before.svid.instance
+    assert "is not taken up" in caplog.text
 
 
 def test_a_folder_is_taken_up_after_a_restart(site: Site) -> None:

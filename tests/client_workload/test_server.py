@@ -3,10 +3,12 @@
 import asyncio
 import json
 import logging
+import os
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,11 @@ from grpclib.reflection.v1.reflection_grpc import ServerReflectionStub
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, Event, StreamReset
 from h2.settings import SettingCodes
 from support.authority import Authority
+from support.calling import AGENT_UID, as_root
 from support.workload import (
     API,
     HEADER,
@@ -32,6 +37,7 @@ from support.workload import (
     state_of,
 )
 
+from accredit_client.daemon.accounts import account_in, parse_ranges
 from accredit_client.daemon.limits import Limits
 from accredit_client.daemon.proto import workload_pb2 as pb
 from accredit_client.daemon.proto.pool import POOL
@@ -50,6 +56,7 @@ class RawPeer:
         self.reader, self.writer = reader, writer
         self.http2 = H2Connection(H2Configuration(validate_outbound_headers=False))
         self.http2.initiate_connection()
+        self.events: list[Event] = []
 
     def call(self, path: str, body: bytes, *, ended: bool = True) -> int:
         """Begin a call; what is sent as its body is the test's affair."""
@@ -76,6 +83,16 @@ class RawPeer:
         async with asyncio.timeout(10):
             return await self.reader.read()
 
+    async def event(self, kind: type[Event], *, stream: int | None = None) -> Any:
+        """The next event of a kind, of one stream where that is named."""
+        async with asyncio.timeout(10):
+            while True:
+                for each in self.events:
+                    if isinstance(each, kind) and stream in {None, getattr(each, "stream_id", 0)}:
+                        self.events.remove(each)
+                        return each
+                self.events += self.http2.receive_data(await self.reader.read(65536))
+
     async def trailer(self, name: bytes) -> bytes:
         """The value of a header field that is to come."""
         async with asyncio.timeout(10):
@@ -86,10 +103,37 @@ class RawPeer:
                             return bytes(value)
 
 
+@pytest.fixture
+def passable() -> Iterator[Path]:
+    """A folder that other users may pass, as pytest's own may not be."""
+    with tempfile.TemporaryDirectory(prefix="accredit-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextmanager
+def acting_as(uid: int | None) -> Iterator[None]:
+    """With another effective user id: the kernel tells it of who connects meanwhile."""
+    if uid is None:
+        yield
+        return
+    before = os.geteuid()
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
 @asynccontextmanager
-async def raw(served: Served) -> AsyncIterator[RawPeer]:
-    """A connection in the hands of the test."""
-    reader, writer = await asyncio.open_unix_connection(str(served.path))
+async def raw(served: Served, *, uid: int | None = None) -> AsyncIterator[RawPeer]:
+    """A connection in the hands of the test, of another user where one is named."""
+    connection = socket.socket(socket.AF_UNIX)
+    with acting_as(uid):
+        connection.connect(os.fsencode(served.path))
+    connection.setblocking(False)
+    reader, writer = await asyncio.open_unix_connection(sock=connection)
     try:
         yield RawPeer(reader, writer)
     finally:
@@ -256,6 +300,94 @@ async def test_streams_of_a_connection_are_bounded(tmp_path: Path, provider: Fak
         await served.until(lambda: served.server.connections == 0)
 
 
+async def test_a_peer_that_acknowledges_nothing_is_bounded_too(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
+    """What it asks for beyond is refused, to be asked for again; what it has is served on."""
+    async with serving(tmp_path, provider, limits=Limits(streams=2)) as served, raw(served) as peer:
+        first, second, third = (peer.call(X509, prefixed(b"")) for _ in range(3))
+        peer.flush()
+        reset = await peer.event(StreamReset)
+        assert (reset.stream_id, reset.error_code) == (third, ErrorCodes.REFUSED_STREAM)
+        await served.until(lambda: provider.watching == 2)
+        peer.http2.reset_stream(first)
+        fourth = peer.call(X509, prefixed(b""))
+        peer.flush()
+        assert (await peer.event(DataReceived, stream=fourth)).data
+        provider.set(replace(provider.state, crls=()))  # type: ignore[type-var]
+        assert (await peer.event(DataReceived, stream=second)).data
+
+
+async def test_who_gives_up_calls_without_end_is_cut(
+    passable: Path, provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """HTTP/2's rapid reset: so many are a user's on all its connections, and others have theirs."""
+    few = Limits(given_up=20, given_up_each_second=0.0)
+    async with serving(passable, provider, limits=few) as served:
+        async with raw(served) as peer:
+            for _ in range(20):
+                peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.flush()
+            peer.call(API + "FetchJWTSVID", prefixed(b""))
+            peer.flush()
+            assert await peer.trailer(b"grpc-status") == b"3"
+            assert "without end" not in caplog.text
+            for _ in range(2000):
+                peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.flush()
+            await peer.ending()
+        await served.until(lambda: served.server.connections == 0)
+        assert caplog.text.count(f"user {os.geteuid()} gives up calls without end") == 1
+        assert provider.watching == 0
+        async with raw(served) as peer:
+            peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.flush()
+            await peer.ending()
+        assert caplog.text.count("without end") == 2
+
+
+@as_root
+async def test_who_gives_up_calls_costs_only_its_user(
+    passable: Path, provider: FakeProvider
+) -> None:
+    """A neighbour who gives one up is served on; and once rested a user is as any other."""
+    limits = Limits(given_up=1, given_up_each_second=0.5)
+    async with serving(passable, provider, limits=limits) as served:
+        async with raw(served, uid=AGENT_UID) as peer:
+            for _ in range(2):
+                peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.flush()
+            await peer.ending()
+        async with raw(served) as peer:
+            peer.http2.reset_stream(peer.call(X509, prefixed(b""), ended=False))
+            peer.call(API + "FetchJWTSVID", prefixed(b""))
+            peer.flush()
+            assert await peer.trailer(b"grpc-status") == b"3"
+        await served.until(lambda: served.server.connections == 0)
+        now = asyncio.get_running_loop().time()
+        served.server.sweep(now)
+        assert len(served.server._paces) == 2
+        served.server.sweep(now + 10)
+        assert not served.server._paces
+
+
+async def test_calls_that_are_answered_are_not_counted(
+    tmp_path: Path, provider: FakeProvider
+) -> None:
+    """However many a client asks, one after the other or at a time, on one connection."""
+    none = Limits(given_up=0)
+    async with serving(tmp_path, provider, limits=none) as served:
+        client = served.client()
+        request = pb.JWTSVIDRequest(audience=["a"])
+        for _ in range(20):
+            calls = (
+                client.ask(API + "FetchJWTSVID", request, pb.JWTSVIDResponse) for _ in range(30)
+            )
+            for answer in await asyncio.gather(*calls):
+                assert answer.svids
+        assert served.server.connections == 1
+
+
 async def test_who_does_not_read_is_cut(
     tmp_path: Path, provider: FakeProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -316,6 +448,34 @@ async def test_connections_are_bounded(
             await served.until(lambda: served.server.connections == 1)
             assert (await served.client().x509()).svids
     assert caplog.text.count("a connection more than 2") == 2
+
+
+@as_root
+async def test_connections_of_subordinate_ids_are_their_owners(
+    passable: Path, provider: FakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user that has 65,536 ids has no more connections than one with one; others have theirs."""
+    ranges = parse_ranges(f"1000:{AGENT_UID}:2", {}.get)
+    async with serving(
+        passable,
+        provider,
+        limits=Limits(connections_of_uid=1),
+        account_of=lambda uid: account_in(ranges, uid),
+    ) as served:
+        async with raw(served, uid=AGENT_UID) as peer:
+            peer.call(X509, prefixed(b""))
+            peer.flush()
+            assert (await peer.event(DataReceived)).data
+            async with raw(served, uid=AGENT_UID + 1) as second:
+                assert await second.ending() == b""
+            assert served.server.connections == 1
+            assert (await served.client().x509()).svids
+        await served.until(lambda: served.server.connections == 1)
+        async with raw(served, uid=AGENT_UID + 1) as second:
+            second.call(X509, prefixed(b""))
+            second.flush()
+            assert (await second.event(DataReceived)).data
+    assert "of user 1000: closed" in caplog.text
 
 
 async def test_who_cannot_be_named_is_not_served(served: Served) -> None:

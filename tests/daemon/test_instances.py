@@ -1,17 +1,26 @@
 """Instances under a clock in the test's hands: born, renewed, withdrawn, forgotten."""
 
 import asyncio
+import hashlib
+import sys
+import threading
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.authority import NOW, Authority
-from support.node_host import LIFE, OTHER, SIGNED, UID, entry, placed
+from support.calling import AGENT_UID, as_root
+from support.node_host import LIFE, OTHER, SIGNED, UID, WAIT, entry, placed
 
 from accredit_attestors.errors import InvalidTree, Unmeasured
+from accredit_client.daemon.accounts import account_in, parse_ranges
 from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
+from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.judging import Measured, judged
+from accredit_client.daemon.looking import THREADS
+from accredit_client.daemon.mounts import Standing
 from accredit_client.daemon.provider import NotYet, Refused
 from accredit_client.errors import IssuerRefused, IssuerUnreachable, Writable
 from accredit_credentials.revocation import FactKind
@@ -27,6 +36,7 @@ def anyio_backend() -> str:
 
 FIRST = entry(selectors=frozenset({"unix:uid:1", "unix:path:/bin/a"}))
 SECOND = entry("triage", selectors=frozenset({"unix:uid:1"}))
+FAR = f"unix:uid:{AGENT_UID}"
 NOBODY = entry("nobody", selectors=frozenset())
 
 
@@ -332,6 +342,96 @@ async def test_one_user_does_not_take_everybodys_place(authority: Authority) -> 
         _, other = place.other()
         with pytest.raises(NotYet, match="user"):
             await place.workloads.of(other)
+
+
+@as_root
+@pytest.mark.anyio
+async def test_subordinate_ids_are_their_owners_place(authority: Authority) -> None:
+    """With one identity of one of its ids a user has none left for the next; its neighbour has."""
+    ids = (AGENT_UID, AGENT_UID + 1, AGENT_UID + 2)
+    entries = [entry(f"a{uid}", selectors=frozenset({f"unix:uid:{uid}"})) for uid in ids]
+    ranges = parse_ranges(f"1000:{AGENT_UID}:2", {}.get)
+    async with placed(
+        authority, *entries, account_of=lambda uid: account_in(ranges, uid), instances_of_uid=1
+    ) as place:
+        first, second, neighbour = (place.other(uid)[1] for uid in ids)
+        workload = await place.workloads.of(first)
+        with pytest.raises(NotYet, match="user 1000 has 1 identities"):
+            await place.workloads.of(second)
+        assert await place.workloads.of(neighbour)
+        place.workloads.forget(workload, "it ended")
+        assert await place.workloads.of(second)
+
+
+@as_root
+@pytest.mark.anyio
+async def test_who_has_programs_read_keeps_nobody_out(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom an entry means but for the program's content waits for itself, however often it asks."""
+    meant = f"unix:uid:{AGENT_UID}"
+    entries = [
+        entry(selectors=frozenset({meant, "unix:sha256:" + "00" * 32})),
+        entry("other", selectors=frozenset({UID, f"unix:sha256:{_sha256_of(sys.executable)}"})),
+    ]
+    real, go, reading = Caller._program_sha256, threading.Event(), list[int]()
+
+    def slowly(caller: Caller) -> str | None:
+        if caller.uid == AGENT_UID:
+            reading.append(caller.pid)
+            assert go.wait(WAIT)
+        return real(caller)
+
+    monkeypatch.setattr(Caller, "_program_sha256", slowly)
+    async with placed(authority, *entries) as place:
+        greedy = [place.other(AGENT_UID)[1] for _ in range(2 * THREADS + 1)]
+        asking = [asyncio.create_task(place.workloads.of(each)) for each in greedy]
+        await place.until(lambda: bool(reading))
+        async with asyncio.timeout(WAIT):
+            assert await place.workloads.of(place.me())
+        assert len(reading) == 1
+        go.set()
+        for each in await asyncio.gather(*asking, return_exceptions=True):
+            assert isinstance(each, Refused)
+        assert sorted(reading) == sorted(each.pid for each in greedy)
+
+
+@as_root
+@pytest.mark.anyio
+async def test_who_runs_from_a_server_that_is_silent_waits_apart(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many users do: whose program is local is looked at, measured and renewed."""
+    users = range(AGENT_UID, AGENT_UID + THREADS + 1)
+    go, selectors = threading.Event(), Caller.selectors
+
+    def waiting(caller: Caller, *, program: bool = True) -> frozenset[str]:
+        if caller.uid in users:
+            assert go.wait(WAIT)
+        return selectors(caller, program=program)
+
+    monkeypatch.setattr(Caller, "local", property(lambda caller: caller.uid not in users))
+    monkeypatch.setattr(Caller, "standing", lambda _: Standing.NETWORK)
+    monkeypatch.setattr(Caller, "selectors", waiting)
+    entries = [entry(selectors=frozenset({UID})), entry("far", selectors=frozenset({FAR}))]
+    async with placed(authority, *entries) as place:
+        far = [place.other(uid)[1] for uid in users]
+        asking = [asyncio.create_task(place.workloads.of(each)) for each in far]
+        async with asyncio.timeout(WAIT):
+            workload = await place.workloads.of(place.me())
+        first = place.held(workload)
+        assert len(place.workloads) == 1
+        place.clock.advance(minutes=31)
+        for each in place.waiters:
+            each.wake()
+        await place.until(lambda: place.held(workload) is not first)
+        go.set()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert [isinstance(each, Refused) for each in answers] == [False] + [True] * THREADS
+
+
+def _sha256_of(program: str) -> str:
+    return hashlib.sha256(Path(program).read_bytes()).hexdigest()
 
 
 @pytest.mark.anyio

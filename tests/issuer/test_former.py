@@ -39,6 +39,7 @@ def refused(work: Callable[[], Any], kind: Kind, match: str | None = None) -> No
 
 SVID = Authority().issue().svid
 FORMER = FormerSvid(svid=SVID, instance="i", expires_at=NOW, facts=FactSet())
+NEW, OTHER = (public_key_der(generate_key().public_key()) for _ in range(2))
 
 
 def stated(kind: FactKind, target: str) -> FactSet:
@@ -54,16 +55,14 @@ def stated(kind: FactKind, target: str) -> FactSet:
     [
         (FORMER, NOW),
         (FORMER, NOW + GRACE - SECOND),
-        # Renewed while it was valid: the answer may have been lost.
-        (replace(FORMER, renewed_at=NOW - SECOND), NOW),
-        # Renewed by this way with this very SVID: the same.
-        (replace(FORMER, renewed_at=NOW + HOUR, renewed_for=SVID.serial), NOW + 2 * HOUR),
+        # For the key of its latest successor: that answer may have been lost.
+        (replace(FORMER, later_key=NEW), NOW),
         (replace(FORMER, facts=stated(FactKind.REVOKED, "instance:of-somebody-else")), NOW),
     ],
 )
 def test_who_comes_back(former: FormerSvid, now: Any) -> None:
-    """Over since no longer than the grace, and nothing came after it; the reason says so."""
-    (reason,) = decide_former(former, grace=GRACE, now=now)
+    """Over since no longer than the grace, and no other key came after it; the reason says so."""
+    (reason,) = decide_former(former, public_key=NEW, grace=GRACE, now=now)
     assert SVID.serial in reason
     assert "grace of 604800 s" in reason
 
@@ -74,13 +73,8 @@ def test_who_comes_back(former: FormerSvid, now: Any) -> None:
         (FORMER, NOW - SECOND, GRACE, Kind.ATTESTATION_REFUSED),
         (FORMER, NOW + GRACE, GRACE, Kind.ATTESTATION_REFUSED),
         (FORMER, NOW, timedelta(0), Kind.ATTESTATION_REFUSED),
-        (replace(FORMER, renewed_at=NOW), NOW + HOUR, GRACE, Kind.ATTESTATION_REFUSED),
-        (
-            replace(FORMER, renewed_at=NOW, renewed_for="7f"),
-            NOW + HOUR,
-            GRACE,
-            Kind.ATTESTATION_REFUSED,
-        ),
+        (replace(FORMER, later_key=OTHER), NOW, GRACE, Kind.ATTESTATION_REFUSED),
+        (replace(FORMER, later_key=b""), NOW, GRACE, Kind.ATTESTATION_REFUSED),
         *(
             (replace(FORMER, facts=stated(kind, mark)), NOW, GRACE, Kind.REVOKED)
             for mark in SVID.marks()
@@ -90,7 +84,7 @@ def test_who_comes_back(former: FormerSvid, now: Any) -> None:
 )
 def test_who_does_not_come_back(former: FormerSvid, now: Any, grace: timedelta, kind: Kind) -> None:
     """Not over, over for too long, off, replaced since, or a fact against anything it carries."""
-    refused(lambda: decide_former(former, grace=grace, now=now), kind)
+    refused(lambda: decide_former(former, public_key=NEW, grace=grace, now=now), kind)
 
 
 # Nodes
@@ -105,7 +99,8 @@ def test_a_node_comes_back(offline: Offline) -> None:
     refused(lambda: nodes.come_back(held), Kind.ATTESTATION_REFUSED, "is not over")
     offline.clock.now += timedelta(days=3)
     offline.issuer.keep_up()
-    back = nodes.come_back(held)
+    key = generate_key()
+    back = nodes.come_back(held, key=key)
     assert back.svid.instance == held.svid.instance
     records = [json.loads(leaf) for leaf in offline.leaves()]
     (issued,) = (r for r in records if r["details"].get("former") == held.svid.serial)
@@ -114,8 +109,9 @@ def test_a_node_comes_back(offline: Offline) -> None:
     attested = [r for r in records if r["kind"] == "node.attested"][-1]
     assert attested["details"]["attestation"] == "former_svid"
     nodes.run(back.svid, manifest, instance=running.instance)
-    # The answer may have been lost: the same SVID once more. A stranger's key gets nothing.
-    nodes.come_back(held)
+    # The answer may have been lost: the same for the same key. A stranger's key gets nothing.
+    nodes.come_back(held, key=key)
+    refused(lambda: nodes.come_back(held), Kind.ATTESTATION_REFUSED, "has a later one")
     thief = replace(held, key=generate_key())
     refused(lambda: nodes.come_back(thief), Kind.ATTESTATION_REFUSED, "not signed by the key")
     nodes.list("build-8")
@@ -125,16 +121,20 @@ def test_a_node_comes_back(offline: Offline) -> None:
     assert audited(offline).ok
 
 
-def test_a_replaced_key_of_a_node_is_nobodys(offline: Offline) -> None:
-    """Once its holder came back and was renewed, the older key proves nothing."""
+@pytest.mark.parametrize("asleep", [timedelta(0), 2 * HOUR])
+def test_a_replaced_key_of_a_node_is_nobodys(offline: Offline, asleep: timedelta) -> None:
+    """Once its holder was renewed, before or after its end, the older key proves nothing."""
     nodes = Nodes(offline)
     nodes.list()
     held = nodes.attest()
+    offline.clock.now += asleep
+    last = held.svid if not asleep else nodes.come_back(held).svid
+    key = generate_key()
+    offline.do(offline.issuer.issuance.nodes.renew(last, certificate_request(key)))
     offline.clock.now += 2 * HOUR
-    back = nodes.come_back(held)
-    csr = certificate_request(generate_key())
-    offline.do(offline.issuer.issuance.nodes.renew(back.svid, csr))
     refused(lambda: nodes.come_back(held), Kind.ATTESTATION_REFUSED, "has a later one")
+    # Its holder, whose answer was lost, asks for the key that it asked for then.
+    assert nodes.come_back(held, key=key).svid.instance == held.svid.instance
 
 
 @pytest.mark.parametrize("kind", ["revoked", "suspended"])
@@ -186,9 +186,10 @@ def come_back(
     code: str = DIGEST,
     without: str = "",
     beside: dict[str, Any] | None = None,
+    key: Any = None,
 ) -> X509Identity:
     """What an agent's runtime sends once it wakes, or something else."""
-    key = generate_key()
+    key = key or generate_key()
     nonce, _ = offline.issuer.issuance.agents.nonces.issue(offline.clock())
     former = collect_former(held, nonce=nonce, public_key=public_key_der(key.public_key()))
     payloads: dict[str, Any] = {
@@ -245,6 +246,23 @@ def test_an_agent_comes_back(offline: Offline) -> None:
     ):
         refused(work, kind)
     assert audited(offline).ok
+
+
+def test_a_replaced_key_of_an_agent_is_nobodys(offline: Offline) -> None:
+    """Renewed while it lived; only who asks for the very key of the latest one is its holder."""
+    manifest = offline.register()
+    held = asleep(offline, manifest)
+    keys = [generate_key() for _ in range(2)]
+    for key in keys:
+        offline.renew(held.svid, key)
+    offline.clock.now += 2 * HOUR
+    for key in (generate_key(), keys[0]):
+        refused(
+            lambda key=key: come_back(offline, held, manifest, key=key),
+            Kind.ATTESTATION_REFUSED,
+            "has a later one",
+        )
+    assert come_back(offline, held, manifest, key=keys[1]).svid.instance == held.svid.instance
 
 
 def test_a_revoked_agent_does_not_come_back(offline: Offline) -> None:

@@ -166,6 +166,28 @@ def test_rotation_reaches_a_stream_and_a_changed_byte_ends_it(quick: Host) -> No
     assert "other code than was signed" in daemon.said
 
 
+def test_a_change_is_told_after_the_daemon_was_killed(quick: Host) -> None:
+    """The issuer is away when the code changes, and the daemon is killed before it is back."""
+    agent = quick.agent()
+    quick.listed()
+    daemon = quick.daemon()
+    workload = quick.workload(agent)
+    workload.tell("watch")
+    instance = identity_of(workload.heard()).svid.instance
+    assert instance is not None
+    quick.issuer.kill()
+    (agent.root / "main.py").write_text((agent.root / "main.py").read_text() + "#")
+    kept = quick.folder / "data" / "reports" / f"{instance}.json"
+    until(kept.exists)
+    daemon.process.kill()
+    daemon.wait()
+    quick.issuer.start()
+    assert state_of(quick, instance) == set()
+    daemon.start()
+    until(lambda: state_of(quick, instance) == {"suspended"})
+    until(lambda: not kept.exists())
+
+
 def test_a_revoked_process_loses_its_streams_and_its_neighbour_nothing(place: Host) -> None:
     """Withdrawn within a moment of the fact, and asking again brings no other instance."""
     agent = place.agent()
@@ -233,6 +255,25 @@ def test_an_issuer_that_is_away_takes_nothing_away(place: Host) -> None:
     place.issuer.start()
     until(lambda: "error" not in newcomer.ask("x509"))
     assert daemon.process.poll() is None
+
+
+def test_an_issuer_that_stays_away_is_asked_slowly(quick: Host) -> None:
+    """Served until it is over, then not for now; nothing spins, and it is had again afterwards."""
+    agent = quick.agent()
+    quick.listed()
+    daemon = quick.daemon()
+    workload = quick.workload(agent)
+    held = workload.identity()
+    quick.issuer.kill()
+    until(lambda: "UNAVAILABLE" in workload.ask("x509").get("error", ""), timeout=60.0)
+    assert system_clock() >= held.svid.not_after
+    assert "UNAVAILABLE" in workload.ask("jwt", AUDIENCE)["error"]
+    assert daemon.process.poll() is None
+    # After pauses of a second, two, four …, whatever the workload asks meanwhile.
+    assert 1 <= daemon.said.count("waits for its SVID") < 10
+    quick.issuer.start()
+    until(lambda: "error" not in workload.ask("x509"), timeout=60.0)
+    assert workload.identity().svid.instance == held.svid.instance
 
 
 def test_a_restarted_daemon_is_the_same_node(place: Host) -> None:

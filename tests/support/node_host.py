@@ -6,10 +6,12 @@ The processes are real, and so are keys and certificates; what measures is the t
 import asyncio
 import os
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -20,6 +22,7 @@ from support.clock import SettableClock
 from accredit_attestors.tree import Selection
 from accredit_client.answers import InstanceState, X509Answer
 from accredit_client.call import Call
+from accredit_client.daemon.accounts import itself
 from accredit_client.daemon.agents import AgentEntry
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.launching import Launcher
@@ -184,20 +187,30 @@ class Code:
 class Place:
     """The host's processes."""
 
-    def __init__(self, authority: Authority, *entries: AgentEntry, **limits: int) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        *entries: AgentEntry,
+        account_of: Callable[[int], int] = itself,
+        **limits: int,
+    ) -> None:
         self.clock = SettableClock()
         self.waiters: list[Waiter] = []
         self.node = Node(authority, self.clock)
         self.code = Code()
         self.resources = ExitStack()
         self.launcher = Launcher(grace=LAUNCH_GRACE)
+        data = self.resources.enter_context(tempfile.TemporaryDirectory(prefix="accredit-"))
+        self.reports = Path(data) / "reports"
         self.workloads = Workloads(
             entries or (entry(),),
             self.node,
             measurer=self.code,
+            reports=self.reports,
             limits=InstanceLimits(**limits),
             clock=self.clock,
             draw=lambda: 0.5,
+            account_of=account_of,
             waiter=self._waiter,
             births=self.launcher.selectors,
         )
@@ -213,9 +226,9 @@ class Place:
         self.resources.enter_context(there)
         return self.resources.enter_context(closing(Caller.of(here)))
 
-    def other(self) -> tuple[Calling, Caller]:
-        """Another process of this user."""
-        process = self.resources.enter_context(calling(uid=0))
+    def other(self, uid: int = 0) -> tuple[Calling, Caller]:
+        """Another process, of this user or another one."""
+        process = self.resources.enter_context(calling(uid=uid))
         return process, self.resources.enter_context(closing(Caller.of(process.connection)))
 
     async def settle(self) -> None:
@@ -246,9 +259,14 @@ class Place:
 
 
 @asynccontextmanager
-async def placed(authority: Authority, *entries: AgentEntry, **limits: int) -> AsyncIterator[Place]:
+async def placed(
+    authority: Authority,
+    *entries: AgentEntry,
+    account_of: Callable[[int], int] = itself,
+    **limits: int,
+) -> AsyncIterator[Place]:
     """A host, emptied at the end."""
-    place = Place(authority, *entries, **limits)
+    place = Place(authority, *entries, account_of=account_of, **limits)
     try:
         yield place
     finally:

@@ -58,9 +58,11 @@ class Nodes:
         issued = self.offline.do(self.offline.issuer.issuance.nodes.attest(request))
         return X509Identity.of(issued.svid(), key)
 
-    def come_back(self, former: X509Identity, name: str = "build-7") -> X509Identity:
+    def come_back(
+        self, former: X509Identity, name: str = "build-7", *, key: Any = None
+    ) -> X509Identity:
         """A node's SVID, for the key of one that is over."""
-        key, nonce = generate_key(), self.nonce()
+        key, nonce = key or generate_key(), self.nonce()
         evidence = collect_former(former, nonce=nonce, public_key=public_key_der(key.public_key()))
         return self.show(name, evidence.to_json(), nonce, key)
 

@@ -22,7 +22,7 @@ from accredit_attestors import manifest as manifests
 from accredit_attestors.declaration import Action, Code, Delegation, Manifest, Resource
 from accredit_attestors.levels import Risk
 from accredit_client.calls import certificate_request
-from accredit_credentials.keys import generate_key
+from accredit_credentials.keys import PrivateKey, generate_key
 from accredit_credentials.revocation import FactKind, Target
 from accredit_credentials.spiffe_id import AgentId
 from accredit_credentials.task_token import BEARER, Binding
@@ -147,10 +147,10 @@ class Offline:
         """A new instance of a new manifest."""
         return self.attest(self.register(**changes))
 
-    def renew(self, svid: X509Svid) -> X509Svid:
+    def renew(self, svid: X509Svid, key: PrivateKey | None = None) -> X509Svid:
         """The next SVID of an instance."""
         evidence = {"kind": "code_digest", "nonce": svid.serial, "payload": {"digest": DIGEST}}
-        csr = certificate_request(generate_key())
+        csr = certificate_request(key or generate_key())
         return self.do(self.issuer.issuance.agents.renew(svid, csr, [evidence])).svid()
 
     def task_token(self, svid: X509Svid, **changes: Any) -> IssuedTaskToken:

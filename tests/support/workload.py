@@ -8,7 +8,7 @@ change; an exception in the place of a state is raised.
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,6 +26,7 @@ from support.authority import Authority
 
 from accredit_client.answers import TaskTokenAnswer
 from accredit_client.calls import TaskTokenRequest
+from accredit_client.daemon.accounts import itself
 from accredit_client.daemon.limits import Limits
 from accredit_client.daemon.proto import workload_pb2 as pb
 from accredit_client.daemon.provider import (
@@ -347,6 +348,7 @@ async def serving(
     provider: FakeProvider,
     *,
     limits: Limits | None = None,
+    account_of: Callable[[int], int] = itself,
     sds: bool = True,
     wit: bool = False,
 ) -> AsyncIterator[Served]:
@@ -357,7 +359,9 @@ async def serving(
         callers.append(PeerCaller(connection))
         return callers[-1]
 
-    server = WorkloadServer(provider, identify=identify, limits=limits, sds=sds, wit=wit)
+    server = WorkloadServer(
+        provider, identify=identify, limits=limits, account_of=account_of, sds=sds, wit=wit
+    )
     path = folder / "agent.sock"
     await server.start(path)
     served = Served(path, provider, server, callers)

@@ -3,8 +3,9 @@
 In this order: the kernel's word about who connected (``SO_PEERCRED``), a handle of that very
 process (``SO_PEERPIDFD`` since Linux 6.5), its ``/proc`` directory, its start, its program and as
 whom it runs; and last that it still runs, so that all of this was said of it. ``check`` says all of
-it again before each credential. Whatever is not as expected is a refusal: an ``EINVAL`` of the
-kernel (the process had already gone when it was asked for) like anything else.
+it again before each credential. All of that is the kernel's to say, and an event loop may ask it:
+nobody who serves a filesystem is waited for. Whatever is not as expected is a refusal: an
+``EINVAL`` of the kernel (the process had already gone when it was asked for) like anything else.
 
 It is the process that *connected* which is pinned. A process that connects, hands its socket to
 another and then starts a signed program in its own place is taken for that program; what that
@@ -18,8 +19,17 @@ import struct
 from pathlib import Path
 from typing import Self
 
+from accredit_attestors.errors import InvalidTree
 from accredit_client.daemon.executables import EXECUTABLES
-from accredit_client.daemon.process import Executable, PinnedProcess, Status, looking
+from accredit_client.daemon.mounts import (
+    HOST,
+    OVERLAY,
+    Standing,
+    local_file,
+    parse_mounts,
+    standing_of,
+)
+from accredit_client.daemon.process import Executable, PinnedProcess, Status, file_of, looking
 from accredit_client.daemon.selectors import cgroup_selectors, unix_selectors
 from accredit_client.errors import CallerChanged, CallerGone, CallerRefused
 
@@ -93,8 +103,35 @@ class Caller:
         self._compare(now, status)
         return status
 
+    @property
+    def local(self) -> bool:
+        """Whether its program can be looked at without waiting for anybody who serves it."""
+        return self.executable.device is not None
+
+    def standing(self) -> Standing:
+        """Whose word its program's content is; may take as long as reading all its mounts.
+
+        Raises:
+            CallerGone, CallerRefused: it cannot be told.
+        """
+        mount = self.executable.mount
+        kind = HOST.kind(mount)
+        if kind is None:
+            try:
+                mounts = parse_mounts(self.process.read("mountinfo"))
+            except InvalidTree as error:
+                raise CallerRefused(str(error)) from None
+            kind = next((each.kind for each in mounts if each.number == mount), None)
+            # Who has a user namespace can lay one over files that another program serves.
+            if kind == OVERLAY and not self.process.same_namespace("user"):
+                kind = None
+        return standing_of(kind)
+
     def selectors(self, *, program: bool = True) -> frozenset[str]:
         """What can be said of it now; ``selectors`` has the list. Reads its program once.
+
+        May wait for whoever serves the program's file, unless it is ``local``. Of a program that
+        anybody may serve neither path nor content is said.
 
         Args:
             program: whether its program is read, for ``unix:sha256:``. That can take a second, and
@@ -105,12 +142,14 @@ class Caller:
         """
         status = self.status()
         cgroups = self.process.read("cgroup")
-        sha256 = self._program_sha256() if program else None
+        standing = self.standing()
+        known = standing is not Standing.OTHER
+        sha256 = self._program_sha256() if program and known else None
         said = unix_selectors(
             uid=self.uid,
             gid=self.gid,
             groups=status.groups,
-            path=_path_for_all(self.executable),
+            path=self._path_for_all(standing) if known else None,
             sha256=sha256,
         ) | cgroup_selectors(cgroups)
         self.check()
@@ -119,12 +158,30 @@ class Caller:
     def _program_sha256(self) -> str | None:
         program = self.process.open("exe", os.O_RDONLY)
         try:
-            found = os.fstat(program)
-            if (found.st_dev, found.st_ino) != (self.executable.device, self.executable.inode):
+            if file_of(program) != self.executable.file:
                 raise CallerChanged(f"process {self.pid} runs another program")
             return EXECUTABLES.sha256(program)
         finally:
             os.close(program)
+
+    def _path_for_all(self, standing: Standing) -> str | None:
+        """The program's path, where it leads the daemon to the very file.
+
+        Anybody may have a mount namespace of their own in which any path leads to a file of theirs.
+        """
+        if self.executable.deleted:
+            return None
+        path = self.executable.path
+        program = self.process.open("exe", os.O_PATH)
+        try:
+            if file_of(program) != self.executable.file:
+                raise CallerChanged(f"process {self.pid} runs another program")
+            runs = os.fstat(program)
+        finally:
+            os.close(program)
+        found = local_file(path) if standing is Standing.LOCAL else _served_file(path)
+        same = found is not None and os.path.samestat(found, runs)
+        return path if same else None
 
     def again(self) -> Self:
         """The same process, held once more: for who has to know of it after its connection.
@@ -155,7 +212,7 @@ class Caller:
         """What it is recognised by: process, user, group and program."""
         program = self.executable
         process = (self.pid, self.process.start_time, self.uid, self.gid)
-        return (*process, program.device, program.inode, program.path)
+        return (*process, *program.file, program.path)
 
     def close(self) -> None:
         """Let the process go; whatever is asked afterwards raises ``CallerGone``."""
@@ -163,11 +220,7 @@ class Caller:
 
     def _compare(self, now: Executable, status: Status) -> None:
         # The file may be deleted meanwhile (an update); its inode stays the process's own.
-        if (now.device, now.inode, now.path) != (
-            self.executable.device,
-            self.executable.inode,
-            self.executable.path,
-        ):
+        if (now.file, now.path) != (self.executable.file, self.executable.path):
             raise CallerChanged(f"process {self.pid} runs another program")
         if status.uids[1] != self.uid or status.gids[1] != self.gid:
             raise CallerChanged(f"process {self.pid} runs as another user or group")
@@ -215,16 +268,8 @@ def _check_one(first: PinnedProcess, second: PinnedProcess) -> None:
         raise CallerChanged(f"process {first.pid} is another one now")
 
 
-def _path_for_all(executable: Executable) -> str | None:
-    """The program's path, where it leads the daemon to the very file.
-
-    Anybody may have a mount namespace of their own in which any path leads to a file of theirs.
-    """
-    if executable.deleted:
-        return None
+def _served_file(path: str) -> os.stat_result | None:
     try:
-        found = Path(executable.path).stat()
+        return Path(path).stat()
     except (OSError, ValueError):
         return None
-    same = (found.st_dev, found.st_ino) == (executable.device, executable.inode)
-    return executable.path if same else None

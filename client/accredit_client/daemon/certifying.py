@@ -1,28 +1,28 @@
-"""What an identity takes: its process measured, a new key certified, a change told to the issuer.
+"""What an identity takes: its process measured, and a new key certified.
 
-The tree is measured in a few threads, the issuer asked by a few at a time. What the issuer has to
-hear of changed code is told until it has heard.
+The tree is measured in a few threads, of which one is always left to other users (``lanes``); the
+issuer is asked by a few at a time.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from accredit_attestors.errors import InvalidTree, Unmeasured
 from accredit_attestors.tree import Selection
-from accredit_client import calls, renewal
-from accredit_client.answers import InstanceState, X509Answer
+from accredit_client import calls
+from accredit_client.answers import X509Answer
 from accredit_client.call import Call
 from accredit_client.calls import InstanceRequest, certificate_request
 from accredit_client.daemon.agents import AgentEntry
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.instances import Instance
 from accredit_client.daemon.judging import Measured
+from accredit_client.daemon.lanes import Lane
 from accredit_client.daemon.settings import InstanceLimits
-from accredit_client.effects import AsyncWaiter, Clock, Draw
-from accredit_client.errors import CannotMeasure, InvalidAnswer, IssuerRefused, Writable
+from accredit_client.effects import Clock
+from accredit_client.errors import CannotMeasure, InvalidAnswer, Writable
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import Untrusted
 from accredit_credentials.keys import generate_key
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 A = TypeVar("A")
 
 MAX_SAID_SELECTORS = 64  # of a process, that the issuer is told
-MAX_REASON = 300  # characters that the issuer is told of a change
 
 
 class Issuing(Protocol):
@@ -79,8 +78,6 @@ class Certifying:
         measurer: who measures.
         limits: how much at a time.
         clock: the time.
-        draw: for the jitter.
-        waiter: makes how a report waits for its next try.
         births: what is said of a process that the daemon has started.
     """
 
@@ -91,29 +88,32 @@ class Certifying:
         limits: InstanceLimits,
         *,
         clock: Clock,
-        draw: Draw,
-        waiter: Callable[[], AsyncWaiter],
         births: Births = nobodys,
     ) -> None:
         self._births = births
         self._node = node
         self._measurer = measurer
         self._clock = clock
-        self._draw = draw
-        self._waiter = waiter
         self._asking = asyncio.Semaphore(limits.asking)
-        self._measures = ThreadPoolExecutor(limits.measures, thread_name_prefix="accredit-measure")
-        self._reports: set[asyncio.Task[None]] = set()
+        share = max(limits.measures - 1, 1)
+        self._measures = Lane(limits.measures, of_account=share, name="accredit-measure")
+        self._distant = Lane(limits.measures, of_account=share, name="accredit-distant")
 
-    async def close(self) -> None:
-        """Stop; what the issuer has not heard by now it will not hear."""
-        for report in self._reports:
-            report.cancel()
-        await asyncio.gather(*self._reports, return_exceptions=True)
-        self._measures.shutdown(wait=False, cancel_futures=True)
+    def close(self) -> None:
+        """Measure nothing more."""
+        self._measures.close()
+        self._distant.close()
 
-    async def measured(self, caller: Caller, entry: AgentEntry) -> Measured:
+    async def measured(
+        self, caller: Caller, account: int, entry: AgentEntry, *, distant: bool
+    ) -> Measured:
         """What a process is, and what is where its code should be.
+
+        Args:
+            caller: the process.
+            account: whom its user counts for.
+            entry: what it should be.
+            distant: whether a server has to answer for its program: such a process waits apart.
 
         Raises:
             CannotMeasure: nothing was found out; that is no change of the code.
@@ -129,7 +129,7 @@ class Certifying:
                 return Measured(selectors, None, str(error))
             return Measured(selectors, digest)
 
-        return await asyncio.get_running_loop().run_in_executor(self._measures, look)
+        return await (self._distant if distant else self._measures).run(account, look)
 
     async def certified(self, instance: Instance, found: Measured) -> X509Identity:
         """A new key, and the issuer's SVID for it.
@@ -154,30 +154,6 @@ class Certifying:
             raise InvalidAnswer("the issuer's SVID is of another manifest or instance")
         return X509Identity.of(svid, key)
 
-    def report(self, instance: str, why: str, digest: str | None) -> None:
-        """Tell the issuer that an instance's code changed, until it has heard."""
-        call = calls.code_changed(instance, reason=_said(why), measured=digest)
-        task = asyncio.get_running_loop().create_task(self._reported(instance, call))
-        self._reports.add(task)
-        task.add_done_callback(self._reports.discard)
-
-    async def _reported(self, instance: str, call: Call[InstanceState]) -> None:
-        waiter: AsyncWaiter | None = None
-        failures = 0
-        while True:
-            try:
-                state = await self._node.send(call)
-            except Exception as error:  # noqa: BLE001 (told again, whatever it was)
-                if isinstance(error, IssuerRefused) and error.status in {400, 404}:
-                    log.error("the issuer does not take the report of %s: %s", instance, error)  # noqa: TRY400 (one line each)
-                    return
-                failures += 1
-                waiter = waiter or self._waiter()
-                await waiter.wait(renewal.pause_after(failures, draw=self._draw))
-            else:
-                log.warning("the issuer has heard of %s: it is %s", instance, state.state)
-                return
-
     async def _check_vouched(self, svid: X509Svid) -> None:
         def check() -> None:
             bundle = self._node.bundle
@@ -188,7 +164,3 @@ class Certifying:
         except Untrusted:
             await self._node.refetch_bundle()
             check()
-
-
-def _said(why: str) -> str:
-    return "".join(each if each.isprintable() else "?" for each in why)[:MAX_REASON]

@@ -1,9 +1,11 @@
 """One connection: who it is, its calls, and what it may hold.
 
 grpclib speaks HTTP/2; what it leaves open is closed here. The caller is bound to the connection and
-every call goes through ``rpc.bounded``. Windows are the smallest that HTTP/2 knows. A peer that
-sends and never reads is cut before what waits for it grows; frames of kinds that nobody knows are
-ignored (RFC 9113 §5.5); what cannot be parsed ends this connection and no other.
+every call goes through ``rpc.bounded``. Windows are the smallest that HTTP/2 knows. Calls at a time
+are counted here, too: what we announce binds a peer only once it has acknowledged it. A call that
+is begun and given up costs us more than the peer: so many are a user's, on all its connections. A
+peer that sends and never reads is cut before what waits for it grows; frames of kinds that nobody
+knows are ignored (RFC 9113 §5.5); what cannot be parsed ends this connection and no other.
 """
 
 import asyncio
@@ -22,11 +24,13 @@ from grpclib.protocol import Stream as H2Stream
 from grpclib.server import request_handler
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import Event
 from h2.settings import SettingCodes
 
 from accredit_client.daemon import statuses
 from accredit_client.daemon.limits import KIB, Limits
+from accredit_client.daemon.pace import Pace
 from accredit_client.daemon.provider import Caller
 from accredit_client.daemon.rpc import bounded, method
 
@@ -71,17 +75,43 @@ _NOT_SERVED = method(_not_served, Cardinality.UNARY_STREAM, Message, Message)
 
 
 class _Calls(AbstractHandler):
-    """The calls of one connection, each in a task."""
+    """The calls of one connection, each in a task; so many at a time.
 
-    def __init__(self, table: Mapping[str, Method], changed: Callable[[], None]) -> None:
+    Args:
+        table: the calls by their paths.
+        at_a_time: how many.
+        changed: told when one is over.
+        given_up: told of each that the peer gave up, or that was refused.
+    """
+
+    def __init__(
+        self,
+        table: Mapping[str, Method],
+        at_a_time: int,
+        *,
+        changed: Callable[[], None],
+        given_up: Callable[[], None],
+    ) -> None:
         self._table = _Table(table)
+        self._at_a_time = at_a_time
         self._changed = changed
+        self._given_up = given_up
+        self._closed = False
+        self._leaving: set[H2Stream] = set()
         self.tasks: dict[H2Stream, asyncio.Task[None]] = {}
 
     def accept(
         self, stream: H2Stream, headers: list[tuple[str, str]], release_stream: Callable[[], None]
     ) -> None:
-        """Begin a call."""
+        """Begin a call, or refuse it: who could not know of the bound may ask again."""
+        if self._closed:
+            release_stream()
+            return
+        if len(self.tasks) - len(self._leaving) >= self._at_a_time:
+            stream.reset_nowait(ErrorCodes.REFUSED_STREAM)  # RFC 9113 §5.1.2, §8.7
+            release_stream()
+            self._given_up()
+            return
         task = asyncio.get_running_loop().create_task(
             request_handler(self._table, stream, headers, _CODEC, None, _DISPATCH, release_stream)
         )
@@ -91,15 +121,19 @@ class _Calls(AbstractHandler):
     def cancel(self, stream: H2Stream) -> None:
         """The peer gave a call up."""
         if task := self.tasks.get(stream):
+            self._leaving.add(stream)
             task.cancel()
+            self._given_up()
 
     def close(self) -> None:
-        """The connection is over."""
+        """The connection is over: nothing is begun any more, whatever was sent before."""
+        self._closed = True
         for task in list(self.tasks.values()):
             task.cancel()
 
     def _over(self, stream: H2Stream) -> None:
         del self.tasks[stream]
+        self._leaving.discard(stream)
         self._changed()
 
 
@@ -119,16 +153,20 @@ class Connection(H2Protocol):
         caller: Caller,
         table: Mapping[str, Method],
         limits: Limits,
+        pace: Pace,
         over: Callable[["Connection"], None],
     ) -> None:
         self.caller = caller
         self.limits = limits
         self.stopping = False
         self.idle_since: float | None = asyncio.get_running_loop().time()
+        self._pace = pace
         self._over = over
         self._transport: asyncio.Transport | None = None
         entries = {path: bounded(entry, self) for path, entry in table.items()}
-        self._calls = _Calls(entries, self._calls_changed)
+        self._calls = _Calls(
+            entries, limits.streams, changed=self._calls_changed, given_up=self._given_up
+        )
         super().__init__(self._calls, _WINDOWS, _HTTP2)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -193,6 +231,14 @@ class Connection(H2Protocol):
 
     def _unread(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def _given_up(self) -> None:
+        if self._pace.take(asyncio.get_running_loop().time()):
+            return
+        user, process = self.caller.uid, self.caller.pid
+        log.warning("user %d gives up calls without end: process %d cut", user, process)
+        self._calls.close()
+        self.cut()
 
     def _calls_changed(self) -> None:
         if self._calls.tasks:

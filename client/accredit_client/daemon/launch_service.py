@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from accredit_attestors.errors import AttestationError
+from accredit_client.daemon.accounts import itself
 from accredit_client.daemon.agents import AgentEntry, entry_to_launch, wants_program
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.certifying import Measuring
@@ -59,6 +60,7 @@ class LaunchService:
         workloads: who has identities.
         measurer: who measures.
         limits: how many agents may run.
+        account_of: whom a user id counts for.
         workload_api: the Workload API's socket, which agents are told of.
         clock: the time.
         waiter: how a task waits.
@@ -74,6 +76,7 @@ class LaunchService:
         limits: InstanceLimits,
         workload_api: Path,
         clock: Clock,
+        account_of: Callable[[int], int] = itself,
         waiter: Callable[[], AsyncWaiter] = TaskWaiter,
     ) -> None:
         self._entries = tuple(entries)
@@ -83,10 +86,11 @@ class LaunchService:
         self._limits = limits
         self._workload_api = workload_api
         self._clock = clock
+        self._account_of = account_of
         self._waiter = waiter
         self._listening: Listening | None = None
         self._open: dict[socket.socket, threading.Thread] = {}
-        self._of_uid: Counter[int] = Counter()
+        self._of_account: Counter[int] = Counter()
 
     @property
     def running(self) -> int:
@@ -136,8 +140,8 @@ class LaunchService:
             log.warning("a requester was not served: %s", error)
             connection.close()
             return
-        uid = requester.uid
-        full = self._full(uid)
+        account = self._account_of(requester.uid)
+        full = self._full(account)
         if full is not None:
             log.warning("process %d may have nothing more started: %s", requester.pid, full)
             connection.close()
@@ -145,27 +149,27 @@ class LaunchService:
             return
         thread = threading.Thread(
             target=self._serve,
-            args=(connection, requester),
+            args=(connection, requester, account),
             name=f"accredit-launch-{requester.pid}",
             daemon=True,
         )
         self._open[connection] = thread
-        self._of_uid[uid] += 1
+        self._of_account[account] += 1
         thread.start()
 
-    def _full(self, uid: int) -> str | None:
+    def _full(self, account: int) -> str | None:
         if len(self._open) >= self._limits.launches:
             return f"{self._limits.launches} agents are started on this host already"
-        if self._of_uid[uid] >= self._limits.launches_of_uid:
-            return f"user {uid} has had {self._limits.launches_of_uid} started already"
+        if self._of_account[account] >= self._limits.launches_of_uid:
+            return f"user {account} has had {self._limits.launches_of_uid} started already"
         return None
 
-    def _over(self, connection: socket.socket, uid: int) -> None:
+    def _over(self, connection: socket.socket, account: int) -> None:
         del self._open[connection]
         connection.close()
-        self._of_uid[uid] -= 1
-        if not self._of_uid[uid]:
-            del self._of_uid[uid]
+        self._of_account[account] -= 1
+        if not self._of_account[account]:
+            del self._of_account[account]
 
     async def _identified(self, launched: Launched) -> None:
         """See to it that an agent has its identity, and ends with it."""
@@ -219,8 +223,7 @@ class LaunchService:
 
     # In a thread of its own
 
-    def _serve(self, connection: socket.socket, requester: Caller) -> None:
-        uid = requester.uid
+    def _serve(self, connection: socket.socket, requester: Caller, account: int) -> None:
         connection.settimeout(REQUEST_SECONDS)
         try:
             with closing(requester):
@@ -239,7 +242,7 @@ class LaunchService:
             log.exception("what process %d wanted started could not be", requester.pid)
         finally:
             with suppress(RuntimeError):  # the daemon has stopped without us
-                self._loop.call_soon_threadsafe(self._over, connection, uid)
+                self._loop.call_soon_threadsafe(self._over, connection, account)
 
     def _launched(self, connection: socket.socket, requester: Caller) -> Launched:
         request, descriptors = receive_request(connection)

@@ -14,6 +14,9 @@ class Limits:
         connections: at a time.
         connections_of_uid: at a time, of one user: nobody else is kept out by it.
         streams: calls at a time on one connection.
+        given_up: calls of one user, on all its connections, that it gives up or that are refused,
+            at once; then the connection is cut. Calls that are answered are not counted.
+        given_up_each_second: as many of them become possible again.
         request_bytes: of one message of a caller.
         unread_bytes: that lie written and unread on one connection.
         unread_seconds: that one answer may wait for its reader, then the connection is cut.
@@ -26,6 +29,8 @@ class Limits:
     connections: int = 4096
     connections_of_uid: int = 1536
     streams: int = 32
+    given_up: int = 2048
+    given_up_each_second: float = 500.0
     request_bytes: int = 64 * KIB
     unread_bytes: int = 1024 * KIB
     unread_seconds: float = 30.0

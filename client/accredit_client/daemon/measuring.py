@@ -31,6 +31,7 @@ from accredit_attestors.tree import (
     unreadable,
 )
 from accredit_client.daemon.callers import Caller
+from accredit_client.daemon.mounts import Standing, parse_mounts
 from accredit_client.daemon.process import PinnedProcess
 from accredit_client.daemon.writers import Writers, almighty, may_have_more
 from accredit_client.errors import CallerChanged, Writable
@@ -90,7 +91,7 @@ class CodeMeasurer:
         parts = check_code_root(code_root)
         writers = _writers(caller)
         process = caller.process
-        _check_program(process, writers)
+        _check_program(caller, writers)
         check_mounts(process.read("mountinfo"), code_root)
         with _opened(process, parts, writers) as descriptor:
             found = os.fstat(descriptor)
@@ -151,25 +152,14 @@ def check_mounts(mountinfo: str, code_root: str) -> None:
     Raises:
         InvalidTree: one is mounted at the code root, on the way to it, or below.
     """
-    for line in mountinfo.splitlines():
-        fields = line.split(" ")
-        try:
-            point = _unescaped(fields[4])
-            kind = fields[fields.index("-") + 1]
-        except (IndexError, ValueError):
-            raise InvalidTree("the caller's mounts are not of the documented form") from None
-        if kind.startswith("fuse") and (_below(code_root, point) or _below(point, code_root)):
-            raise InvalidTree(f"{shown(point)} is served by a program ({shown(kind)})")
+    for each in parse_mounts(mountinfo):
+        near = _below(code_root, each.point) or _below(each.point, code_root)
+        if near and each.kind.startswith("fuse"):
+            raise InvalidTree(f"{shown(each.point)} is served by a program ({shown(each.kind)})")
 
 
 def _below(path: str, directory: str) -> bool:
     return f"{path}/".startswith(f"{directory.rstrip('/')}/")
-
-
-def _unescaped(text: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, character)
-    return text
 
 
 def _writers(caller: Caller) -> Writers:
@@ -197,8 +187,10 @@ def _memberships(uid: int, gid: int) -> frozenset[int]:
         return frozenset()
 
 
-def _check_program(process: PinnedProcess, writers: Writers) -> None:
-    program = process.open("exe", os.O_PATH)
+def _check_program(caller: Caller, writers: Writers) -> None:
+    if caller.standing() is Standing.OTHER:
+        raise InvalidTree("the agent's program is on a filesystem that anybody may serve")
+    program = caller.process.open("exe", os.O_PATH)
     try:
         _check(writers, os.fstat(program), program, "", "the agent's program")
     finally:

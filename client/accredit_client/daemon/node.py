@@ -29,15 +29,16 @@ from accredit_client.call import Call
 from accredit_client.daemon.settings import NodeSettings
 from accredit_client.effects import Clock, Draw, system_draw, utc_now
 from accredit_client.errors import ClientError, InvalidFolder, IssuerRefused
-from accredit_client.files import FolderContent, read_folder, version_of, write_folder
+from accredit_client.files import PRIVATE, FolderContent, read_folder, version_of, write_folder
 from accredit_client.issuer_keeper import IssuerKeeper
 from accredit_client.keeper import Held
+from accredit_client.next_key import NextKey
 from accredit_client.revocations import MAX_STALENESS
 from accredit_client.talk import Blocking, Talk
 from accredit_client.trust import Trust, pin_of
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import Untrusted
-from accredit_credentials.keys import PrivateKey, generate_key
+from accredit_credentials.keys import PrivateKey
 from accredit_credentials.spiffe_id import TrustDomain, node_id
 from accredit_credentials.x509_svid import X509Identity
 
@@ -77,6 +78,7 @@ class NodeKeeper(IssuerKeeper):
             clock=clock,
             draw=draw,
         )
+        self._next_key = NextKey(data / FOLDER, PRIVATE)
         self._node = node
         self._data = data
         self._node_attestors = attestors
@@ -112,7 +114,7 @@ class NodeKeeper(IssuerKeeper):
         yield from self._attest_by(None)
 
     def _attest_by(self, former: X509Identity | None) -> Talk:
-        key = generate_key()
+        key = yield from self._key_for(former)
         nonce = (yield calls.nonce()).nonce
         evidence = yield Blocking(lambda: self._evidence(nonce, key, former))
         csr = calls.certificate_request(key)
@@ -198,6 +200,7 @@ class NodeKeeper(IssuerKeeper):
         if kept.issuer_url != self.issuer_url or word != self._word():
             log.warning("issuer or trust are others by now: this node attests anew")
             return None
+        self._next_key.take_up()
         return kept
 
     def _write(self, held: Held) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from accredit_client.daemon.mounts import HOST, place_of
 from accredit_client.errors import CallerChanged, CallerGone, CallerRefused
 
 MAX_PROC_FILE_BYTES = 8 * 1024 * 1024
@@ -28,6 +29,10 @@ MAX_PROC_FILE_BYTES = 8 * 1024 * 1024
 _CHUNK = 64 * 1024
 _DELETED = " (deleted)"
 _NUMBER = re.compile(r"[0-9]{1,10}")
+# Asked before each answer: most of the file is not looked at.
+_STATUS_LINE = re.compile(
+    r"^(Uid|Gid|Groups|CapPrm|CapEff|NoNewPrivs|Seccomp|Umask):(.*)$", re.MULTILINE
+)
 _GONE = frozenset({errno.ESRCH, errno.ENOENT})
 
 
@@ -61,13 +66,21 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Executable:
-    """The program that a process runs."""
+    """The program that a process runs, as far as it can be known without asking its filesystem."""
 
-    device: int
+    mount: int
+    """Which mount it is on."""
     inode: int
+    device: int | None
+    """None where its filesystem was not asked: not a local one of the daemon's own mounts."""
     path: str
     """As the kernel names it; without the note that its file was deleted."""
     deleted: bool
+
+    @property
+    def file(self) -> tuple[int, int, int | None]:
+        """Which file it is, whatever it is called."""
+        return self.mount, self.inode, self.device
 
 
 def parse_stat(text: str) -> Stat:
@@ -96,7 +109,7 @@ def parse_status(text: str) -> Status:
     Raises:
         CallerRefused: a line is missing or not of the documented form.
     """
-    lines = dict(line.partition(":")[::2] for line in text.splitlines())
+    lines = dict(_STATUS_LINE.findall(text))
     try:
         return Status(
             uids=_four(lines["Uid"]),
@@ -206,15 +219,16 @@ class PinnedProcess:
         return parse_status(self.read("status"))
 
     def executable(self) -> Executable:
-        """The program that it runs."""
-        with self._lock, looking():
-            directory = self._opened()
-            status = os.stat("exe", dir_fd=directory)
-            path = os.readlink("exe", dir_fd=directory)
-        deleted = status.st_nlink == 0
-        return Executable(
-            status.st_dev, status.st_ino, path.removesuffix(_DELETED) if deleted else path, deleted
-        )
+        """The program that it runs; waits for nobody who serves its file."""
+        program = self.open("exe", os.O_PATH)
+        try:
+            with looking():
+                mount, inode, device = file_of(program)
+                path = os.readlink(f"/proc/self/fd/{program}")  # noqa: PTH115 (as the kernel says it)
+        finally:
+            os.close(program)
+        plain = path.removesuffix(_DELETED)
+        return Executable(mount, inode, device, plain, deleted=plain != path)
 
     def same_namespace(self, name: str) -> bool:
         """Whether it is in the daemon's own namespace of this kind, as ``user``."""
@@ -228,7 +242,7 @@ class PinnedProcess:
         with looking():
             ours, theirs = os.open("/", os.O_PATH), self.open("root", os.O_PATH)
             try:
-                return _place(ours) == _place(theirs)
+                return file_of(ours) == file_of(theirs)
             finally:
                 os.close(ours)
                 os.close(theirs)
@@ -303,19 +317,25 @@ def looking() -> Iterator[None]:
         raise CallerRefused(f"the process cannot be looked at: {error.strerror}") from error
 
 
-def _place(descriptor: int) -> tuple[int, int, str | None]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino, _told(descriptor).get("mnt_id")
+def file_of(descriptor: int) -> tuple[int, int, int | None]:
+    """Which file is open: mount, number, and device where its filesystem can be asked.
 
-
-def _told(descriptor: int) -> dict[str, str]:
-    """What the kernel says of a descriptor of our own (proc_pid_fdinfo(5))."""
-    text = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
-    return {name: value.strip() for name, _, value in (x.partition(":") for x in text.splitlines())}
+    Raises:
+        CallerRefused: the kernel is older than 5.14, and only that filesystem could tell.
+    """
+    mount, inode = place_of(descriptor)
+    if HOST.is_local(mount):
+        status = os.fstat(descriptor)
+        return mount, status.st_ino, status.st_dev
+    if inode is None:
+        raise CallerRefused("the kernel does not say which program runs without asking for it")
+    return mount, inode, None
 
 
 def _check_number(pid: int, pidfd: int) -> None:
-    held = _told(pidfd).get("Pid", "")
+    told = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    lines = dict(line.partition(":")[::2] for line in told.splitlines())
+    held = lines.get("Pid", "").strip()
     if held == "-1":
         raise CallerGone(f"process {pid} has ended")
     if held != str(pid):

@@ -16,6 +16,7 @@ from typing import Self
 
 from accredit_attestors.nodes.contract import NodeAttestor
 from accredit_attestors.plugins import load_node_attestors
+from accredit_client.daemon.accounts import LOOK_SECONDS, Accounts
 from accredit_client.daemon.agents import AgentEntry, load_entries
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.core import Core
@@ -23,6 +24,7 @@ from accredit_client.daemon.launch_service import LaunchService
 from accredit_client.daemon.launching import Launcher
 from accredit_client.daemon.measuring import CodeMeasurer
 from accredit_client.daemon.node import AsyncNodeIdentity
+from accredit_client.daemon.reports import FOLDER
 from accredit_client.daemon.server import WorkloadServer
 from accredit_client.daemon.settings import Settings
 from accredit_client.daemon.tokens import Tokens
@@ -78,6 +80,9 @@ class Daemon:
         """Listen; nobody has an identity before ``attest``."""
         settings, node = self.settings, self.node
         async with AsyncExitStack() as undo:
+            accounts = Accounts()
+            await asyncio.to_thread(accounts.look)
+            undo.push_async_callback(_ended, asyncio.create_task(_following(accounts)))
             tokens = Tokens(
                 settings.issuer_url, lambda: node.bundle, lambda: node.facts, clock=self._clock
             )
@@ -88,9 +93,11 @@ class Daemon:
                 self.entries,
                 node,
                 measurer=measurer,
+                reports=settings.data / FOLDER,
                 limits=settings.limits,
                 clock=self._clock,
                 draw=self._draw,
+                account_of=accounts.of,
                 births=launcher.selectors,
             )
             undo.push_async_callback(self.workloads.close)
@@ -108,6 +115,7 @@ class Daemon:
                 self.core,
                 identify=_identify,
                 limits=settings.socket_limits,
+                account_of=accounts.of,
                 sds=settings.sds,
                 wit=settings.wit,
             )
@@ -122,6 +130,7 @@ class Daemon:
                     limits=settings.limits,
                     workload_api=settings.socket,
                     clock=self._clock,
+                    account_of=accounts.of,
                 )
                 await launches.start()
                 undo.push_async_callback(launches.stop)
@@ -144,6 +153,7 @@ class Daemon:
             node.feed.listen(core.facts_came)
         core.start()
         core.stepped()
+        await self.workloads.reports.take_up()
 
 
 def files_needed(settings: Settings) -> int:
@@ -196,6 +206,17 @@ async def run(daemon: Daemon, ready: Callable[[Daemon], None]) -> None:
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
+
+
+async def _following(accounts: Accounts) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.to_thread(accounts.look)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _identify(connection: socket.socket) -> Caller:

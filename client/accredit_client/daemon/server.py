@@ -19,9 +19,11 @@ from grpclib.const import Handler as Method
 from grpclib.health.service import OVERALL, Health
 from grpclib.reflection.service import ServerReflection
 
+from accredit_client.daemon.accounts import itself
 from accredit_client.daemon.connection import Connection
 from accredit_client.daemon.limits import Limits
 from accredit_client.daemon.own_calls import OwnCalls
+from accredit_client.daemon.pace import Pace
 from accredit_client.daemon.proto.pool import POOL
 from accredit_client.daemon.provider import Caller, Provider
 from accredit_client.daemon.sds import SecretDiscovery
@@ -45,6 +47,7 @@ class WorkloadServer:
         provider: who knows the answers.
         identify: who is at the other end of a connection, asked once for each.
         limits: what strangers may cost.
+        account_of: whom a user id counts for.
         sds: whether Envoy is served, too.
         wit: whether the WIT profile is.
     """
@@ -55,14 +58,18 @@ class WorkloadServer:
         *,
         identify: Identify,
         limits: Limits | None = None,
+        account_of: Callable[[int], int] = itself,
         sds: bool = True,
         wit: bool = False,
     ) -> None:
         self._identify = identify
+        self._account_of = account_of
         self._limits = limits or Limits()
         self._table = _table(provider, self._limits, sds=sds, wit=wit)
-        self._connections: set[Connection] = set()
-        self._of_uid: Counter[int] = Counter()
+        self._connections: dict[Connection, int] = {}
+        """Each with whom its user counts for."""
+        self._paces: dict[int, Pace] = {}
+        self._of_account: Counter[int] = Counter()
         self._nobody = asyncio.Event()
         self._nobody.set()
         self._beginning: set[asyncio.Task[object]] = set()
@@ -115,6 +122,10 @@ class WorkloadServer:
         ]
         for each in over:
             each.finish()
+        # A user who connects anew has what was left, until it has rested.
+        for account in [each for each, pace in self._paces.items() if pace.is_rested(now)]:
+            if not self._of_account[account]:
+                del self._paces[account]
         return len(over)
 
     def _sweep_and_again(self) -> None:
@@ -153,15 +164,19 @@ class WorkloadServer:
             log.warning("a connection of nobody known: %s", error)
             accepted.close()
             return
-        if self._of_uid[caller.uid] >= self._limits.connections_of_uid:
+        account = self._account_of(caller.uid)
+        if self._of_account[account] >= self._limits.connections_of_uid:
             limit = self._limits.connections_of_uid
-            log.warning("a connection more than %d of user %d: closed", limit, caller.uid)
+            log.warning("a connection more than %d of user %d: closed", limit, account)
             caller.close()
             accepted.close()
             return
-        connection = Connection(caller, self._table, self._limits, self._over)
-        self._connections.add(connection)
-        self._of_uid[caller.uid] += 1
+        pace = self._paces.setdefault(
+            account, Pace(self._limits.given_up, self._limits.given_up_each_second)
+        )
+        connection = Connection(caller, self._table, self._limits, pace, self._over)
+        self._connections[connection] = account
+        self._of_account[account] += 1
         self._nobody.clear()
         begun = self._loop.create_task(self._begun(accepted, connection))
         self._beginning.add(begun)
@@ -177,11 +192,10 @@ class WorkloadServer:
 
     def _over(self, connection: Connection) -> None:
         connection.caller.close()
-        self._connections.discard(connection)
-        uid = connection.caller.uid
-        self._of_uid[uid] -= 1
-        if not self._of_uid[uid]:
-            del self._of_uid[uid]
+        account = self._connections.pop(connection)
+        self._of_account[account] -= 1
+        if not self._of_account[account]:
+            del self._of_account[account]
         if not self._connections:
             self._nobody.set()
 

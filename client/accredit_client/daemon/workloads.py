@@ -4,26 +4,29 @@ How an identity comes to be and lives on, in this order each time: the caller is
 it still has the entry's selectors → its tree is measured and has the signed digest → the issuer
 certifies a new key (``/v1/nodes/instances``) → the caller is the same process still → held, in
 memory only. The same again at half life, give or take a tenth. Whether it may be is ``judging``'s,
-how it stands ``instances``', having it measured and certified ``certifying``'s.
+how it stands ``instances``', having it measured and certified ``certifying``'s, telling the issuer
+of changed code ``reports``', looking at who calls ``looking``'s.
 """
 
 import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from pathlib import Path
 
 from accredit_client import renewal
-from accredit_client.daemon.agents import AgentEntry, entries_for, wants_program
+from accredit_client.daemon.accounts import itself
+from accredit_client.daemon.agents import AgentEntry, entries_for
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.certifying import Births, Certifying, Issuing, Measuring, nobodys
 from accredit_client.daemon.instances import Instance
 from accredit_client.daemon.judging import Measured, judged
+from accredit_client.daemon.looking import Looking
 from accredit_client.daemon.provider import NotYet, Refused, WorkloadSvid
+from accredit_client.daemon.reports import Report, Reports
 from accredit_client.daemon.settings import InstanceLimits
 from accredit_client.effects import AsyncWaiter, Clock, Draw, TaskWaiter
 from accredit_client.errors import (
@@ -41,7 +44,6 @@ from accredit_credentials.x509_svid import X509Identity, validate
 log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 30.0  # seconds: a suspended machine's timers stand still while SVIDs expire
-LOOKS = 4  # threads that look at who calls
 REVOKED = "revoked"  # the problem of who was taken back
 
 
@@ -53,9 +55,17 @@ class Workload:
     """One process with its identities. Made by ``Workloads``."""
 
     def __init__(
-        self, caller: Caller, entries: Sequence[AgentEntry], all_of_them: "Workloads"
+        self,
+        caller: Caller,
+        account: int,
+        entries: Sequence[AgentEntry],
+        all_of_them: "Workloads",
+        *,
+        distant: bool,
     ) -> None:
         self.caller = caller
+        self.account = account
+        self._distant = distant
         self.instances = tuple(Instance(each) for each in entries)
         self.gone: str | None = None
         self.tried = asyncio.Event()
@@ -219,7 +229,9 @@ class Workload:
 
     async def _looked(self, entry: AgentEntry) -> Measured:
         try:
-            return await self._all.certifying.measured(self.caller, entry)
+            return await self._all.certifying.measured(
+                self.caller, self.account, entry, distant=self._distant
+            )
         except CallerGone:
             raise _Over("the process has ended") from None
         except CallerChanged as error:
@@ -231,7 +243,7 @@ class Workload:
     def _changed(self, instance: Instance, why: str, digest: str | None) -> None:
         log.error("process %d runs other code than was signed: %s", self.caller.pid, why)
         if instance.id is not None:
-            self._all.certifying.report(instance.id, why, digest)
+            self._all.reports.tell(Report.of(instance.id, why, digest))
         instance.is_over(why)
         self._all.code_changed(instance.entry, by=self)
 
@@ -266,9 +278,11 @@ class Workloads:
         entries: which process may be which agent.
         node: who asks the issuer.
         measurer: who measures.
+        reports: the folder of what the issuer has not heard of yet.
         limits: how many, and how much at a time.
         clock: the time.
         draw: for the jitter.
+        account_of: whom a user id counts for.
         waiter: makes how a process's task waits.
         births: what is said of a process that the daemon has started.
     """
@@ -279,24 +293,25 @@ class Workloads:
         node: Issuing,
         *,
         measurer: Measuring,
+        reports: Path,
         limits: InstanceLimits,
         clock: Clock,
         draw: Draw,
+        account_of: Callable[[int], int] = itself,
         waiter: Callable[[], AsyncWaiter] = TaskWaiter,
         births: Births = nobodys,
     ) -> None:
         self.clock, self.draw, self.waiter = clock, draw, waiter
         self._entries = tuple(entries)
-        self._births = births
-        self.certifying = Certifying(
-            node, measurer, limits, clock=clock, draw=draw, waiter=waiter, births=births
-        )
+        self.certifying = Certifying(node, measurer, limits, clock=clock, births=births)
+        self.reports = Reports(node, reports, draw=draw, waiter=waiter)
         self._node = node
         self._limits = limits
         self._workloads: dict[tuple[int, int], Workload] = {}
         self._identities = 0
-        self._of_uid: Counter[int] = Counter()
-        self._looks = ThreadPoolExecutor(LOOKS, thread_name_prefix="accredit-look")
+        self._account_of = account_of
+        self._of_account: Counter[int] = Counter()
+        self._looking = Looking(births)
 
     @property
     def facts(self) -> FeedState | None:
@@ -331,9 +346,9 @@ class Workloads:
         with suppress(OSError, ValueError):
             asyncio.get_running_loop().remove_reader(workload.caller.process.fileno())
         self._identities -= len(workload.instances)
-        self._of_uid[workload.caller.uid] -= len(workload.instances)
-        if not self._of_uid[workload.caller.uid]:
-            del self._of_uid[workload.caller.uid]
+        self._of_account[workload.account] -= len(workload.instances)
+        if not self._of_account[workload.account]:
+            del self._of_account[workload.account]
         log.info("process %d is forgotten: %s", workload.caller.pid, why)
         workload.end(why)
 
@@ -375,8 +390,9 @@ class Workloads:
         tasks = [each.task for each in self]
         for each in self:
             self.forget(each, "the daemon stops")
-        await asyncio.gather(*tasks, self.certifying.close(), return_exceptions=True)
-        self._looks.shutdown(wait=False, cancel_futures=True)
+        await asyncio.gather(*tasks, self.reports.close(), return_exceptions=True)
+        self.certifying.close()
+        self._looking.close()
 
     # Who is there
 
@@ -392,13 +408,12 @@ class Workloads:
         return known
 
     async def _begun(self, caller: Caller) -> Workload:
-        loop = asyncio.get_running_loop()
+        account = self._account_of(caller.uid)
         try:
-            look = partial(caller.selectors, program=False)
-            selectors = await loop.run_in_executor(self._looks, look)
-            if wants_program((each.selectors for each in self._entries), selectors):
-                selectors = await loop.run_in_executor(self._looks, caller.selectors)
-            selectors |= await loop.run_in_executor(self._looks, self._births, caller)
+            distant = await self._looking.is_distant(caller, account)
+            selectors = await self._looking.selectors(
+                caller, account, self._entries, distant=distant
+            )
         except CallerRefused as error:
             raise Refused(str(error)) from None
         entries = entries_for(self._entries, selectors)
@@ -407,24 +422,26 @@ class Workloads:
         known = self._known(caller)  # another connection of it may have been faster
         if known is not None:
             return known
-        self._check_room(caller.uid, len(entries))
+        self._check_room(account, len(entries))
         try:
             held = caller.again()
         except CallerRefused as error:
             raise Refused(str(error)) from None
-        workload = Workload(held, entries, self)
+        workload = Workload(held, account, entries, self, distant=distant)
         self._workloads[_key(held)] = workload
         self._identities += len(entries)
-        self._of_uid[held.uid] += len(entries)
-        loop.add_reader(held.process.fileno(), self.forget, workload, "the process has ended")
+        self._of_account[account] += len(entries)
+        asyncio.get_running_loop().add_reader(
+            held.process.fileno(), self.forget, workload, "the process has ended"
+        )
         return workload
 
-    def _check_room(self, uid: int, wanted: int) -> None:
+    def _check_room(self, account: int, wanted: int) -> None:
         if self._identities + wanted > self._limits.instances:
             raise NotYet(f"this host has its {self._limits.instances} identities already")
-        if self._of_uid[uid] + wanted > self._limits.instances_of_uid:
+        if self._of_account[account] + wanted > self._limits.instances_of_uid:
             limit = self._limits.instances_of_uid
-            raise NotYet(f"user {uid} has {limit} identities on this host already")
+            raise NotYet(f"user {account} has {limit} identities on this host already")
 
 
 def _is_to_go(identity: X509Identity, bundle: TrustBundle, now: datetime) -> bool:

@@ -189,7 +189,12 @@ class AgentSvids:
         self.nonces.redeem(request.nonce, now)
         try:
             claimant = self._same_instance(former, manifest)
-            reasons = decide_former(former, grace=self._config.lifetimes.grace, now=now)
+            reasons = decide_former(
+                former,
+                public_key=subject_key.der,
+                grace=self._config.lifetimes.grace,
+                now=now,
+            )
             details = {DETAIL: former.svid.serial}
             grant = self.grants(claimant, now, reasons=reasons, details=details)(subject_key)
             return await self._x509.issue(grant)

@@ -4,10 +4,13 @@ A machine that slept through its renewal has nothing but an expired SVID and its
 that it is the same holder (``accredit_attestors.former_svid``). Decided here is whether that
 counts: over since no longer than the grace, no fact stands against it (facts about instances leave
 the memory soon after everything that they match has ended, so the table is asked), and its holder
-has no later one. A stolen key that its owner replaced after it was over gets nothing.
+has no later one. A stolen key that its owner replaced, before or after it was over, gets nothing.
+
+An answer may be lost, and asking again is honest. Who asks again asks for the same new key: so an
+SVID that has a later one counts for the very key of the latest, and for no other. Whoever has only
+the old key cannot make a request that is signed by that one.
 """
 
-import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,13 +19,13 @@ from sqlalchemy import Connection, select
 
 from accredit_attestors.contract import FormerRecord
 from accredit_credentials.errors import Revoked
-from accredit_credentials.keys import check_public_key
+from accredit_credentials.keys import check_public_key, public_key_der
 from accredit_credentials.revocation import FactSet
 from accredit_credentials.x509_svid import X509Svid, unverified_svid
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.revocation.revocation import fact_of
 from accredit_issuer.store.database import Database
-from accredit_issuer.store.models import credentials, facts, log_leaves, releases
+from accredit_issuer.store.models import credentials, facts, releases
 
 DETAIL = "former"  # where the log names the SVID that proved who asked
 
@@ -36,17 +39,15 @@ class FormerSvid:
         instance: whose it is.
         expires_at: when it ended, or will.
         facts: every fact that was ever stated against something that it carries, as they stand.
-        renewed_at: when a later one of the instance was decided on; None where there is none.
-        renewed_for: the serial number of the SVID that the latest one was given for by this very
-            way; None where it was given in another.
+        later_key: the public key (DER) of the latest one that the instance was given after it;
+            None where there is no later one, empty where its key is not known any more.
     """
 
     svid: X509Svid
     instance: str
     expires_at: datetime
     facts: FactSet = field(repr=False)
-    renewed_at: datetime | None = None
-    renewed_for: str | None = None
+    later_key: bytes | None = field(default=None, repr=False)
 
     @property
     def record(self) -> FormerRecord:
@@ -59,11 +60,20 @@ class FormerSvid:
         )
 
 
-def decide_former(former: FormerSvid, *, grace: timedelta, now: datetime) -> tuple[str, ...]:
+def decide_former(
+    former: FormerSvid, *, public_key: bytes, grace: timedelta, now: datetime
+) -> tuple[str, ...]:
     """Decide whether an SVID that is over still proves whose its key is; returns the reasons.
 
+    Args:
+        former: the SVID, and what became of it.
+        public_key: the new key that is asked for (DER).
+        grace: how long after its end it counts.
+        now: the moment.
+
     Raises:
-        Refusal: it is not over, or for too long; revoked; or its holder has a later one.
+        Refusal: it is not over, or for too long; revoked; or its holder has a later one, which is
+            of another key than the one that is asked for.
     """
     serial, end = former.svid.serial, former.expires_at
     if not grace:
@@ -79,10 +89,7 @@ def decide_former(former: FormerSvid, *, grace: timedelta, now: datetime) -> tup
             Kind.ATTESTATION_REFUSED,
             f"the SVID {serial} is over for more than {grace.total_seconds():.0f} s",
         )
-    # Renewed while it was valid, or by this way with this very SVID: the answer may have been
-    # lost, and asking again is honest.
-    renewed = former.renewed_at is not None and former.renewed_at >= end
-    if renewed and former.renewed_for != serial:
+    if former.later_key is not None and former.later_key != public_key:
         raise Refusal(Kind.ATTESTATION_REFUSED, f"the holder of the SVID {serial} has a later one")
     within = f"within the grace of {grace.total_seconds():.0f} s"
     return (f"the key of the SVID {serial}, over since {end:%Y-%m-%dT%H:%M:%SZ}, signed {within}",)
@@ -105,25 +112,20 @@ class Formers:
             if row is None or row.certificate is None:
                 return None
             svid = unverified_svid([x509.load_der_x509_certificate(row.certificate)])
-            renewed_at, renewed_for = _latest(connection, row.instance, row.number)
             return FormerSvid(
                 svid=svid,
                 instance=row.instance,
                 expires_at=row.expires_at,
                 facts=stated_against(connection, svid.marks()),
-                renewed_at=renewed_at,
-                renewed_for=renewed_for,
+                later_key=_later_key(connection, row.instance, row.number),
             )
 
 
-def _latest(
-    connection: Connection, instance: str, number: int
-) -> tuple[datetime | None, str | None]:
-    """When the instance's latest SVID after this one was decided on, and by which it was proved."""
+def _later_key(connection: Connection, instance: str, number: int) -> bytes | None:
+    """The key of the instance's latest SVID after this one, as ``FormerSvid`` has it."""
     row = connection.execute(
-        select(credentials.c.decided_at, log_leaves.c.leaf)
+        select(releases.c.certificate)
         .join_from(credentials, releases, releases.c.number == credentials.c.number)
-        .join(log_leaves, log_leaves.c.index == releases.c.log_index)
         .where(
             credentials.c.instance == instance,
             credentials.c.kind == "x509",
@@ -133,8 +135,12 @@ def _latest(
         .limit(1)
     ).first()
     if row is None:
-        return None, None
-    return row.decided_at, json.loads(row.leaf)["details"].get(DETAIL)
+        return None
+    if row.certificate is None:
+        return b""
+    return public_key_der(
+        check_public_key(x509.load_der_x509_certificate(row.certificate).public_key())
+    )
 
 
 def stated_against(connection: Connection, marks: tuple[str, ...]) -> FactSet:

@@ -174,7 +174,12 @@ class NodeSvids:
         reasons = [f"the node {node.name} attested by {proof.attested.kind}"]
         details: dict[str, Any] = {}
         if proof.former is not None:
-            reasons += decide_former(proof.former, grace=self._config.lifetimes.grace, now=now)
+            reasons += decide_former(
+                proof.former,
+                public_key=subject_key.der,
+                grace=self._config.lifetimes.grace,
+                now=now,
+            )
             if proof.former.instance != node.instance:
                 raise Refusal(
                     Kind.ATTESTATION_REFUSED, f"the node {node.name} was removed and listed anew"
