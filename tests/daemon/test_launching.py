@@ -5,7 +5,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,48 @@ def test_an_account_that_cannot_be_an_agents_is_refused(
     """Root's, and one that this host does not know."""
     with pytest.raises(LaunchRefused, match=why):
         asking.start("exit", user=user)
+
+
+CGROUPS = next(
+    (each for each in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")) if each.is_dir()),
+    Path("/sys/fs/cgroup"),
+)
+
+
+@contextmanager
+def cgroup(path: str) -> Iterator[Path]:
+    """A cgroup of version 2, with those above it; its file of processes."""
+    made: list[Path] = []
+    here = CGROUPS
+    for part in path.split("/"):
+        here = here / part
+        if not here.exists():
+            here.mkdir()
+            made.append(here)
+    try:
+        yield here / "cgroup.procs"
+    finally:
+        for each in reversed(made):
+            for pid in (each / "cgroup.procs").read_text().split():
+                with suppress(OSError):
+                    (CGROUPS / "cgroup.procs").write_text(pid)
+            each.rmdir()
+
+
+@as_root
+@pytest.mark.skipif(
+    not os.access(CGROUPS / "cgroup.procs", os.W_OK), reason="needs cgroups of version 2"
+)
+def test_an_agent_is_in_its_requesters_cgroup_and_in_no_other(asking: Asking) -> None:
+    """A user names what is in a cgroup of its own: no name leads anywhere else."""
+    name = f"accredit-test-{os.getpid()}"
+    own = f"{name}/delegated/x\x0c0::/{name}/victim"
+    with cgroup(f"{name}/victim"), cgroup(f"{name}/delegated/x"), cgroup(own) as procs:
+        procs.write_text(str(asking.requester.pid))
+        code, text = asking.launch("while read -r line; do echo $line; done </proc/self/cgroup")
+        asking.process.end()
+        assert code == 0
+        assert f"0::/{own}" in text.split("\n")
 
 
 @as_root

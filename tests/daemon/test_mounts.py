@@ -208,6 +208,27 @@ def test_mounts_are_read() -> None:
     )
 
 
+@pytest.mark.parametrize("end", ["\x0c", "\x0b", "\r", "\x1c", "\x85", "\u2028"])
+def test_a_name_ends_no_line_of_the_list(end: str) -> None:
+    """The kernel escapes line feeds and blanks alone; whoever may mount names the point."""
+    point = f"/mnt/a{end}b"
+    line = f"31 27 0:31 / {point} rw - fuse.sshfs host:/x rw\n"
+    assert parse_mounts(LINES + line)[3:] == (Mount(31, point, "fuse.sshfs"),)
+
+
+@as_root
+def test_a_mount_with_a_strange_name_keeps_nobody_out(tmp_path: Path) -> None:
+    """The list of the host's mounts is read for everybody: a user's mount must not break it."""
+    point = tmp_path / "a\x0cb"
+    point.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "test", point], check=True)
+    try:
+        with calling() as process, closing(Caller.of(process.connection)) as caller:
+            assert caller.local
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
 @pytest.mark.parametrize(
     ("kind", "standing"),
     [

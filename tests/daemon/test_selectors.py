@@ -147,6 +147,10 @@ def test_units(path: str, unit: str | None, user_unit: str | None) -> None:
         (f"0::/../docker/{ID}\n", set()),
         (f"0::/docker/{ID}/..\n", set()),
         (f"0::/docker/{ID}\nnonsense\n", set()),
+        # Other ends of lines are part of a name, which whoever was given a cgroup chooses.
+        (f"0::/delegated/x\x0c1::/docker/{ID}\n", set()),
+        (f"0::/delegated/x\u20281:name=systemd:/docker/{ID}\n", set()),
+        (f"0::/delegated/x\r1:memory:/docker/{ID}\n", set()),
         ("0::/\n" * 65, set()),
         ("", set()),
     ],

@@ -418,7 +418,8 @@ def _limit(text: str) -> int:
 def _cgroups(theirs: str, ours: str) -> list[str]:
     """The files by which a process gets into the requester's cgroups."""
     files = []
-    for line in sorted(set(theirs.splitlines()) - set(ours.splitlines())):
+    # By line feeds alone: of other ends of lines a name that a user chose may have any.
+    for line in sorted(set(theirs.split("\n")) - set(ours.split("\n"))):
         _, controllers, path = line.split(":", 2)
         folder = controllers.removeprefix("name=") or "unified"
         hierarchy = _CGROUPS / folder if (_CGROUPS / folder).is_dir() else _CGROUPS

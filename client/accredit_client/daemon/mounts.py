@@ -64,7 +64,8 @@ def parse_mounts(mountinfo: str) -> tuple[Mount, ...]:
         InvalidTree: it is not of the documented form.
     """
     found = []
-    for line in mountinfo.splitlines():
+    # By line feeds alone, which no line has inside: a point's name may have any other end of lines.
+    for line in filter(None, mountinfo.split("\n")):
         fields = line.split(" ")
         try:
             kind = fields[fields.index("-") + 1]

@@ -117,7 +117,8 @@ def cgroup_selectors(text: str) -> frozenset[str]:
 
     Lines that contradict each other, or are not of the documented form, say nothing.
     """
-    lines = [line.split(":", 2) for line in text.splitlines()]
+    # By line feeds alone, which no name of a cgroup has; of other ends of lines it may have any.
+    lines = [line.split(":", 2) for line in text.removesuffix("\n").split("\n")]
     if len(lines) > MAX_CGROUP_LINES or any(len(line) != 3 for line in lines):  # noqa: PLR2004 (hierarchy, controllers, path)
         return frozenset()
     paths = [path for _, _, path in lines]
