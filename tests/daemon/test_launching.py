@@ -14,6 +14,7 @@ import pytest
 from support.calling import AGENT_GID, AGENT_UID, Calling, as_root, calling
 from support.node_host import entry
 
+from accredit_client.daemon import launching
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.launch_settings import LaunchSettings
 from accredit_client.daemon.launching import Launched, Launcher, Start, check_requester
@@ -256,6 +257,78 @@ def test_nothing_of_a_launch_outlives_it(asking: Asking) -> None:
         assert ended(caller.process)
         with pytest.raises(CallerGone):
             asking.launcher.launched_of(caller)
+
+
+# What forks and ends without a pause is in a list of processes only while the list is made.
+COMET = """
+import os, sys
+print("ready", flush=True)
+while True:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+"""
+
+
+@as_root
+def test_what_forks_and_ends_without_a_pause_does_not_outlive_a_launch(asking: Asking) -> None:
+    """Its parent goes on until the kernel says that nothing is below it any more."""
+    launched, read = asking.start("/usr/bin/python3", "-ISc", COMET)
+    with os.fdopen(read) as output:
+        assert output.readline() == "ready\n"
+        assert launched.wait() == 0
+        asking.launcher.forget(launched)
+        assert output.read() == ""  # nobody holds the other end
+
+
+@as_root
+def test_a_beginning_that_its_user_holds_up_is_ended(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the requester's user, who may stop it; nothing waits for that, or is left."""
+    monkeypatch.setattr(launching, "BEGIN_SECONDS", 0.5)
+    held: list[PinnedProcess] = []
+
+    def stop(agent: Caller) -> None:
+        held.extend((agent.process.again(), PinnedProcess.of_pid(agent.process.stat().parent)))
+        agent.process.signal(signal.SIGSTOP)
+
+    with pytest.raises(LaunchRefused, match="did not start"):
+        asking.start("echo", judge=stop)
+    assert len(asking.launcher) == 0
+    for process in held:
+        with closing(process):
+            assert ended(process)
+
+
+@as_root
+def test_a_beginning_that_is_held_up_ends_with_its_daemon(asking: Asking) -> None:
+    """What stands above it hears the daemon's end while it waits for it."""
+    held: list[PinnedProcess] = []
+
+    def stop(agent: Caller) -> None:
+        held.extend((agent.process.again(), PinnedProcess.of_pid(agent.process.stat().parent)))
+        agent.process.signal(signal.SIGSTOP)
+        raise LaunchRefused("the daemon ends")
+
+    with pytest.raises(LaunchRefused, match="the daemon ends"):
+        asking.start("echo", judge=stop)
+    for process in held:
+        with closing(process):
+            assert ended(process)
+
+
+@as_root
+def test_nobody_waits_until_a_signal_is_passed_on(asking: Asking) -> None:
+    """Whoever is above an agent is stopped here: signals are dropped, the last word is not."""
+    launched, read = asking.start("exec sleep 1000")
+    os.close(read)
+    launched.init.signal(signal.SIGSTOP)
+    for _ in range(2 * 65536):
+        launched.signal(signal.SIGWINCH)
+    launched.stop()
+    launched.init.signal(signal.SIGCONT)
+    assert launched.wait() == -signal.SIGTERM
 
 
 @as_root

@@ -19,6 +19,7 @@ number of a signal for the child; its end is ``STOP`` as well. ``STATUS``, writt
 
 import ctypes
 import json
+import math
 import os
 import platform
 import resource
@@ -33,7 +34,7 @@ from typing import Any
 GO, STOP = 0, 255
 """Bytes of ``CONTROL``; what is between them is the number of a signal."""
 LAST = 5.0
-"""Seconds that what is left has to end, once it was killed."""
+"""Seconds after which the end is told, even where something that was killed has not ended."""
 
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 1, 24, 36
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
@@ -43,7 +44,7 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_KEYCTL = {"x86_64": 250}  # 219 in the table that all newer architectures share
 _FAILED = 127
 _READY = b"."
-_PAUSE = 0.02  # seconds between two looks at what is left: few, and only at the end
+_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks at what is left, where nothing ends
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -66,8 +67,7 @@ def main() -> None:
     keeper = Keeper(child, control, status, grace=plan["grace"])
     if keeper.begun(go_write, said_read):
         keeper.keep()
-    else:
-        keeper.end_all()
+    keeper.end_all()
 
 
 class Keeper:
@@ -99,7 +99,12 @@ class Keeper:
             os.dup2(null, each)
 
     def begun(self, go: int, said: int) -> bool:
-        """See the child through to its command; whether it runs."""
+        """See the child through to its command; whether it runs.
+
+        The child may be stopped by its user meanwhile: the daemon is listened to all the time.
+        """
+        if not self._says(said):
+            return False
         if os.read(said, 1) != _READY:
             return self._failed(said)
         self._tell(ready=self._child)
@@ -107,21 +112,21 @@ class Keeper:
             return False
         with suppress(BrokenPipeError):  # its user has ended it: that is told below
             os.write(go, _READY)
-        first = os.read(said, 1)  # closed by the exec
-        if first:
+        if not self._says(said):
+            return False
+        if os.read(said, 1):  # closed by the exec
             return self._failed(said)
         self._tell(started=self._child)
         return True
 
     def keep(self) -> None:
         """Pass on what the daemon says, until the child has ended; then end what is left."""
-        deadline: float | None = None
+        deadline = math.inf
         waiting = select.poll()
         for each in (self._control, self._woken):
             waiting.register(each, select.POLLIN)
-        while self._result is None:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            for descriptor, _ in waiting.poll(None if left is None else left * 1000):
+        while self._result is None and (left := deadline - time.monotonic()) > 0:
+            for descriptor, _ in waiting.poll(None if left == math.inf else left * 1000):
                 if descriptor == self._control:
                     said = os.read(self._control, 1)
                     if not said:
@@ -129,28 +134,31 @@ class Keeper:
                     self._told(said[0] if said else STOP)
                 else:
                     os.read(self._woken, 4096)
-            if self._stopping and deadline is None:
+            if self._stopping and deadline == math.inf:
                 self._send(signal.SIGTERM)
                 self._send(signal.SIGCONT)
                 deadline = time.monotonic() + self._grace
-            if deadline is not None and time.monotonic() >= deadline:
-                self._send(signal.SIGKILL)
             self._reap()
-        self.end_all()
-        result = self._result
+        self.end_all(LAST)
+        result = -signal.SIGKILL if self._result is None else self._result
         self._tell(**({"exited": result} if result >= 0 else {"killed": -result}))
 
-    def end_all(self) -> None:
-        """End whatever is below us; what is below that becomes ours meanwhile."""
-        end = time.monotonic() + LAST
-        while time.monotonic() < end:
-            below = _children()
-            for each in below:
-                os.kill(each, signal.SIGKILL)  # ours until it is waited for: nobody else's number
-            self._reap()
-            if not below:
-                return
-            time.sleep(_PAUSE)
+    def end_all(self, seconds: float = math.inf) -> None:
+        """End whatever is below us; what is below that becomes ours meanwhile.
+
+        Only the kernel knows whether anything is left: what forks and ends without a pause is in no
+        list of processes, and yet always a child of ours. So it is looked for without a pause, too.
+        """
+        end, pause = time.monotonic() + seconds, _PAUSE
+        waiting = select.poll()
+        waiting.register(self._woken, select.POLLIN)
+        while self._reap() and time.monotonic() < end:
+            _kill_children()
+            if waiting.poll(pause * 1000):
+                os.read(self._woken, 4096)
+                pause = _PAUSE
+            else:
+                pause = min(2 * pause, _LONGEST_PAUSE)  # killed already, and held up in the kernel
 
     def _told(self, number: int) -> None:
         if number == STOP:
@@ -165,21 +173,27 @@ class Keeper:
         if self._result is None:
             os.kill(self._child, number)
 
-    def _reap(self) -> None:
+    def _reap(self) -> bool:
+        """Wait for those that have ended; whether any are left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return True
             if pid == self._child:
                 self._result = os.waitstatus_to_exitcode(status)
 
+    def _says(self, said: int) -> bool:
+        """Wait for the child's next word; whether it comes before one of the daemon's."""
+        waiting = select.poll()
+        for each in (said, self._control):
+            waiting.register(each, select.POLLIN)
+        return said in [descriptor for descriptor, _ in waiting.poll()]
+
     def _failed(self, said: int) -> bool:
-        text = b""
-        while chunk := os.read(said, 4096):
-            text += chunk
+        text = os.read(said, 4096)  # written at once; its end may be long in coming
         self._tell(failed=text.decode(errors="replace") or "it ended before it had begun")
         return False
 
@@ -190,20 +204,24 @@ class Keeper:
             self._stopping = True  # the daemon is gone
 
 
-def _children() -> list[int]:
-    """Whose parent we are; not every kernel has a list of them (CONFIG_PROC_CHILDREN)."""
-    own, found = os.getpid(), []
-    for name in os.listdir("/proc"):  # noqa: PTH208 (nothing more is imported here)
+def _kill_children() -> None:
+    """Kill each whose parent we are; not every kernel has a list of them (CONFIG_PROC_CHILDREN).
+
+    The newest first, and at once: a process that forks and ends may not live for a whole look.
+    """
+    own = str(os.getpid())
+    for name in reversed(os.listdir("/proc")):  # noqa: PTH208 (nothing more is imported here)
         if not name.isdecimal():
             continue
-        try:
-            text = Path(f"/proc/{name}/stat").read_text(errors="replace")
-        except OSError:
-            continue
-        state, parent = text.rpartition(")")[2].split()[:2]
-        if int(parent) == own and state != "Z":
-            found.append(int(name))
-    return found
+        with suppress(OSError):
+            descriptor = os.open(f"/proc/{name}/stat", os.O_RDONLY)
+            try:
+                text = os.read(descriptor, 4096)
+            finally:
+                os.close(descriptor)
+            if text.rpartition(b")")[2].split()[1].decode() == own:
+                # Ours until it is waited for: nobody else's number.
+                os.kill(int(name), signal.SIGKILL)
 
 
 def _child(plan: dict[str, Any], go: int, said: int) -> None:

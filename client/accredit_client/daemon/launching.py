@@ -17,6 +17,7 @@ import os
 import pwd
 import re
 import resource
+import select
 import subprocess
 import sys
 import threading
@@ -41,6 +42,8 @@ WALKS = 3
 """Tries to follow them: a parent may end meanwhile."""
 GRACE = 10.0
 """Seconds between asking an agent to end and ending it."""
+BEGIN_SECONDS = 20.0
+"""For each step of a beginning: its user may stop the process that is to become the command."""
 KILLED = 9
 
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
@@ -115,6 +118,7 @@ class Launched:
         self.why: str | None = None
         self.pid = 0
         self._child = child
+        os.set_blocking(control, False)
         self._control: int | None = control
         self._status = os.fdopen(status, "rb")
         self._lock = threading.Lock()
@@ -188,8 +192,6 @@ class Launched:
     def wait(self) -> int:
         """Wait for its end: its exit code, or minus the number of the signal that ended it."""
         said = self._read()
-        with suppress(OSError):
-            self._child.wait()
         if type(said.get("exited")) is int:
             return int(said["exited"])
         return -int(said.get("killed", KILLED))  # whose launch_init was ended ended with it
@@ -205,11 +207,24 @@ class Launched:
         self.init.close()
 
     def _say(self, number: int) -> None:
-        with self._lock, suppress(BrokenPipeError):
-            if self._control is not None:
+        """Say one byte; nobody waits until it is read. The end of all of them is ``STOP``, too."""
+        with self._lock:
+            if self._control is None:
+                return
+            try:
                 os.write(self._control, bytes([number]))
+            except BrokenPipeError:
+                return
+            except BlockingIOError:
+                if number == launch_init.STOP:
+                    os.close(self._control)
+                    self._control = None
 
     def _expect(self, what: str) -> int:
+        waiting = select.poll()
+        waiting.register(self._status, select.POLLIN)
+        if not waiting.poll(BEGIN_SECONDS * 1000):
+            raise LaunchRefused("the command did not start in time")
         said = self._read()
         pid = said.get(what)
         if type(pid) is int:
