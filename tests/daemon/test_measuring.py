@@ -465,3 +465,70 @@ def test_no_descriptor_is_left_open(code: Path) -> None:
         with pytest.raises(CallerGone):
             Caller.of(process.connection)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def _others(path: Path) -> None:
+    os.chown(path, OTHER_UID, OTHER_GID)
+
+
+@as_root
+@pytest.mark.parametrize("place", ["main.py", "prompts", ".", ".."])
+def test_what_is_started_is_not_its_requesters_to_write(code: Path, place: str) -> None:
+    """An agent of an account of its own, and who asks for it: neither may have written the tree."""
+    with agent() as (_, started), agent(uid=OTHER_UID, gid=OTHER_GID) as (_, requester):
+        measurer = CodeMeasurer()
+
+        def to_start() -> str:
+            return measurer.measure_to_start(
+                started, str(code), ALL, requester=requester, program="/bin/sh"
+            )
+
+        assert to_start() == measurer.measure(started, str(code), ALL)
+        _others(code / place)
+        measurer.measure(started, str(code), ALL)
+        with pytest.raises(Writable, match=rf"belongs to uid {OTHER_UID}"):
+            to_start()
+
+
+@as_root
+@pytest.mark.parametrize("place", ["run/agent", "run", "links", "real/bin/sh", "real/bin", "real"])
+@pytest.mark.parametrize("writer", [AGENT_UID, OTHER_UID])
+def test_nothing_that_leads_to_the_program_is_theirs_to_write(
+    code: Path, tmp_path: Path, place: str, writer: int
+) -> None:
+    """Each place is looked at that a link on the way leads to, and the program itself."""
+    for each in ("run", "links", "real/bin"):
+        (tmp_path / each).mkdir(parents=True)
+    (tmp_path / "real" / "bin" / "sh").write_bytes(Path("/bin/sh").read_bytes())
+    (tmp_path / "links" / "bin").symlink_to("../real/./bin")
+    (tmp_path / "run" / "agent").symlink_to(tmp_path / "links" / "bin" / "sh")
+    with agent() as (_, started), agent(uid=OTHER_UID, gid=OTHER_GID) as (_, requester):
+
+        def to_start() -> str:
+            program = str(tmp_path / "run" / "agent")
+            return CodeMeasurer().measure_to_start(
+                started, str(code), ALL, requester=requester, program=program
+            )
+
+        assert to_start()
+        # A link's owner may change nothing, where the directory that it is in is another's.
+        os.chown(tmp_path / place, writer, 0, follow_symlinks=False)
+        if place == "run/agent":
+            assert to_start()
+            (tmp_path / "run").chmod(0o1777)
+        with pytest.raises(Writable, match=r"belongs to uid|everyone may write"):
+            to_start()
+
+
+@as_root
+@pytest.mark.parametrize("program", ["loop", "missing", "file/x"])
+def test_a_program_that_nothing_leads_to_is_refused(
+    code: Path, tmp_path: Path, program: str
+) -> None:
+    """Links without end, and ways that end too early."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    with agent() as (_, caller), pytest.raises(InvalidTree, match=r"leads on|looked at|has no"):
+        CodeMeasurer().measure_to_start(
+            caller, str(code), ALL, requester=caller, program=str(tmp_path / program)
+        )

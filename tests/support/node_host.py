@@ -183,6 +183,20 @@ class Code:
             raise self.found
         return self.found
 
+    def measure_to_start(
+        self,
+        caller: Caller,
+        code_root: str,
+        selection: Selection,
+        *,
+        requester: Caller,
+        program: str,
+    ) -> str:
+        """The same, of both."""
+        assert program.startswith("/")
+        requester.check()
+        return self.measure(caller, code_root, selection)
+
 
 class Place:
     """The host's processes."""

@@ -60,6 +60,17 @@ class Measuring(Protocol):
     def measure(self, caller: Caller, code_root: str, selection: Selection) -> str:
         """The digest of a tree as the caller sees it; blocks."""
 
+    def measure_to_start(
+        self,
+        caller: Caller,
+        code_root: str,
+        selection: Selection,
+        *,
+        requester: Caller,
+        program: str,
+    ) -> str:
+        """The same before it becomes a program, for somebody who must not write it either."""
+
 
 Births = Callable[[Caller], frozenset[str]]
 """What is said of a process that the daemon has started; raises as ``Caller.check``."""

@@ -254,7 +254,7 @@ class LaunchService:
                 descriptors=descriptors,
             )
             launched = self._launcher.launch(
-                entry, requester, start, lambda agent: self._judge(entry, agent)
+                entry, requester, start, lambda agent: self._judge(entry, agent, requester, start)
             )
         finally:
             for each in descriptors:
@@ -276,8 +276,14 @@ class LaunchService:
         given = parse_environment(answer, names)
         return {**given, SOCKET_VARIABLE: f"unix://{self._workload_api}"}
 
-    def _judge(self, entry: AgentEntry, agent: Caller) -> None:
-        digest = self._measurer.measure(agent, entry.code_root, entry.selection)
+    def _judge(self, entry: AgentEntry, agent: Caller, requester: Caller, start: Start) -> None:
+        digest = self._measurer.measure_to_start(
+            agent,
+            entry.code_root,
+            entry.selection,
+            requester=requester,
+            program=start.command[0],
+        )
         if not entry.measured_as_signed(digest):
             raise LaunchRefused(f"the code is not what was signed for {entry.agent}")
 

@@ -33,12 +33,14 @@ from accredit_attestors.tree import (
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.mounts import Standing, parse_mounts
 from accredit_client.daemon.process import PinnedProcess
-from accredit_client.daemon.writers import Writers, almighty, may_have_more
+from accredit_client.daemon.writers import NOBODY, Writers, almighty, may_have_more
 from accredit_client.errors import CallerChanged, Writable
 
 MAX_REMEMBERED_ENTRIES = 500_000
 """Files and links in all remembered trees together: about 300 MB."""
 MAX_CODE_ROOT_LENGTH = 1024
+MAX_STEPS = 256
+"""Names on the way to a program, those in links counted."""
 
 _ACL = "system.posix_acl_access"
 _NO_ACL = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
@@ -88,10 +90,48 @@ class CodeMeasurer:
                 passes a link, or something that is not the kernel's own is mounted there.
             Writable: the caller could write, or have written, what is measured.
         """
+        return self._measured(caller, code_root, selection, others=NOBODY)
+
+    def measure_to_start(
+        self,
+        caller: Caller,
+        code_root: str,
+        selection: Selection,
+        *,
+        requester: Caller,
+        program: str,
+    ) -> str:
+        """The same of a process that is about to become a program, as somebody has asked for.
+
+        That one may be another user, and must not be able to change what is started either: the
+        tree, nor the program, nor whatever leads there.
+
+        Args:
+            caller: the process, already as its user.
+            code_root: as ``measure``.
+            selection: as ``measure``.
+            requester: who has asked.
+            program: the absolute path of what it is to become.
+
+        Raises:
+            CallerGone, CallerChanged, CallerRefused, InvalidTree, Writable: as ``measure``.
+        """
+        others = _writers(requester)
+        root = caller.process.open("root", os.O_PATH | os.O_DIRECTORY)
+        try:
+            check_way(root, program, _writers(caller).with_(others))
+        finally:
+            os.close(root)
+        return self._measured(caller, code_root, selection, others=others)
+
+    def _measured(
+        self, caller: Caller, code_root: str, selection: Selection, *, others: Writers
+    ) -> str:
         parts = check_code_root(code_root)
-        writers = _writers(caller)
+        own = _writers(caller)
+        writers = own.with_(others)
         process = caller.process
-        _check_program(caller, writers)
+        _check_program(caller, own)
         check_mounts(process.read("mountinfo"), code_root)
         with _opened(process, parts, writers) as descriptor:
             found = os.fstat(descriptor)
@@ -107,7 +147,7 @@ class CodeMeasurer:
                 )
         self._forget()
         # It may have given itself a namespace meanwhile; and this looks whether it is the same.
-        if _writers(caller) != writers:
+        if _writers(caller) != own:
             raise CallerChanged(f"process {caller.pid} has other ids than when it was measured")
         return measured.digest
 
@@ -156,6 +196,56 @@ def check_mounts(mountinfo: str, code_root: str) -> None:
         near = _below(code_root, each.point) or _below(each.point, code_root)
         if near and each.kind.startswith("fuse"):
             raise InvalidTree(f"{shown(each.point)} is served by a program ({shown(each.kind)})")
+
+
+def check_way(root: int, path: str, writers: Writers) -> None:
+    """Check that nobody of these could put another file at a path, or write the one that is there.
+
+    Args:
+        root: the directory, open, from which the path leads.
+        path: absolute; links on the way are followed, and each place is looked at.
+        writers: who must not.
+
+    Raises:
+        InvalidTree: nothing is there, or links lead on without end.
+        Writable: they could.
+    """
+    ahead, way = path.split("/"), ""
+    for _ in range(MAX_STEPS):
+        if not ahead:
+            return
+        name = ahead.pop(0)
+        if name == "..":
+            way = way.rpartition("/")[0]
+        if name in {"", ".", ".."}:
+            continue
+        with _directory(root, way) as here:
+            _check_way(here, name, f"/{way}", writers)
+            status = os.stat(name, dir_fd=here, follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                target = os.readlink(name, dir_fd=here)
+                ahead = target.split("/") + ahead
+                way = "" if target.startswith("/") else way
+                continue
+            way = f"{way}/{name}".lstrip("/")
+            if not ahead:
+                _check(writers, status, here, name, shown(f"/{way}"))
+    raise InvalidTree(f"{shown(path)} leads on without end")
+
+
+@contextmanager
+def _directory(root: int, way: str) -> Iterator[int]:
+    how = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(way or ".", how, dir_fd=root)
+    except OSError as error:
+        raise unreadable(f"{shown(f'/{way}')} cannot be looked at", error) from error
+    try:
+        yield descriptor
+    except OSError as error:
+        raise unreadable(f"in {shown(f'/{way}')} something cannot be looked at", error) from error
+    finally:
+        os.close(descriptor)
 
 
 def _below(path: str, directory: str) -> bool:

@@ -66,6 +66,10 @@ class Writers:
         """Those of a process, and the groups that its user is a member of."""
         return cls(frozenset(status.uids), frozenset(status.gids) | status.groups | more_groups)
 
+    def with_(self, others: "Writers") -> "Writers":
+        """These and others."""
+        return Writers(self.uids | others.uids, self.gids | others.gids)
+
     def through(self, file: os.stat_result, acl: bytes | None) -> str | None:
         """By what they could write a file or directory, in words; None if they could not.
 
@@ -94,6 +98,9 @@ class Writers:
             if permission & _ACL_WRITE and number in named:
                 return True
         return False
+
+
+NOBODY = Writers(frozenset(), frozenset())
 
 
 def may_have_more(mode: int) -> bool:
