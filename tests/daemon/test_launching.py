@@ -3,8 +3,10 @@
 import os
 import select
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +14,13 @@ from typing import Any
 
 import pytest
 from support.calling import AGENT_GID, AGENT_UID, Calling, as_root, calling
+from support.fuse import needs_fuse, served
 from support.node_host import entry
 
 from accredit_client.daemon import launching
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.launch_settings import LaunchSettings
+from accredit_client.daemon.launch_wire import send_descriptors
 from accredit_client.daemon.launching import Launched, Launcher, Start, check_requester
 from accredit_client.daemon.process import PinnedProcess, Status
 from accredit_client.errors import CallerGone, LaunchRefused
@@ -27,6 +31,14 @@ PATIENCE = 20_000  # milliseconds
 
 def anything(_agent: Caller) -> None:
     """Nothing is against it."""
+
+
+def sent(descriptors: Sequence[int]) -> socket.socket:
+    """The daemon's end of a connection, on which these have been sent."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        send_descriptors(theirs, descriptors)
+    return ours
 
 
 @dataclass
@@ -52,15 +64,15 @@ class Asking:
         environment: Mapping[str, str] | None = None,
         code_root: str = "/",
         judge: Any = anything,
+        requested: socket.socket | None = None,
     ) -> tuple[Launched, int]:
         """Start a shell script, or a command; its launch, and what it writes to."""
         whole = (SHELL, "-c", *command) if len(command) == 1 else command
         launch = LaunchSettings(command=whole, user=user)
         read, write = os.pipe()
         null = os.open(os.devnull, os.O_RDWR)
-        start = Start(
-            command=whole, environment=environment or {}, descriptors=(null, write, write)
-        )
+        connection = requested or sent([null, write, write])
+        start = Start(command=whole, environment=environment or {}, connection=connection)
         try:
             launched = self.launcher.launch(
                 entry(launch=launch, code_root=code_root), self.requester, start, judge
@@ -71,6 +83,7 @@ class Asking:
         finally:
             for each in (write, null):
                 os.close(each)
+            connection.close()
         self.running.append(launched)
         return launched, read
 
@@ -374,6 +387,34 @@ def test_signals_are_forwarded(asking: Asking) -> None:
         launched.signal(signal.SIGUSR1)
         assert launched.wait() == 3
         assert output.readline() == "caught\n"
+
+
+@as_root
+@pytest.mark.parametrize("number", [0, 2, 4, 200])
+def test_standard_input_output_and_error_must_come(asking: Asking, number: int) -> None:
+    """Three, and no other number; nothing is started without."""
+    with pytest.raises(LaunchRefused, match="did not send standard input"):
+        asking.start("echo", requested=sent([0] * number))
+    assert len(asking.launcher) == 0
+
+
+@needs_fuse
+def test_a_descriptor_whose_server_is_silent_holds_up_its_agent_alone(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To close a file may wait for its server, whatever kills who waits: root closes none."""
+    monkeypatch.setattr(launching, "BEGIN_SECONDS", 1.0)
+    with served(b"") as filesystem, ThreadPoolExecutor(1) as thread:
+        file = os.open(filesystem.program, os.O_RDONLY)
+        requested = sent([file] * 3)
+        os.close(file)  # as if it were the requester's alone
+        with filesystem.silent():
+            started = thread.submit(asking.start, "echo", requested=requested)
+            assert wait([started], timeout=3.0).not_done  # for its process, which cannot end
+            assert not filesystem.asked
+        with pytest.raises(LaunchRefused, match="in time"):
+            started.result()
+    assert len(asking.launcher) == 0
 
 
 @as_root

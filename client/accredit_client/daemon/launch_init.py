@@ -9,12 +9,13 @@ orphaned below the child is given to it by the kernel, whichever way it was star
 parents of each process of a launch lead here; and nothing of a launch outlives it. The agent's user
 cannot end it.
 
-    python -I -S launch_init.py PLAN CONTROL STATUS
+    python -I -S launch_init.py PLAN CONTROL STATUS REQUESTER
 
 ``PLAN``: one JSON object, read to its end. ``CONTROL``, read byte by byte: ``GO``, ``STOP``, or the
 number of a signal for the child; its end is ``STOP`` as well. ``STATUS``, written: lines of JSON,
 ``{"ready": PID}``, ``{"started": PID}``, and ``{"exited": CODE}`` or ``{"killed": NUMBER}``; or
-``{"failed": WHY}`` in the place of one of the first two.
+``{"failed": WHY}`` in the place of one of the first two. ``REQUESTER``: a socket, on which one byte
+with the agent's standard input, output and error comes; its own process takes them, as its user.
 """
 
 import ctypes
@@ -25,6 +26,7 @@ import platform
 import resource
 import select
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -43,6 +45,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_KEYCTL = {"x86_64": 250}  # 219 in the table that all newer architectures share
 _FAILED = 127
+_STANDARD = (0, 1, 2)
 _READY = b"."
 _PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks at what is left, where nothing ends
 
@@ -51,7 +54,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def main() -> None:
     """Have one agent run, and end after it."""
-    plan_descriptor, control, status = map(int, sys.argv[1:4])
+    plan_descriptor, control, status, requester = map(int, sys.argv[1:5])
     with os.fdopen(plan_descriptor) as file:
         plan = json.load(file)
     _call(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0, "being a subreaper")
@@ -61,8 +64,8 @@ def main() -> None:
     if child == 0:
         for each in (control, status, go_write, said_read):
             os.close(each)
-        _child(plan, go_read, said_write)
-    for each in (go_read, said_write):
+        _child(plan, go_read, said_write, requester)
+    for each in (go_read, said_write, requester):
         os.close(each)
     keeper = Keeper(child, control, status, grace=plan["grace"])
     if keeper.begun(go_write, said_read):
@@ -94,9 +97,6 @@ class Keeper:
         # systemd asks each process of the daemon's unit by itself.
         signal.signal(signal.SIGTERM, self._asked_to_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        null = os.open(os.devnull, os.O_RDWR)
-        for each in (0, 1, 2):  # the requester's: it must see their end when the agent closes them
-            os.dup2(null, each)
 
     def begun(self, go: int, said: int) -> bool:
         """See the child through to its command; whether it runs.
@@ -224,14 +224,15 @@ def _kill_children() -> None:
                 os.kill(int(name), signal.SIGKILL)
 
 
-def _child(plan: dict[str, Any], go: int, said: int) -> None:
+def _child(plan: dict[str, Any], go: int, said: int, requester: int) -> None:
     """Become the command of the plan, or say why not and end."""
     parent = os.getppid()
     try:
         become(plan)
         # Were the parent gone, nobody would know whose this is. Reset by each change of the user.
         _call(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0, "ending with ours")
-        # Only now: as the agent's user, who must be allowed to be there.
+        # Only now: as the agent's user, who must be allowed to be there, and who may have to wait.
+        _take_standard(requester)
         os.chdir(plan["directory"])
         os.write(said, _READY)
         if os.read(go, 1) and os.getppid() == parent:
@@ -240,6 +241,20 @@ def _child(plan: dict[str, Any], go: int, said: int) -> None:
         # The first byte says that it is not ready, or has not started.
         os.write(said, f" {type(error).__name__}: {error}"[:1000].encode())
     os._exit(_FAILED)
+
+
+def _take_standard(requester: int) -> None:
+    """Have the requester's standard input, output and error."""
+    waiting = select.poll()
+    waiting.register(requester, select.POLLIN)
+    waiting.poll()
+    with socket.socket(fileno=requester) as connection:
+        said, descriptors, flags, _ = socket.recv_fds(connection, 1, len(_STANDARD) + 1)
+    if not said or len(descriptors) != len(_STANDARD) or flags & socket.MSG_CTRUNC:
+        raise ValueError("its requester did not send standard input, output and error")
+    for number, each in zip(_STANDARD, descriptors, strict=True):
+        os.dup2(each, number)
+        os.close(each)
 
 
 def become(plan: dict[str, Any]) -> None:

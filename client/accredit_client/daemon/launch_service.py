@@ -8,7 +8,6 @@ ended. When the connection ends, the agent is ended; so it is when its identity 
 
 import asyncio
 import logging
-import os
 import select
 import socket
 import threading
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 from accredit_attestors.errors import AttestationError
 from accredit_client.daemon.accounts import itself
@@ -24,8 +24,8 @@ from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.certifying import Measuring
 from accredit_client.daemon.launch_wire import (
     parse_environment,
+    parse_request,
     receive,
-    receive_request,
     send,
     socket_of,
 )
@@ -245,22 +245,24 @@ class LaunchService:
                 self._loop.call_soon_threadsafe(self._over, connection, account)
 
     def _launched(self, connection: socket.socket, requester: Caller) -> Launched:
-        request, descriptors = receive_request(connection)
-        try:
-            entry = entry_to_launch(self._entries, request, self._selectors(requester))
-            start = Start(
-                command=request.command,
-                environment=self._environment(connection, entry),
-                descriptors=descriptors,
-            )
-            launched = self._launcher.launch(
-                entry, requester, start, lambda agent: self._judge(entry, agent, requester, start)
-            )
-        finally:
-            for each in descriptors:
-                os.close(each)
+        request = parse_request(self._heard(connection))
+        entry = entry_to_launch(self._entries, request, self._selectors(requester))
+        start = Start(
+            command=request.command,
+            environment=self._environment(connection, entry),
+            connection=connection,
+        )
+        launched = self._launcher.launch(
+            entry, requester, start, lambda agent: self._judge(entry, agent, requester, start)
+        )
         log.info("process %d is started as %s for %d", launched.pid, entry.agent, requester.pid)
         return launched
+
+    def _heard(self, connection: socket.socket) -> dict[str, Any]:
+        message = receive(connection)
+        if message is None:
+            raise LaunchRefused("the requester has ended")
+        return message
 
     def _selectors(self, requester: Caller) -> frozenset[str]:
         found = requester.selectors(program=False)
@@ -270,10 +272,7 @@ class LaunchService:
     def _environment(self, connection: socket.socket, entry: AgentEntry) -> dict[str, str]:
         names = entry.launch.environment if entry.launch is not None else ()
         send(connection, {"variables": list(names)})
-        answer = receive(connection)
-        if answer is None:
-            raise LaunchRefused("the requester has ended")
-        given = parse_environment(answer, names)
+        given = parse_environment(self._heard(connection), names)
         return {**given, SOCKET_VARIABLE: f"unix://{self._workload_api}"}
 
     def _judge(self, entry: AgentEntry, agent: Caller, requester: Caller, start: Start) -> None:

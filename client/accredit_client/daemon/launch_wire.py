@@ -1,18 +1,19 @@
 """What a requester and the daemon say to each other to start an agent, over a unix socket.
 
 Each message is four bytes of length (big endian) and one JSON object. The requester begins:
-``{"version": 1, "manifest": "sha256:…", "command": […]}``, and with its first bytes come three
-descriptors (``SCM_RIGHTS``): standard input, output and error. The daemon says which variables the
+``{"version": 1, "manifest": "sha256:…", "command": […]}``. The daemon says which variables the
 agent is to have, ``{"variables": […]}``, and the requester gives those of them that it has,
-``{"environment": {…}}``: nothing else of its environment goes anywhere. Then the daemon says
-``{"started": PID}``, or at any point ``{"refused": WHY}``. The requester may say
-``{"signal": NUMBER}``; the daemon says ``{"ending": WHY}`` where it ends the agent by itself. Its
-last word is ``{"exited": CODE}`` or, where a signal ended it, ``{"killed": NUMBER}``. Who sees the
-connection end before that knows that the other side is gone, and with it the agent.
+``{"environment": {…}}``: nothing else of its environment goes anywhere. Behind that comes one byte
+with three descriptors (``SCM_RIGHTS``): standard input, output and error. The agent's own process
+takes them (``launch_init``): to close a file may mean to wait for whoever serves it, which neither
+the daemon nor root does. Then the daemon says ``{"started": PID}``, or at any point
+``{"refused": WHY}``. The requester may say ``{"signal": NUMBER}``; the daemon says
+``{"ending": WHY}`` where it ends the agent by itself. Its last word is ``{"exited": CODE}`` or,
+where a signal ended it, ``{"killed": NUMBER}``. Who sees the connection end before that knows that
+the other side is gone, and with it the agent.
 """
 
 import json
-import os
 import signal
 import socket
 import struct
@@ -29,8 +30,6 @@ MAX_MESSAGE_BYTES = 256 * 1024
 MAX_ARGUMENTS = 1024
 MAX_VARIABLES = 1024
 MAX_MANIFEST = 80
-DESCRIPTORS = 3
-"""Standard input, output, error."""
 SUFFIX = ".launch"
 """Behind the path of the Workload API's socket: where agents are started."""
 
@@ -121,8 +120,8 @@ def _texts(value: object, most: int) -> bool:
     return all(isinstance(each, str) and "\0" not in each for each in value)
 
 
-def send(connection: socket.socket, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
-    """Send one message, with descriptors.
+def send(connection: socket.socket, message: Mapping[str, Any]) -> None:
+    """Send one message.
 
     Raises:
         LaunchRefused: it is too large.
@@ -131,9 +130,16 @@ def send(connection: socket.socket, message: Mapping[str, Any], fds: Sequence[in
     content = json.dumps(message, separators=(",", ":")).encode()
     if len(content) > MAX_MESSAGE_BYTES:
         raise LaunchRefused(f"a message of {len(content)} bytes is too large")
-    whole = _LENGTH.pack(len(content)) + content
-    sent = socket.send_fds(connection, [whole], fds) if fds else 0
-    connection.sendall(whole[sent:])
+    connection.sendall(_LENGTH.pack(len(content)) + content)
+
+
+def send_descriptors(connection: socket.socket, descriptors: Sequence[int]) -> None:
+    """Send standard input, output and error.
+
+    Raises:
+        OSError: nobody is there any more.
+    """
+    socket.send_fds(connection, [b"\0"], descriptors)
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:
@@ -145,31 +151,6 @@ def receive(connection: socket.socket) -> dict[str, Any] | None:
     """
     head = _exactly(connection, _LENGTH.size)
     return None if head is None else _message(connection, head)
-
-
-def receive_request(connection: socket.socket) -> tuple[LaunchRequest, tuple[int, ...]]:
-    """The first message and its descriptors, which are the caller's to close.
-
-    Raises:
-        LaunchRefused: not of the documented form.
-        OSError: nothing came in time.
-    """
-    head, fds, flags, _ = socket.recv_fds(
-        connection, _LENGTH.size, DESCRIPTORS + 1, socket.MSG_CMSG_CLOEXEC
-    )
-    try:
-        _check_descriptors(len(fds), flags)
-        rest = _exactly(connection, _LENGTH.size - len(head))
-        return parse_request(_message(connection, head + (rest or b""))), tuple(fds)
-    except BaseException:
-        for each in fds:
-            os.close(each)
-        raise
-
-
-def _check_descriptors(number: int, flags: int) -> None:
-    if number != DESCRIPTORS or flags & socket.MSG_CTRUNC:
-        raise LaunchRefused(f"{DESCRIPTORS} descriptors must come with the request")
 
 
 def _message(connection: socket.socket, head: bytes) -> dict[str, Any]:

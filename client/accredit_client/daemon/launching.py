@@ -18,6 +18,7 @@ import pwd
 import re
 import resource
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -276,7 +277,7 @@ class Launcher:
         check_requester(requester.process, status)
         plan = _plan(entry, requester, status, start) | {"grace": self._grace}
         requester.check()  # all that was read for the plan was read of it
-        launched = _started(entry, plan, start.descriptors)
+        launched = _started(entry, plan, start.connection)
         try:
             launched.prepared()
             with launched.agent() as agent:
@@ -327,12 +328,13 @@ class Start:
     Attributes:
         command: as the entry allows it.
         environment: all of it.
-        descriptors: standard input, output and error; they stay open, and its own.
+        connection: to it, on which its standard input, output and error are the next to come; they
+            are the agent's process's to take, and never the daemon's.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    descriptors: tuple[int, ...]
+    connection: socket.socket
 
 
 def _ancestor(process: PinnedProcess, launched: Mapping[int, Launched]) -> Launched | None:
@@ -445,20 +447,21 @@ def _cgroups(theirs: str, ours: str) -> list[str]:
     return files
 
 
-def _started(entry: AgentEntry, plan: dict[str, Any], descriptors: tuple[int, ...]) -> Launched:
+def _started(entry: AgentEntry, plan: dict[str, Any], connection: socket.socket) -> Launched:
     """A ``launch_init`` that has its plan."""
     plan_read, plan_write = os.pipe()
     control_read, control_write = os.pipe()
     status_read, status_write = os.pipe()
     passed = (plan_read, control_read, status_write)
+    given = (*passed, connection.fileno())
     with os.fdopen(plan_write, "w") as planned:
         try:
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", launch_init.__file__, *map(str, passed)],
-                stdin=descriptors[0],
-                stdout=descriptors[1],
-                stderr=descriptors[2],
-                pass_fds=passed,
+                [sys.executable, "-I", "-S", launch_init.__file__, *map(str, given)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=given,
                 env={},
                 cwd="/",
             )

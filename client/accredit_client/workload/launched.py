@@ -11,7 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from accredit_client.daemon.launch_wire import LaunchRequest, receive, send, socket_of
+from accredit_client.daemon.launch_wire import (
+    LaunchRequest,
+    receive,
+    send,
+    send_descriptors,
+    socket_of,
+)
 from accredit_client.errors import DaemonUnreachable, InvalidAnswer, LaunchRefused
 
 STDIO = (0, 1, 2)
@@ -49,12 +55,14 @@ class LaunchedAgent:
         self._connection = connection
         self.ended_by: str | None = None
         with suppress(BrokenPipeError):  # refused before it was read to its end: hear why
-            send(connection, request.to_json(), descriptors)
+            send(connection, request.to_json())
         names = self._hear("variables")
         if not isinstance(names, list):
             raise InvalidAnswer("the daemon did not say which variables it wants")
         given = {name: environment[name] for name in names if name in environment}
-        send(connection, {"environment": given})
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused before: hear why
+            send(connection, {"environment": given})
+            send_descriptors(connection, descriptors)
         started = self._hear("started")
         if type(started) is not int:
             raise InvalidAnswer("the daemon did not say whether it started the agent")
