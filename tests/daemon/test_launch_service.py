@@ -309,6 +309,26 @@ async def test_an_agent_that_the_issuer_refuses_does_not_go_on(authority: Author
         assert "manifest is revoked" in heard["why"]
 
 
+async def test_an_agent_that_cannot_be_followed_ends(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would end it, were its identity taken back."""
+    wanted = launchable()
+    async with hosting(authority, wanted) as host:
+
+        def fails(*_: object) -> None:
+            raise RuntimeError("unforeseen")
+
+        monkeypatch.setattr(host.place.workloads, "of", fails)
+        asked = await host.ask(wanted)
+        await asked.tell("wait")
+        heard: Any = {}
+        while "code" not in heard:  # it may be ended before it has said anything
+            heard = await asked.hears()
+        assert heard["code"] != 0
+        assert heard["why"] == "the daemon failed"
+
+
 async def test_an_issuer_that_is_away_is_no_reason_to_end(authority: Authority) -> None:
     """The agent runs, and waits for its identity like any other."""
     wanted = launchable()

@@ -2,6 +2,8 @@
 
 import socket
 import struct
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,27 @@ def test_messages_of_another_form_are_refused(sent: bytes) -> None:
         with pytest.raises(LaunchRefused):
             receive(ours)
         assert receive(ours) is None
+
+
+def test_a_message_that_comes_byte_by_byte_has_one_end() -> None:
+    """The time is for all of it, and does not begin anew with each byte."""
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def drip() -> None:
+        with suppress(OSError):
+            for byte in framed('{"a": "' + "x" * 100_000 + '"}'):
+                theirs.send(bytes([byte]))
+                if over.wait(0.01):
+                    return
+
+    dripping = threading.Thread(target=drip)
+    with ours, theirs:
+        dripping.start()
+        with pytest.raises(TimeoutError):
+            receive(ours, seconds=0.2)
+        over.set()
+        dripping.join()
 
 
 def agent(

@@ -185,6 +185,9 @@ class LaunchService:
             launched.stop(str(refused))
         except CallerRefused:
             return  # it has ended
+        except Exception:
+            log.exception("process %d is ended: it cannot be followed", launched.pid)
+            launched.stop("the daemon failed")
 
     async def _seen_to(self, launched: Launched, agent: Caller) -> None:
         """The same, for as long as the process is this program.
@@ -259,7 +262,8 @@ class LaunchService:
         return launched
 
     def _heard(self, connection: socket.socket) -> dict[str, Any]:
-        message = receive(connection)
+        message = receive(connection, seconds=REQUEST_SECONDS)
+        connection.settimeout(REQUEST_SECONDS)  # for what it is told
         if message is None:
             raise LaunchRefused("the requester has ended")
         return message
@@ -292,6 +296,7 @@ class LaunchService:
             with suppress(OSError):  # where nobody hears it, the agent ends below
                 send(connection, {"started": launched.pid})
             self._pass_on(connection, launched)
+            connection.settimeout(REQUEST_SECONDS)
             launched.stop()
             code = launched.wait()
             with suppress(TimeoutError):  # it may be told just now why that was
@@ -314,7 +319,7 @@ class LaunchService:
             if launched.fileno() in ready:
                 return
             try:
-                message = receive(connection)
+                message = receive(connection, seconds=REQUEST_SECONDS)
                 if message is None or set(message) != {"signal"}:
                     return
                 if type(message["signal"]) is not int:

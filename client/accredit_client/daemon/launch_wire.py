@@ -17,6 +17,7 @@ import json
 import signal
 import socket
 import struct
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,24 +143,27 @@ def send_descriptors(connection: socket.socket, descriptors: Sequence[int]) -> N
     socket.send_fds(connection, [b"\0"], descriptors)
 
 
-def receive(connection: socket.socket) -> dict[str, Any] | None:
+def receive(connection: socket.socket, *, seconds: float | None = None) -> dict[str, Any] | None:
     """The next message; None where the other side has ended.
+
+    Args:
+        connection: where from.
+        seconds: for all of it, however slowly it comes; None for as long as it takes.
 
     Raises:
         LaunchRefused: not of the documented form.
         OSError: nothing came in time.
     """
-    head = _exactly(connection, _LENGTH.size)
-    return None if head is None else _message(connection, head)
+    end = None if seconds is None else time.monotonic() + seconds
+    head = _exactly(connection, _LENGTH.size, end)
+    return None if head is None else _message(connection, head, end)
 
 
-def _message(connection: socket.socket, head: bytes) -> dict[str, Any]:
-    if len(head) != _LENGTH.size:
-        raise LaunchRefused("a message was not sent in full")
+def _message(connection: socket.socket, head: bytes, end: float | None) -> dict[str, Any]:
     size = _LENGTH.unpack(head)[0]
     if size > MAX_MESSAGE_BYTES:
         raise LaunchRefused(f"a message has {size} bytes, at most {MAX_MESSAGE_BYTES} are read")
-    content = _exactly(connection, size)
+    content = _exactly(connection, size, end)
     if content is None:
         raise LaunchRefused("a message was not sent in full")
     try:
@@ -168,9 +172,14 @@ def _message(connection: socket.socket, head: bytes) -> dict[str, Any]:
         raise LaunchRefused(f"a message is {error}") from None
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes | None:
+def _exactly(connection: socket.socket, size: int, end: float | None) -> bytes | None:
     read = b""
     while len(read) < size:
+        if end is not None:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("a message was not sent in time")
+            connection.settimeout(left)
         chunk = connection.recv(size - len(read))
         if not chunk:
             if read:
