@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from support.calling import AGENT_GID, AGENT_UID, as_root
 from support.node_host import MANIFEST, OTHER, SIGNED, WAIT, Place, entry, placed
 
 from accredit_attestors.errors import InvalidTree
+from accredit_client.daemon import launch_service
 from accredit_client.daemon.agents import AgentEntry
 from accredit_client.daemon.launch_service import LaunchService
 from accredit_client.daemon.launch_settings import LaunchSettings, launched_selectors
@@ -404,8 +405,8 @@ async def test_what_one_user_has_started_is_bounded(authority: Authority) -> Non
 
 
 async def test_who_says_nothing_or_nonsense_is_refused(authority: Authority) -> None:
-    """No descriptors, no JSON, another version: told, and nothing runs."""
-    wanted = launchable()
+    """No message, no request, too large: told, and nothing runs."""
+    wanted = replace(launchable(), requesters=frozenset({"unix:uid:0"}))
     async with hosting(authority, wanted) as host:
         for content in (b"\0\0\0\2{}", b"\xff\xff\xff\xff", b"\0"):
             with socket.socket(socket.AF_UNIX) as connection:
@@ -416,3 +417,17 @@ async def test_who_says_nothing_or_nonsense_is_refused(authority: Authority) -> 
                 async with asyncio.timeout(WAIT):
                     answer = await asyncio.get_running_loop().sock_recv(connection, 4096)
                 assert b"refused" in answer
+                assert b"no entry" not in answer
+
+
+async def test_who_may_have_nothing_started_is_not_waited_for(authority: Authority) -> None:
+    """It says nothing, and has its refusal: it takes no place from others."""
+    wanted = launchable()
+    async with hosting(authority, wanted) as host:
+        with socket.socket(socket.AF_UNIX) as connection:  # root's
+            connection.setblocking(False)
+            connection.connect(os.fspath(socket_of(host.path)))
+            async with asyncio.timeout(launch_service.REQUEST_SECONDS / 2):
+                answer = await asyncio.get_running_loop().sock_recv(connection, 4096)
+            assert b"the selectors of no entry" in answer
+        await host.place.until(lambda: not host.service.running)

@@ -98,6 +98,19 @@ def entries_for(entries: Sequence[AgentEntry], process: AbstractSet[str]) -> tup
     return tuple(each for each in entries if matches(each.selectors, process))
 
 
+def check_may_launch(entries: Iterable[AgentEntry], requester: AbstractSet[str]) -> None:
+    """Check that a process may have anything started.
+
+    Raises:
+        LaunchRefused: no entry is for it.
+    """
+    if not any(each.launch and matches(each.requesters, requester) for each in entries):
+        raise LaunchRefused(
+            "what this host starts is not for this process to have started: it has the selectors "
+            "of no entry"
+        )
+
+
 def entry_to_launch(
     entries: Iterable[AgentEntry], request: LaunchRequest, requester: AbstractSet[str]
 ) -> AgentEntry:

@@ -1,9 +1,10 @@
 """The socket on which agents are started: one connection an agent, for as long as it lives.
 
-In this order: room for one more, in all and for its user → who asks, by the kernel's word → what is
-wanted, and the entry that grants it → its variables → started and measured (``launching``) → its
-identity is had at once, so that it is known of before it asks → signals are passed on, until it has
-ended. When the connection ends, the agent is ended; so it is when its identity is taken back.
+In this order: room for one more, in all and for its user → who asks, by the kernel's word, and that
+some entry is for it → what is wanted, and the entry that grants it → its variables → started and
+measured (``launching``) → its identity is had at once, so that it is known of before it asks →
+signals are passed on, until it has ended. When the connection ends, the agent is ended; so it is
+when its identity is taken back.
 """
 
 import asyncio
@@ -19,7 +20,12 @@ from typing import Any
 
 from accredit_attestors.errors import AttestationError
 from accredit_client.daemon.accounts import itself
-from accredit_client.daemon.agents import AgentEntry, entry_to_launch, wants_program
+from accredit_client.daemon.agents import (
+    AgentEntry,
+    check_may_launch,
+    entry_to_launch,
+    wants_program,
+)
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.certifying import Measuring
 from accredit_client.daemon.launch_wire import (
@@ -248,8 +254,11 @@ class LaunchService:
                 self._loop.call_soon_threadsafe(self._over, connection, account)
 
     def _launched(self, connection: socket.socket, requester: Caller) -> Launched:
+        # Who may have nothing started has no place, and is not listened to.
+        selectors = self._selectors(requester)
+        check_may_launch(self._entries, selectors)
         request = parse_request(self._heard(connection))
-        entry = entry_to_launch(self._entries, request, self._selectors(requester))
+        entry = entry_to_launch(self._entries, request, selectors)
         start = Start(
             command=request.command,
             environment=self._environment(connection, entry),
