@@ -14,9 +14,11 @@ import pytest
 from support.calling import AGENT_GID, AGENT_UID, Calling, as_root, calling
 from support.node_host import entry
 
+from accredit_client.daemon import launching
 from accredit_client.daemon.callers import Caller
+from accredit_client.daemon.launch_plan import Start, check_requester
 from accredit_client.daemon.launch_settings import LaunchSettings
-from accredit_client.daemon.launching import Launched, Launcher, Start, check_requester
+from accredit_client.daemon.launching import Launched, Launcher
 from accredit_client.daemon.process import PinnedProcess, Status
 from accredit_client.errors import CallerGone, LaunchRefused
 
@@ -349,3 +351,22 @@ def test_a_requester_with_another_root_directory_is_refused(asking: Asking, tmp_
         pytest.raises(LaunchRefused, match="root directory"),
     ):
         check_requester(requester.process, requester.status())
+
+
+@as_root
+def test_an_agent_that_is_held_up_before_it_begins_is_given_up(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, or in a cgroup that was frozen: nobody waits for it for good, and it is ended."""
+    monkeypatch.setattr(launching, "START_SECONDS", 0.2)
+    seen: list[PinnedProcess] = []
+
+    def stop(agent: Caller) -> None:
+        seen.append(agent.process.again())
+        agent.process.signal(signal.SIGSTOP)
+
+    with pytest.raises(LaunchRefused, match="did not start within"):
+        asking.start("exit", judge=stop)
+    with closing(seen[0]) as process:
+        assert ended(process)
+    assert len(asking.launcher) == 0

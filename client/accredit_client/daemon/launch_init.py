@@ -43,7 +43,7 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SYS_KEYCTL = {"x86_64": 250}  # 219 in the table that all newer architectures share
 _FAILED = 127
 _READY = b"."
-_PAUSE = 0.02  # seconds between two looks at what is left: few, and only at the end
+_PAUSE = 0.02  # seconds between two looks, at the end only
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -100,28 +100,29 @@ class Keeper:
 
     def begun(self, go: int, said: int) -> bool:
         """See the child through to its command; whether it runs."""
-        if os.read(said, 1) != _READY:
-            return self._failed(said)
+        first = self._heard(said)
+        if first != _READY:
+            return first is not None and self._failed(said)
         self._tell(ready=self._child)
         if os.read(self._control, 1) != bytes([GO]):
             return False
         with suppress(BrokenPipeError):  # its user has ended it: that is told below
             os.write(go, _READY)
-        first = os.read(said, 1)  # closed by the exec
-        if first:
-            return self._failed(said)
+        first = self._heard(said)
+        if first != b"":  # closed by the exec
+            return first is not None and self._failed(said)
         self._tell(started=self._child)
         return True
 
     def keep(self) -> None:
         """Pass on what the daemon says, until the child has ended; then end what is left."""
-        deadline: float | None = None
         waiting = select.poll()
         for each in (self._control, self._woken):
             waiting.register(each, select.POLLIN)
+        asked: float | None = None
         while self._result is None:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            for descriptor, _ in waiting.poll(None if left is None else left * 1000):
+            timeout = None if asked is None else _PAUSE * 1000
+            for descriptor, _ in waiting.poll(timeout):
                 if descriptor == self._control:
                     said = os.read(self._control, 1)
                     if not said:
@@ -129,15 +130,18 @@ class Keeper:
                     self._told(said[0] if said else STOP)
                 else:
                     os.read(self._woken, 4096)
-            if self._stopping and deadline is None:
+            self._reap()
+            now = time.monotonic()
+            if self._stopping and asked is None:
+                asked = now
                 self._send(signal.SIGTERM)
                 self._send(signal.SIGCONT)
-                deadline = time.monotonic() + self._grace
-            if deadline is not None and time.monotonic() >= deadline:
+            if asked is not None and now >= asked + self._grace:
                 self._send(signal.SIGKILL)
-            self._reap()
+            if asked is not None and now >= asked + self._grace + LAST:
+                break  # the kernel does not let it go; when it does, it dies with us
         self.end_all()
-        result = self._result
+        result = -signal.SIGKILL if self._result is None else self._result
         self._tell(**({"exited": result} if result >= 0 else {"killed": -result}))
 
     def end_all(self) -> None:
@@ -151,6 +155,21 @@ class Keeper:
             if not below:
                 return
             time.sleep(_PAUSE)
+
+    def _heard(self, said: int) -> bytes | None:
+        """The child's next byte; empty at its end, None where the daemon is gone."""
+        waiting = select.poll()
+        for each in (said, self._control):
+            waiting.register(each, select.POLLIN)
+        while True:
+            ready = dict(waiting.poll())
+            if said in ready:
+                return os.read(said, 1)
+            if ready.get(self._control, 0) & select.POLLHUP:
+                # A child in a frozen cgroup, say, would be waited for without end.
+                os.kill(self._child, signal.SIGKILL)
+                return None
+            waiting.unregister(self._control)  # a word that comes early is read in its time
 
     def _told(self, number: int) -> None:
         if number == STOP:
