@@ -28,7 +28,7 @@ from h2.settings import SettingCodes
 from accredit_client.daemon import statuses
 from accredit_client.daemon.limits import KIB, Limits
 from accredit_client.daemon.provider import Caller
-from accredit_client.daemon.rpc import bounded, method
+from accredit_client.daemon.rpc import Line, bounded, method
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +52,20 @@ _CODEC = ProtoCodec()
 _DISPATCH = _DispatchServerEvents()
 
 
-class _Table(dict[str, Method]):
-    """The calls by their paths; one that is not there is answered, too.
+class _Table:
+    """The calls by their paths, made for a connection when one is begun: most begin one or two.
 
-    grpclib would leave out the content type, and clients then read UNKNOWN for UNIMPLEMENTED.
+    One that is not there is answered, too: grpclib would leave out the content type, and clients
+    then read UNKNOWN for UNIMPLEMENTED.
     """
 
-    def get(self, path: str, _default: object = None) -> Method:
+    def __init__(self, table: Mapping[str, Method], line: Line) -> None:
+        self._table = table
+        self._line = line
+
+    def get(self, path: str) -> Method:
         """The entry of a path."""
-        return super().get(path, _NOT_SERVED)
+        return bounded(self._table.get(path, _NOT_SERVED), self._line)
 
 
 async def _not_served(_stream: object) -> None:
@@ -73,8 +78,8 @@ _NOT_SERVED = method(_not_served, Cardinality.UNARY_STREAM, Message, Message)
 class _Calls(AbstractHandler):
     """The calls of one connection, each in a task."""
 
-    def __init__(self, table: Mapping[str, Method], changed: Callable[[], None]) -> None:
-        self._table = _Table(table)
+    def __init__(self, table: _Table, changed: Callable[[], None]) -> None:
+        self._table = cast("dict[str, Method]", table)  # grpclib asks it for an entry, no more
         self._changed = changed
         self.tasks: dict[H2Stream, asyncio.Task[None]] = {}
 
@@ -127,8 +132,7 @@ class Connection(H2Protocol):
         self.idle_since: float | None = asyncio.get_running_loop().time()
         self._over = over
         self._transport: asyncio.Transport | None = None
-        entries = {path: bounded(entry, self) for path, entry in table.items()}
-        self._calls = _Calls(entries, self._calls_changed)
+        self._calls = _Calls(_Table(table, self), self._calls_changed)
         super().__init__(self._calls, _WINDOWS, _HTTP2)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -277,6 +277,7 @@ class Workloads:
         self._node = node
         self._limits = limits
         self._workloads: dict[tuple[int, int], Workload] = {}
+        self._beginning: dict[tuple[int, int], asyncio.Event] = {}
         self._identities = 0
         self._of_uid: Counter[int] = Counter()
         self._looks = ThreadPoolExecutor(LOOKS, thread_name_prefix="accredit-look")
@@ -300,7 +301,7 @@ class Workloads:
         """
         workload = self._known(caller)
         if workload is None:
-            workload = await self._begun(caller)
+            workload = await self._begun_once(caller)
         workload.ask_anew(self.clock())
         await workload.tried.wait()
         return workload
@@ -373,6 +374,20 @@ class Workloads:
             self.forget(known, str(error))
             return None
         return known
+
+    async def _begun_once(self, caller: Caller) -> Workload:
+        """Look at a process once, however many of its connections ask in the same moment."""
+        key = _key(caller)
+        while (under_way := self._beginning.get(key)) is not None:
+            await under_way.wait()
+            if (known := self._known(caller)) is not None:
+                return known
+        self._beginning[key] = over = asyncio.Event()
+        try:
+            return await self._begun(caller)
+        finally:
+            del self._beginning[key]
+            over.set()
 
     async def _begun(self, caller: Caller) -> Workload:
         loop = asyncio.get_running_loop()
