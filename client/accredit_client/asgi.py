@@ -2,7 +2,7 @@
 
 Rules say which method and path need which action on which resource. What no rule is about is
 refused, and so is every websocket. The token stands in ``scope["state"]["task_token"]`` for the
-application behind.
+application behind. A request that is under way when its token, or its sender, is taken back is cut.
 
     app = TaskTokenMiddleware(
         app,
@@ -18,13 +18,13 @@ Serve it so that the client's certificate is in the scope: ``serving`` does, and
 fills the ASGI TLS extension.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from accredit_client.guard import STATE_KEY, Guard, Problem, RequestRefused, not_covered
+from accredit_client.cutting import Cutting
+from accredit_client.guard import STATE_KEY, Guard, RequestRefused, not_covered, send_problem
 from accredit_credentials.asgi_peer import App, Scope
 
 _PLACEHOLDER = re.compile(r"\{[a-z_][a-z0-9_]*\}")
@@ -79,6 +79,7 @@ class TaskTokenMiddleware:
 
     def __init__(self, app: App, guard: Guard, *, rules: Iterable[Rule | Open]) -> None:
         self._app = app
+        self._cutting = Cutting(self._http)
         self._guard = guard
         self._rules = tuple((rule.method, _pattern(rule.path), rule) for rule in rules)
         if not self._rules:
@@ -89,7 +90,7 @@ class TaskTokenMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._cutting(scope, receive, send)
         else:
             await refuse_websocket(receive, send)
 
@@ -112,17 +113,6 @@ class TaskTokenMiddleware:
             if rule_method == method and pattern.fullmatch(path):
                 return rule
         raise not_covered()
-
-
-async def send_problem(
-    problem: Problem, send: Any, *, also: Iterable[tuple[bytes, bytes]] = ()
-) -> None:
-    """Answer a request with a problem document; ``also`` are further headers."""
-    body = json.dumps(problem.document).encode()
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in problem.headers]
-    headers += [(b"content-length", str(len(body)).encode()), *also]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def refuse_websocket(receive: Any, send: Any) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from accredit_client.cutting import Cutting
 from accredit_client.errors import NotReady
 from accredit_client.guard import STATE_KEY, Guard, RequestRefused
 from accredit_credentials.task_token import TaskToken
@@ -25,7 +26,8 @@ _GUARD = "accredit_guard"
 
 
 def install(app: FastAPI, guard: Guard) -> None:
-    """Make ``requires`` work in this application."""
+    """Make ``requires`` work in this application, and cut what was taken back meanwhile."""
+    app.add_middleware(Cutting)
     setattr(app.state, _GUARD, guard)
     app.add_exception_handler(RequestRefused, _answer)
 

@@ -7,12 +7,14 @@ names what was wrong, and never repeats a token, a proof, or the reason of a rev
 
 import asyncio
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from accredit_client.errors import ClientError, ProofRefused, ReplayMemoryFull
+from accredit_client.under_way import under_way
 from accredit_client.verify import TaskTokenVerifier, TokenRequest
 from accredit_credentials.asgi_peer import peer_certificate, peer_chain
 from accredit_credentials.errors import (
@@ -101,14 +103,23 @@ class Guard:
     def decide(self, scope: Scope, *, resource: str, action: str) -> TaskToken:
         """Let a request do ``action`` on ``resource``, or refuse it.
 
+        Within ``cutting.Cutting`` it is asked about again for as long as it is under way.
+
         Raises:
             RequestRefused: with the answer to send.
         """
         try:
             request = self._read(scope)
-            return self._verifier.verify_request(request, resource=resource, action=action)
+            token = self._verifier.verify_request(request, resource=resource, action=action)
         except (CredentialError, ProofRefused, ReplayMemoryFull) as error:
             raise RequestRefused(problem_of(error, f"{resource}:{action}")) from error
+        open_request = under_way(scope)
+        if open_request is not None:
+            open_request.ask(
+                lambda: self._verifier.check_still(token, request.certificate, request.chain),
+                lambda: self._verifier.known,
+            )
+        return token
 
     async def admit(self, scope: Scope, *, resource: str, action: str) -> TaskToken:
         """Decide as ``decide``, and once more where a newer bundle may say otherwise.
@@ -154,6 +165,17 @@ async def _called(refetch: Refetch) -> bool:
         result: bool = await refetch()
         return result
     return bool(await asyncio.to_thread(refetch))
+
+
+async def send_problem(
+    problem: Problem, send: Any, *, also: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Answer a request with a problem document; ``also`` are further headers."""
+    body = json.dumps(problem.document).encode()
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in problem.headers]
+    headers += [(b"content-length", str(len(body)).encode()), *also]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def not_covered() -> RequestRefused:

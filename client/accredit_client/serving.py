@@ -4,7 +4,7 @@ Each new connection is served with the newest SVID and the newest bundle; no res
 client's verified certificate is in every scope. A connection that is open when the identity is
 renewed keeps the certificates of its handshake: ``keep_alive`` bounds how long an idle one stays,
 and at each request the client's chain is verified again, with the bundle of that moment. Who is not
-believed any more is told so, and the connection ends.
+believed any more is told so, and the connection ends; so does an answer that is under way.
 
 Needs uvicorn, which the light client does not bring (``pip install accredit[issuer]``, or uvicorn
 itself).
@@ -16,14 +16,15 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from accredit_client.asgi import send_problem
 from accredit_client.base_identity import BaseIdentity
-from accredit_client.guard import problem_of
+from accredit_client.cutting import Cutting
+from accredit_client.guard import problem_of, send_problem
 from accredit_client.peers import Peers
 from accredit_client.tls import Peer
+from accredit_client.under_way import under_way
 from accredit_client.verify import DEFAULT_CACHE_SIZE
 from accredit_credentials.asgi_peer import App, Scope, exposing_peer, peer_chain
-from accredit_credentials.errors import CredentialError
+from accredit_credentials.errors import CredentialError, Expired
 
 KEEP_ALIVE = 30  # seconds
 
@@ -56,7 +57,7 @@ def uvicorn_config(
     """
     context = identity.server_context(peer=peer, client_optional=client_optional)
     return uvicorn.Config(
-        StillWelcome(app, identity),
+        Cutting(StillWelcome(app, identity)),
         host=host,
         port=port,
         http=exposing_peer(AutoHTTPProtocol),
@@ -86,12 +87,23 @@ class StillWelcome:
         except CredentialError as error:
             await send_problem(problem_of(error, ""), send, also=((b"connection", b"close"),))
             return
+        request = under_way(scope)
+        if chain is not None and request is not None:
+            request.ask(lambda: self._check_still(chain), self._known)
         await self._app(scope, receive, send)
 
     def _check(self, chain: tuple[bytes, ...]) -> None:
         identity = self._identity
         peer = self._peers.look(chain[0], chain, bundle_of=identity.bundle_of, now=identity.now())
         identity.check_client(peer.svid)
+
+    def _check_still(self, chain: tuple[bytes, ...]) -> None:
+        with suppress(Expired):  # it was good when the request came
+            self._check(chain)
+
+    def _known(self) -> object:
+        facts = self._identity.facts
+        return None if facts is None else facts.through, self._identity.bundle.sequence
 
 
 def serve(

@@ -14,6 +14,7 @@ old, the answer is no.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -28,7 +29,13 @@ from accredit_client.thumbprint import certificate_thumbprint
 from accredit_credentials import dpop, task_token, x509_svid
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.bundle_map import FederatedDomain
-from accredit_credentials.errors import CredentialError, InvalidToken, Untrusted, WrongHolder
+from accredit_credentials.errors import (
+    CredentialError,
+    Expired,
+    InvalidToken,
+    Untrusted,
+    WrongHolder,
+)
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_credentials.task_token import BindingKind, Presented, TaskToken
 
@@ -204,6 +211,30 @@ class TaskTokenVerifier:
         )
         domain = self._domain(peer.svid.spiffe_id.trust_domain, now)
         self._check_facts(domain, peer.marks, now)
+
+    def check_still(
+        self,
+        token: TaskToken,
+        certificate: bytes | None,
+        chain: tuple[bytes, ...] | None = None,
+    ) -> None:
+        """Decide whether what a request was allowed with still stands, while it is answered.
+
+        Its time is not asked: token and certificate were good when the request came.
+
+        Raises:
+            Untrusted: no authority of the bundle vouches for it any more.
+            Revoked, Stale: as ``verify``.
+        """
+        now = self._clock()
+        self._check_facts(self._domain(token.client.trust_domain, now), token.marks(), now)
+        with suppress(Expired):
+            self.check_peer(certificate, chain)
+
+    @property
+    def known(self) -> object:
+        """Another value whenever facts or bundle of our own trust domain are others."""
+        return getattr(self._facts, "through", None), self._bundle().sequence
 
     def _verify(self, token: str, now: datetime) -> _Verified:
         verified = self._verified.get(token)

@@ -73,6 +73,20 @@ class AgentBlock:
         return (f"instance:{self.instance}", f"manifest:{self.manifest}")
 
 
+def token_marks(
+    spiffe_id: SpiffeId, jti: str | None, authority: str | None, agent: AgentBlock | None
+) -> tuple[str, ...]:
+    """What a revocation fact can match of an identity token, as far as it says it."""
+    marks = list(identity_marks(spiffe_id))
+    if jti:
+        marks.append(f"jti:{jti}")
+    if authority:
+        marks.append(f"authority:{authority}")
+    if agent:
+        marks.extend(agent.marks())
+    return tuple(marks)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtSvid:
     """A JWT-SVID that was verified, or that is to be signed."""
@@ -88,14 +102,7 @@ class JwtSvid:
 
     def marks(self) -> tuple[str, ...]:
         """What a revocation fact can match: ``kind:value`` texts, see ``revocation``."""
-        marks = list(identity_marks(self.spiffe_id))
-        if self.jti:
-            marks.append(f"jti:{self.jti}")
-        if self.authority:
-            marks.append(f"authority:{self.authority}")
-        if self.agent:
-            marks.extend(self.agent.marks())
-        return tuple(marks)
+        return token_marks(self.spiffe_id, self.jti, self.authority, self.agent)
 
 
 def claims_of(svid: JwtSvid) -> dict[str, Any]:

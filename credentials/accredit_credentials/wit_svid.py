@@ -19,7 +19,7 @@ from typing import Any
 from accredit_credentials import jws
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import InvalidKey, InvalidSpiffeId, InvalidToken, Untrusted
-from accredit_credentials.jwt_svid import CLOCK_LEEWAY, AgentBlock
+from accredit_credentials.jwt_svid import CLOCK_LEEWAY, AgentBlock, token_marks
 from accredit_credentials.keys import (
     PrivateKey,
     PublicKey,
@@ -29,7 +29,6 @@ from accredit_credentials.keys import (
     key_of_jwk,
 )
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
-from accredit_credentials.x509_svid import identity_marks
 
 TYPE = "wit+jwt"
 TYPES: frozenset[str | None] = frozenset({TYPE})
@@ -57,14 +56,7 @@ class WitSvid:
 
     def marks(self) -> tuple[str, ...]:
         """What a revocation fact can match: ``kind:value`` texts, see ``revocation``."""
-        marks = list(identity_marks(self.spiffe_id))
-        if self.jti:
-            marks.append(f"jti:{self.jti}")
-        if self.authority:
-            marks.append(f"authority:{self.authority}")
-        if self.agent:
-            marks.extend(self.agent.marks())
-        return tuple(marks)
+        return token_marks(self.spiffe_id, self.jti, self.authority, self.agent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

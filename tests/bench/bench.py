@@ -19,7 +19,8 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(1, str(HERE.parent))
 
-import cutoff  # noqa: E402, F401 (each module registers its measures)
+import crowds  # noqa: E402, F401 (each module registers its measures)
+import cutoff  # noqa: E402, F401
 import hosts  # noqa: E402, F401
 import issuing  # noqa: E402, F401
 import measuring  # noqa: E402, F401
@@ -55,6 +56,9 @@ ORDER = (
     "workload.connects",
     "workload.jwt",
     "daemon",
+    "daemon.streams",
+    "daemon.connects",
+    "daemon.jwt",
 )
 
 

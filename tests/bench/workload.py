@@ -92,6 +92,8 @@ def connects(_session: Session) -> Iterator[Row]:
     """Five hundred workloads that start in the same moment."""
     with _host() as (_, path):
         load = Child(LOAD, "connects", path, CONNECTS)
+        load.heard()
+        load.tell()
         found = load.heard()
         load.end()
     took = found["last"] - found["began"]
@@ -110,9 +112,11 @@ def jwt(_session: Session) -> Iterator[Row]:
     """Tokens that the provider holds, on one connection."""
     with _host() as (_, path):
         load = Child(LOAD, "jwt", path, TOKENS)
+        load.heard()
+        load.tell()
         found = load.heard()
         load.end()
-    rate = found["answered"] / found["seconds"]
+    rate = found["answered"] / (found["last"] - found["began"])
     yield Row(
         name="workload.jwt",
         value=rate,

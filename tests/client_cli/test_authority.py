@@ -11,7 +11,7 @@ from support.issuer import running_issuer
 from accredit_client.cli.profile import Profile
 
 
-def test_a_forced_rotation(world: World) -> None:
+def test_a_forced_rotation(alone: World) -> None:
     """Prepare, activate, taint, revoke: named by the beginning of the id, seen in the list."""
     (old,) = [each for each in succeed("authority", "show", "--json").document
               if (each["kind"], each["state"]) == ("jwt", "active")]  # fmt: skip

@@ -516,14 +516,16 @@ async def test_five_hundred_connect_at_once(tmp_path: Path, provider: FakeProvid
     """A host that starts: everybody's first connect is answered, none is turned away."""
     async with serving(tmp_path, provider) as served:
         load = await asyncio.create_subprocess_exec(
-            sys.executable, LOAD, "connects", served.path, "500", stdout=asyncio.subprocess.PIPE
+            *(sys.executable, LOAD, "connects", served.path, "500"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
         )
         try:
-            said, _ = await asyncio.wait_for(load.communicate(), 60)
+            said, _ = await asyncio.wait_for(load.communicate(b"\n"), 60)
         finally:
             if load.returncode is None:
                 load.kill()
-        found = json.loads(said)
+        found = json.loads(said.splitlines()[-1])
         assert (found["answered"], found["failures"]) == (500, [])
 
 

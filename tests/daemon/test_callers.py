@@ -55,7 +55,8 @@ def test_another_form_of_stat_is_refused(text: str) -> None:
 def test_status_is_read() -> None:
     """All four ids of each kind, the groups, the capabilities and the bit that stays."""
     text = (
-        "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapPrm:\t0000000000000400\n"
+        "Name:\tUid:\t0\t0\t0\t0\\nUid:\t0\t0\t0\t0\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n"
+        "Groups:\t9 10 \nCapPrm:\t0000000000000400\n"
         "CapEff:\t0000000000000001\nNoNewPrivs:\t1\n"
     )
     status = parse_status(text)
@@ -70,6 +71,7 @@ def test_status_is_read() -> None:
     with pytest.raises(CallerRefused):
         parse_status(text.replace("1\t2\t3\t4", "1\t2\t3"))
     assert not parse_status(text.replace("NoNewPrivs", "Other")).no_new_privs
+    assert parse_status(text.removesuffix("\n")) == status
 
 
 def test_a_caller_is_who_connected() -> None:

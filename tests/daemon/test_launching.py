@@ -19,9 +19,10 @@ from support.node_host import entry
 
 from accredit_client.daemon import launching
 from accredit_client.daemon.callers import Caller
+from accredit_client.daemon.launch_plan import Start, check_requester
 from accredit_client.daemon.launch_settings import LaunchSettings
 from accredit_client.daemon.launch_wire import send_descriptors
-from accredit_client.daemon.launching import Launched, Launcher, Start, check_requester
+from accredit_client.daemon.launching import Launched, Launcher
 from accredit_client.daemon.process import PinnedProcess, Status
 from accredit_client.errors import CallerGone, LaunchRefused
 
@@ -299,7 +300,7 @@ def test_a_beginning_that_its_user_holds_up_is_ended(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has the requester's user, who may stop it; nothing waits for that, or is left."""
-    monkeypatch.setattr(launching, "BEGIN_SECONDS", 0.5)
+    monkeypatch.setattr(launching, "START_SECONDS", 0.5)
     held: list[PinnedProcess] = []
 
     def stop(agent: Caller) -> None:
@@ -403,7 +404,7 @@ def test_a_descriptor_whose_server_is_silent_holds_up_its_agent_alone(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To close a file may wait for its server, whatever kills who waits: root closes none."""
-    monkeypatch.setattr(launching, "BEGIN_SECONDS", 1.0)
+    monkeypatch.setattr(launching, "START_SECONDS", 1.0)
     with served(b"") as filesystem, ThreadPoolExecutor(1) as thread:
         file = os.open(filesystem.program, os.O_RDONLY)
         requested = sent([file] * 3)
@@ -412,7 +413,7 @@ def test_a_descriptor_whose_server_is_silent_holds_up_its_agent_alone(
             started = thread.submit(asking.start, "echo", requested=requested)
             assert wait([started], timeout=3.0).not_done  # for its process, which cannot end
             assert not filesystem.asked
-        with pytest.raises(LaunchRefused, match="in time"):
+        with pytest.raises(LaunchRefused, match="within"):
             started.result()
     assert len(asking.launcher) == 0
 
@@ -505,3 +506,22 @@ def test_a_requester_with_another_root_directory_is_refused(asking: Asking, tmp_
         pytest.raises(LaunchRefused, match="root directory"),
     ):
         check_requester(requester.process, requester.status())
+
+
+@as_root
+def test_an_agent_that_is_held_up_before_it_begins_is_given_up(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, or in a cgroup that was frozen: nobody waits for it for good, and it is ended."""
+    monkeypatch.setattr(launching, "START_SECONDS", 0.2)
+    seen: list[PinnedProcess] = []
+
+    def stop(agent: Caller) -> None:
+        seen.append(agent.process.again())
+        agent.process.signal(signal.SIGSTOP)
+
+    with pytest.raises(LaunchRefused, match="did not start within"):
+        asking.start("exit", judge=stop)
+    with closing(seen[0]) as process:
+        assert ended(process)
+    assert len(asking.launcher) == 0

@@ -265,6 +265,28 @@ def test_a_replaced_key_of_an_agent_is_nobodys(offline: Offline) -> None:
     assert come_back(offline, held, manifest, key=keys[1]).svid.instance == held.svid.instance
 
 
+def test_of_a_batch_the_last_key_is_the_successors(offline: Offline) -> None:
+    """Asked for together, released together; the issuer cannot tell which of them is meant."""
+    manifest = offline.register()
+    held = asleep(offline, manifest)
+    keys = [generate_key() for _ in range(3)]
+    evidence = {
+        "kind": "code_digest",
+        "nonce": held.svid.serial,
+        "payload": {"digest": DIGEST},
+    }
+    csrs = [certificate_request(key) for key in keys]
+    offline.do(offline.issuer.issuance.agents.renew_all(held.svid, csrs, [evidence]))
+    offline.clock.now += 2 * HOUR
+    for key in keys[:-1]:
+        refused(
+            lambda key=key: come_back(offline, held, manifest, key=key),
+            Kind.ATTESTATION_REFUSED,
+            "has a later one",
+        )
+    assert come_back(offline, held, manifest, key=keys[-1]).svid.instance == held.svid.instance
+
+
 def test_a_revoked_agent_does_not_come_back(offline: Offline) -> None:
     """Not by a fact that left the memory, nor by one about its signer."""
     manifest = offline.register()

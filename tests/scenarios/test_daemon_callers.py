@@ -12,10 +12,12 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived
 from support.calling import AGENT_GID, AGENT_UID, as_root
+from support.fuse import needs_fuse, served
 from support.node_daemon import Host, host, until
 
 pytestmark = [as_root, pytest.mark.interop]
 
+PYTHON = Path(sys.executable).resolve()
 SLEEP = "/bin/sleep"
 CALL = "/SpiffeWorkloadAPI/FetchX509SVID"
 DENIED = "7"
@@ -57,14 +59,15 @@ def place() -> Iterator[Host]:
 class Connected:
     """A process of the agent's user that connected, and handed its connection to the test."""
 
-    def __init__(self, place: Host, resources: ExitStack) -> None:
+    def __init__(self, place: Host, resources: ExitStack, python: Path) -> None:
         here, there = socket.socketpair(socket.AF_UNIX)
         with there:
             arguments = (str(place.socket), str(there.fileno()), str(AGENT_UID), str(AGENT_GID))
             self.process = subprocess.Popen(
-                [sys.executable, "-ISc", SCRIPT, *arguments],
+                [python, "-Sc", SCRIPT, *arguments],
                 stdin=subprocess.PIPE,
                 text=True,
+                env={"PYTHONHOME": sys.base_prefix},  # for an interpreter that stands elsewhere
                 pass_fds=[there.fileno()],
             )
         resources.callback(self.end)
@@ -110,10 +113,10 @@ class Connected:
 
 
 @contextmanager
-def connected(place: Host) -> Iterator[Connected]:
+def connected(place: Host, python: Path = PYTHON) -> Iterator[Connected]:
     """One such process."""
     with ExitStack() as resources:
-        yield Connected(place, resources)
+        yield Connected(place, resources, python)
 
 
 def test_a_caller_that_stays_is_answered(place: Host) -> None:
@@ -143,6 +146,19 @@ def test_a_caller_that_runs_another_program_gets_nothing(place: Host) -> None:
         accepted(place)
         caller.run_another()
         assert caller.asked() == DENIED
+
+
+@needs_fuse
+def test_a_caller_on_a_silent_filesystem_keeps_nobody_waiting(place: Host) -> None:
+    """It is accepted, refused and checked without a word from there; its neighbours are served."""
+    with (
+        served(PYTHON.read_bytes()) as filesystem,
+        connected(place, filesystem.program) as caller,
+        filesystem.silent(),
+    ):
+        assert caller.asked() == DENIED
+        accepted(place)
+        assert not filesystem.asked
 
 
 def accepted(place: Host) -> None:

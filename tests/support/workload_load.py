@@ -1,14 +1,17 @@
 """Many callers of the daemon's socket, in a process of their own; says as JSON what they saw.
 
     python workload_load.py connects SOCKET COUNT    # all at once, each waits for its first SVID
-    python workload_load.py streams SOCKET COUNT     # then waits for one more message on each
+    python workload_load.py streams SOCKET COUNT     # each waits until it is told another state
     python workload_load.py jwt SOCKET COUNT         # questions on one connection, 16 at a time
 
-Moments are of the monotonic clock, which processes of one machine share.
+It says when it is ready, and begins what is measured at a line of standard input. With a fourth
+argument it becomes that user first. Moments are of the monotonic clock, which processes of one
+machine share.
 """
 
 import asyncio
 import json
+import os
 import resource
 import sys
 import time
@@ -28,8 +31,15 @@ def say(**found: Any) -> None:
     sys.stdout.flush()
 
 
+def told() -> None:
+    """Wait for a line; meanwhile nothing else is to be done."""
+    assert sys.stdin.readline()
+
+
 async def connects(path: str, count: int) -> None:
     """Everybody connects in the same moment."""
+    say(ready=0)
+    told()
     began = time.monotonic()
     results = await asyncio.gather(
         *(first(Channel(path=path)) for _ in range(count)), return_exceptions=True
@@ -61,23 +71,27 @@ def opened(channel: Channel) -> Any:
     return call.open(metadata=HEADER)
 
 
-async def begun(stream: Any) -> None:
-    """Ask, and wait for the first message."""
+async def begun(stream: Any) -> Any:
+    """Ask, and wait for the first message: the state that everybody starts from."""
     await stream.send_message(pb.X509SVIDRequest(), end=True)
     message = await stream.recv_message()
     assert message is not None
     assert message.svids
+    return message
 
 
 async def streams(path: str, count: int) -> None:
-    """Everybody listens, and the next message is the rotation."""
+    """Everybody listens; a message with another SVID or bundle is the rotation, a CRL is not."""
     ready = asyncio.Semaphore(0)
 
     async def one() -> float:
         async with opened(Channel(path=path)) as stream:
-            await begun(stream)
+            before = await begun(stream)
             ready.release()
-            assert await stream.recv_message() is not None
+            while (message := await stream.recv_message()) is not None:
+                if list(message.svids) != list(before.svids):
+                    break
+            assert message is not None
             moment = time.monotonic()
             await stream.cancel()
             return moment
@@ -105,13 +119,21 @@ async def jwt(path: str, count: int) -> None:
             assert (await call(request, metadata=HEADER)).svids
 
     await line()
+    say(ready=1)
+    told()
     began = time.monotonic()
     await asyncio.gather(*(line() for _ in range(AT_A_TIME)))
-    say(seconds=time.monotonic() - began, answered=count // AT_A_TIME * AT_A_TIME)
+    ended = time.monotonic()
+    say(began=began, last=ended, answered=count // AT_A_TIME * AT_A_TIME)
 
 
 if __name__ == "__main__":
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16384), hard))
     command = {"connects": connects, "streams": streams, "jwt": jwt}[sys.argv[1]]
+    if sys.argv[4:]:
+        user = int(sys.argv[4])
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     asyncio.run(command(sys.argv[2], int(sys.argv[3])))

@@ -32,7 +32,7 @@ from accredit_client.daemon import statuses
 from accredit_client.daemon.limits import KIB, Limits
 from accredit_client.daemon.pace import Pace
 from accredit_client.daemon.provider import Caller
-from accredit_client.daemon.rpc import bounded, method
+from accredit_client.daemon.rpc import Line, bounded, method
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +56,20 @@ _CODEC = ProtoCodec()
 _DISPATCH = _DispatchServerEvents()
 
 
-class _Table(dict[str, Method]):
-    """The calls by their paths; one that is not there is answered, too.
+class _Table:
+    """The calls by their paths, made for a connection when one is begun: most begin one or two.
 
-    grpclib would leave out the content type, and clients then read UNKNOWN for UNIMPLEMENTED.
+    One that is not there is answered, too: grpclib would leave out the content type, and clients
+    then read UNKNOWN for UNIMPLEMENTED.
     """
 
-    def get(self, path: str, _default: object = None) -> Method:
+    def __init__(self, table: Mapping[str, Method], line: Line) -> None:
+        self._table = table
+        self._line = line
+
+    def get(self, path: str) -> Method:
         """The entry of a path."""
-        return super().get(path, _NOT_SERVED)
+        return bounded(self._table.get(path, _NOT_SERVED), self._line)
 
 
 async def _not_served(_stream: object) -> None:
@@ -86,13 +91,13 @@ class _Calls(AbstractHandler):
 
     def __init__(
         self,
-        table: Mapping[str, Method],
+        table: _Table,
         at_a_time: int,
         *,
         changed: Callable[[], None],
         given_up: Callable[[], None],
     ) -> None:
-        self._table = _Table(table)
+        self._table = cast("dict[str, Method]", table)  # grpclib asks it for an entry, no more
         self._at_a_time = at_a_time
         self._changed = changed
         self._given_up = given_up
@@ -163,9 +168,11 @@ class Connection(H2Protocol):
         self._pace = pace
         self._over = over
         self._transport: asyncio.Transport | None = None
-        entries = {path: bounded(entry, self) for path, entry in table.items()}
         self._calls = _Calls(
-            entries, limits.streams, changed=self._calls_changed, given_up=self._given_up
+            _Table(table, self),
+            limits.streams,
+            changed=self._calls_changed,
+            given_up=self._given_up,
         )
         super().__init__(self._calls, _WINDOWS, _HTTP2)
 

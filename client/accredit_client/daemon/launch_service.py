@@ -28,6 +28,7 @@ from accredit_client.daemon.agents import (
 )
 from accredit_client.daemon.callers import Caller
 from accredit_client.daemon.certifying import Measuring
+from accredit_client.daemon.launch_plan import Start
 from accredit_client.daemon.launch_wire import (
     parse_environment,
     parse_request,
@@ -35,7 +36,7 @@ from accredit_client.daemon.launch_wire import (
     send,
     socket_of,
 )
-from accredit_client.daemon.launching import Launched, Launcher, Start
+from accredit_client.daemon.launching import Launched, Launcher
 from accredit_client.daemon.provider import NotYet, Refused
 from accredit_client.daemon.settings import InstanceLimits
 from accredit_client.daemon.socket_file import Listening, listen

@@ -14,10 +14,9 @@ import re
 import select
 import signal as signal_module
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 from accredit_client.daemon.mounts import HOST, place_of
@@ -29,10 +28,6 @@ MAX_PROC_FILE_BYTES = 8 * 1024 * 1024
 _CHUNK = 64 * 1024
 _DELETED = " (deleted)"
 _NUMBER = re.compile(r"[0-9]{1,10}")
-# Asked before each answer: most of the file is not looked at.
-_STATUS_LINE = re.compile(
-    r"^(Uid|Gid|Groups|CapPrm|CapEff|NoNewPrivs|Seccomp|Umask):(.*)$", re.MULTILINE
-)
 _GONE = frozenset({errno.ESRCH, errno.ENOENT})
 
 
@@ -109,20 +104,33 @@ def parse_status(text: str) -> Status:
     Raises:
         CallerRefused: a line is missing or not of the documented form.
     """
-    lines = dict(_STATUS_LINE.findall(text))
     try:
         return Status(
-            uids=_four(lines["Uid"]),
-            gids=_four(lines["Gid"]),
-            groups=frozenset(map(int, lines["Groups"].split())),
-            capabilities=int(lines["CapPrm"], 16) | int(lines["CapEff"], 16),
+            uids=_four(_line(text, "Uid")),
+            gids=_four(_line(text, "Gid")),
+            groups=frozenset(map(int, _line(text, "Groups").split())),
+            capabilities=int(_line(text, "CapPrm"), 16) | int(_line(text, "CapEff"), 16),
             # Since Linux 4.10; without it nothing says that it holds.
-            no_new_privs=lines.get("NoNewPrivs", "").strip() == "1",
-            seccomp=int(lines.get("Seccomp", "0")),
-            umask=int(lines.get("Umask", "077"), 8),
+            no_new_privs=_line(text, "NoNewPrivs", "0").strip() == "1",
+            seccomp=int(_line(text, "Seccomp", "0")),
+            umask=int(_line(text, "Umask", "077"), 8),
         )
-    except (KeyError, ValueError):
+    except ValueError:
         raise CallerRefused("status of the process is not of the documented form") from None
+
+
+def _line(text: str, name: str, otherwise: str | None = None) -> str:
+    """What stands in a line of ``status``; sought, as eight of some sixty are wanted, and often.
+
+    None of them is the first, which has the process's own name, with its line feeds escaped.
+    """
+    before = f"\n{name}:"
+    begin = text.find(before)
+    if begin >= 0:
+        return text[begin + len(before) :].partition("\n")[0]
+    if otherwise is None:
+        raise ValueError(name)
+    return otherwise
 
 
 def _four(text: str) -> tuple[int, int, int, int]:
@@ -148,9 +156,11 @@ class PinnedProcess:
         self.pid = pid
         self._lock = threading.RLock()
         self._pidfd, self._directory = pidfd, -1
+        self._ending = select.poll()
         try:
             with looking():
                 _check_number(pid, pidfd)
+                self._ending.register(pidfd, select.POLLIN)
                 self._directory = os.open(
                     f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 )
@@ -192,9 +202,7 @@ class PinnedProcess:
         with self._lock, looking():
             if self._pidfd < 0:
                 raise CallerGone(f"process {self.pid} is let go")
-            waiting = select.poll()
-            waiting.register(self._pidfd, select.POLLIN)
-            if waiting.poll(0):
+            if self._ending.poll(0):
                 raise CallerGone(f"process {self.pid} has ended")
 
     def check_same(self) -> None:
@@ -204,8 +212,7 @@ class PinnedProcess:
             CallerGone: it has ended.
             CallerChanged: its number is another process's.
         """
-        with looking():
-            started = self.stat().start_time
+        started = self.stat().start_time
         self.check_running()
         if started != self.start_time:
             raise CallerChanged(f"process {self.pid} is another one now")
@@ -254,8 +261,8 @@ class PinnedProcess:
             CallerGone: it has ended.
             CallerRefused: it may not be read, or is larger than ``MAX_PROC_FILE_BYTES``.
         """
+        descriptor = self.open(name, os.O_RDONLY)
         with looking():
-            descriptor = self.open(name, os.O_RDONLY)
             try:
                 chunks, size = [], 0
                 while size <= MAX_PROC_FILE_BYTES and (chunk := os.read(descriptor, _CHUNK)):
@@ -306,15 +313,31 @@ class PinnedProcess:
         return self._directory
 
 
-@contextmanager
-def looking() -> Iterator[None]:
-    """Say what an error of the kernel means for the process that is looked at."""
-    try:
-        yield
-    except OSError as error:
+class _Looking:
+    """What ``looking`` gives; not a generator, which would cost more than what it guards."""
+
+    def __enter__(self) -> None:
+        """Nothing is to be done."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, OSError):
+            return
         if error.errno in _GONE:
             raise CallerGone("the process has ended") from error
         raise CallerRefused(f"the process cannot be looked at: {error.strerror}") from error
+
+
+_LOOKING = _Looking()
+
+
+def looking() -> _Looking:
+    """Say what an error of the kernel means for the process that is looked at."""
+    return _LOOKING
 
 
 def file_of(descriptor: int) -> tuple[int, int, int | None]:

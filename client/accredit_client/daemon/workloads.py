@@ -308,6 +308,7 @@ class Workloads:
         self._node = node
         self._limits = limits
         self._workloads: dict[tuple[int, int], Workload] = {}
+        self._beginning: dict[tuple[int, int], asyncio.Event] = {}
         self._identities = 0
         self._account_of = account_of
         self._of_account: Counter[int] = Counter()
@@ -332,7 +333,7 @@ class Workloads:
         """
         workload = self._known(caller)
         if workload is None:
-            workload = await self._begun(caller)
+            workload = await self._begun_once(caller)
         workload.ask_anew(self.clock())
         await workload.tried.wait()
         return workload
@@ -407,6 +408,20 @@ class Workloads:
             return None
         return known
 
+    async def _begun_once(self, caller: Caller) -> Workload:
+        """Look at a process once, however many of its connections ask in the same moment."""
+        key = _key(caller)
+        while (under_way := self._beginning.get(key)) is not None:
+            await under_way.wait()
+            if (known := self._known(caller)) is not None:
+                return known
+        self._beginning[key] = over = asyncio.Event()
+        try:
+            return await self._begun(caller)
+        finally:
+            del self._beginning[key]
+            over.set()
+
     async def _begun(self, caller: Caller) -> Workload:
         account = self._account_of(caller.uid)
         try:
@@ -419,9 +434,6 @@ class Workloads:
         entries = entries_for(self._entries, selectors)
         if not entries:
             raise Refused("no agent of this host's settings means this process")
-        known = self._known(caller)  # another connection of it may have been faster
-        if known is not None:
-            return known
         self._check_room(account, len(entries))
         try:
             held = caller.again()
