@@ -296,26 +296,6 @@ def test_what_forks_and_ends_without_a_pause_does_not_outlive_a_launch(asking: A
 
 
 @as_root
-def test_a_beginning_that_its_user_holds_up_is_ended(
-    asking: Asking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has the requester's user, who may stop it; nothing waits for that, or is left."""
-    monkeypatch.setattr(launching, "START_SECONDS", 0.5)
-    held: list[PinnedProcess] = []
-
-    def stop(agent: Caller) -> None:
-        held.extend((agent.process.again(), PinnedProcess.of_pid(agent.process.stat().parent)))
-        agent.process.signal(signal.SIGSTOP)
-
-    with pytest.raises(LaunchRefused, match="did not start"):
-        asking.start("echo", judge=stop)
-    assert len(asking.launcher) == 0
-    for process in held:
-        with closing(process):
-            assert ended(process)
-
-
-@as_root
 def test_a_beginning_that_is_held_up_ends_with_its_daemon(asking: Asking) -> None:
     """What stands above it hears the daemon's end while it waits for it."""
     held: list[PinnedProcess] = []
@@ -513,15 +493,16 @@ def test_an_agent_that_is_held_up_before_it_begins_is_given_up(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped, or in a cgroup that was frozen: nobody waits for it for good, and it is ended."""
-    monkeypatch.setattr(launching, "START_SECONDS", 0.2)
     seen: list[PinnedProcess] = []
 
     def stop(agent: Caller) -> None:
-        seen.append(agent.process.again())
+        seen.extend((agent.process.again(), PinnedProcess.of_pid(agent.process.stat().parent)))
         agent.process.signal(signal.SIGSTOP)
+        monkeypatch.setattr(launching, "START_SECONDS", 0.2)  # from now on: it has begun
 
     with pytest.raises(LaunchRefused, match="did not start within"):
         asking.start("exit", judge=stop)
-    with closing(seen[0]) as process:
-        assert ended(process)
+    for process in seen:
+        with closing(process):
+            assert ended(process)
     assert len(asking.launcher) == 0
