@@ -198,3 +198,13 @@ def test_a_token_that_nobody_could_present_is_not_asked_for(binding: tuple[str, 
         "token", "get", "tickets", "read", "--purpose", "p", *binding, "--socket", "/nowhere/a"
     )
     assert (result.code, "--dpop-key FILE" in result.err) == (2, True)
+
+
+def test_a_manifest_that_is_none_is_named(tmp_path: Path) -> None:
+    """With its file, and before a daemon is asked."""
+    file = tmp_path / "README.md"
+    file.write_text("# not a manifest")
+    socket = ("--socket", str(tmp_path / "agent.sock"))
+    result = accredit("run", *socket, "--manifest", str(file), "--", "ls")
+    assert result.code == 1
+    assert f"manifest {file}: envelope must be JSON" in result.err

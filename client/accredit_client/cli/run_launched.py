@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from accredit_attestors.dsse import MAX_ENVELOPE_BYTES, Envelope
+from accredit_attestors.errors import AttestationError
 from accredit_attestors.files import read_small_file
 from accredit_attestors.statement import manifest_digest
 from accredit_client.cli import output
 from accredit_client.cli.child import exit_code
 from accredit_client.cli.forwarding import Forwarding
-from accredit_client.cli.problems import FAILED, NoCommand
+from accredit_client.cli.problems import FAILED, Failed, NoCommand
 from accredit_client.cli.source import Launching
 from accredit_client.daemon.launch_wire import LaunchRequest
 from accredit_client.workload.launched import LaunchedAgent
@@ -26,14 +27,18 @@ def run_launched(source: Launching, command: Sequence[str]) -> int:
 
     Raises:
         NoCommand: it is not in PATH.
-        AttestationError: the manifest is none.
+        CannotCollect: the manifest cannot be read.
+        Failed: it is none.
         DaemonUnreachable, LaunchRefused, InvalidAnswer: it was not started, or nobody knows how it
             ended.
     """
     envelope = read_small_file(
         source.manifest, what="manifest", max_bytes=MAX_ENVELOPE_BYTES, private=False
     )
-    digest = manifest_digest(Envelope.parse(envelope).unverified_payload)
+    try:
+        digest = manifest_digest(Envelope.parse(envelope).unverified_payload)
+    except AttestationError as error:
+        raise Failed(f"manifest {source.manifest}: {error}", hint=error.hint) from None
     request = LaunchRequest(manifest=digest, command=(_path_of(command[0]), *command[1:]))
     # Its session is not ours: what a terminal sends reaches us alone.
     with (
