@@ -196,6 +196,16 @@ def test_a_retired_ca_is_told_of_until_its_certificate_ends(
     assert needs_fact(ca, RULES, NOW) is needed
 
 
+@pytest.mark.parametrize(("left", "needed"), [(timedelta(seconds=1), True), (timedelta(0), False)])
+def test_a_ca_that_never_signed_is_told_of_while_its_certificate_is_valid(
+    left: timedelta, *, needed: bool
+) -> None:
+    """It chains to the root from its making on: whoever took its key needs no activation."""
+    ca = standing(AuthorityKind.X509, State.PREPARED, expires_at=NOW + left)
+    assert ca.activated_at is None
+    assert needs_fact(ca, RULES, NOW) is needed
+
+
 def test_a_root_is_no_target_of_a_fact() -> None:
     """Verifiers take a root from the bundle: they are told of the issuing CAs below it."""
     assert not needs_fact(standing(AuthorityKind.ROOT, State.RETIRED), RULES, NOW)

@@ -131,12 +131,21 @@ def test_a_revoked_jwt_key_ends_its_tokens(offline: Offline) -> None:
 
 
 def test_what_never_signed_needs_no_fact(offline: Offline) -> None:
-    """A prepared authority is revoked without telling verifiers anything but the bundle."""
-    for kind in AuthorityKind:
+    """Of a prepared root or key the bundle says enough: who took it finds nobody to believe it."""
+    for kind in (each for each in AuthorityKind if each is not AuthorityKind.X509):
         new = offline.prepare(kind)
         offline.issuer.rollover.revoke(new, "not needed", by=Local("maria"))
         assert shown(offline)[new]["state"] == "removed"
     assert offline.issuer.feed.through == 0
+
+
+def test_a_prepared_ca_is_told_of(offline: Offline) -> None:
+    """It chains to the root, which stays: a stolen key would sign what everybody accepts."""
+    new = offline.prepare(AuthorityKind.X509)
+    offline.issuer.rollover.revoke(new, "its key was stolen", by=Local("maria"))
+    assert shown(offline)[new]["state"] == "removed"
+    (fact,) = offline.issuer.feed.facts
+    assert str(fact.target) == f"authority:{new}"
 
 
 def test_a_tainted_root_taints_what_is_below(offline: Offline) -> None:

@@ -137,14 +137,13 @@ def needs_fact(standing: Standing, rules: Mapping[AuthorityKind, Rule], now: dat
     """Whether verifiers have to be told that what it signed is not valid any more.
 
     Not of a root: those below it are told of, each by itself. Of a CA for as long as its
-    certificate is valid: whoever took its key signs on after the CA was retired.
+    certificate is valid, whether it has signed or not: whoever took its key signs below the root.
     """
-    if standing.kind is AuthorityKind.ROOT or standing.activated_at is None:
+    if standing.kind is AuthorityKind.ROOT:
         return False
-    until = end(standing, rules[standing.kind])
-    if standing.kind is AuthorityKind.X509:
-        until = max(until, standing.expires_at)
-    return now < until
+    if standing.kind is AuthorityKind.X509 and now < standing.expires_at:
+        return True
+    return standing.activated_at is not None and now < end(standing, rules[standing.kind])
 
 
 def find(authorities: Sequence[Standing], wanted: str) -> Standing:
