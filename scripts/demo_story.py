@@ -474,11 +474,11 @@ def security_revokes(story: Story, stage: Stage, agent: Watched) -> None:
         revoke = ("agent", AGENT, "--reason", "prompt injection, INC-4711", "--json")
         with story.step(f"accredit revoke agent {AGENT}") as figures:
             stage.accredit("revoke", *revoke)
-        with story.step("the agent's next call is refused") as figures:
+        with story.step("the agent's next call is refused, or it is ended before one") as figures:
             said = _stated_at(stage)
-            refused = agent.wait_for("refused", "over")
+            refused = agent.wait_for("refused", "over", "ended")
             while refused["at"] < said:  # a token that had expired, say, and was renewed
-                refused = agent.wait_for("refused", "over")
+                refused = agent.wait_for("refused", "over", "ended")
             figures["cut_off_ms"] = round((refused["at"] - said) * 1000, 1)
             figures["shown"] = f"{figures['cut_off_ms']} ms after the word: {refused['why']}"
         with story.step("a new token is refused") as figures:
@@ -614,6 +614,8 @@ def _read(stream: IO[str], events: "queue.Queue[dict[str, Any]]") -> None:
         except ValueError:
             continue
         events.put({"event": "ready", **event})
+    # The daemon may be faster than the server: then there is no next call.
+    events.put({"event": "ended", "at": time.time(), "why": "the process has been ended"})
 
 
 def _end(process: subprocess.Popen[str]) -> None:
