@@ -1,6 +1,7 @@
 """Threads that are shared fairly: one user's thousand wait for each other, nobody else for them."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator
 
@@ -83,6 +84,30 @@ async def test_work_that_nobody_waits_for_keeps_its_turn(work: Work) -> None:
     work.go.release(2)
     assert await lane.run(GREEDY, lambda: "free again") == "free again"
     assert not lane._turns
+    lane.close()
+
+
+async def test_a_refusal_that_nobody_waits_for_is_no_fault_of_ours() -> None:
+    """A caller that goes away while it is looked at leaves nothing in the log."""
+    lane = Lane(1, of_account=1, name="test")
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    go = threading.Event()
+
+    def refuses() -> None:
+        assert go.wait(WAIT)
+        raise PermissionError("no")
+
+    task = asyncio.create_task(lane.run(GREEDY, refuses))
+    while not lane._turns:  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    del task
+    go.set()
+    assert await lane.run(OTHER, lambda: 1) == 1  # after it: there is one thread
+    gc.collect()
+    assert not faults
     lane.close()
 
 

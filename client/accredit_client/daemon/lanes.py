@@ -60,10 +60,12 @@ class Lane:
             self._left(account, turn)
             raise
 
-        def over(_: object) -> None:
+        def over(ended: asyncio.Future[T]) -> None:
             self._free.release()
             turn.free.release()
             self._left(account, turn)
+            if not ended.cancelled():
+                ended.exception()  # asked for: who waited may have gone, and asyncio would log it
 
         done = asyncio.get_running_loop().run_in_executor(self._threads, work)
         done.add_done_callback(over)
