@@ -240,11 +240,8 @@ class AsyncAgentIdentity(BaseIdentity):
         while True:
             try:
                 await self._converse(self._keeper.begin())
-            except Exception as error:
-                pause = self._keeper.failed(error)
-                if self._gives_up(error, started):
-                    raise
-                await self._waiter.wait(pause)
+            except Exception as error:  # noqa: BLE001 (raised there, unless waiting may help)
+                await self._waiter.wait(self._begin_failed(error, started))
             else:
                 return
 

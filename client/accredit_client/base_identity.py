@@ -542,8 +542,19 @@ class BaseIdentity:
         pause = self._keeper.failed(error)
         _log.warning("renewal failed, next try in %.1f seconds: %s", pause, error)
 
+    def _begin_failed(self, error: Exception, started: datetime) -> float:
+        """Seconds until a start that failed is tried again.
+
+        Raises:
+            Exception: the very error, where waiting does not help or has gone on for long enough.
+        """
+        pause = self._keeper.failed(error)
+        if self._gives_up(error, started):
+            raise error
+        _log.warning("no identity yet, next try in %.1f seconds: %s", pause, error)
+        return pause
+
     def _gives_up(self, error: Exception, started: datetime) -> bool:
-        """Whether a start that failed should fail for good."""
         passing = isinstance(error, IssuerUnreachable) or (
             isinstance(error, IssuerRefused) and error.for_now
         )

@@ -271,11 +271,8 @@ class AgentIdentity(BaseIdentity):
         while True:
             try:
                 self._converse(self._keeper.begin())
-            except Exception as error:
-                pause = self._keeper.failed(error)
-                if self._gives_up(error, started):
-                    raise
-                self._waiter.wait(pause)
+            except Exception as error:  # noqa: BLE001 (raised there, unless waiting may help)
+                self._waiter.wait(self._begin_failed(error, started))
             else:
                 return
 

@@ -218,9 +218,12 @@ def test_an_empty_bundle_is_not_believed(
 
 
 def test_start_waits_for_an_issuer_that_is_away(
-    issuer: FakeIssuer, options: dict[str, Any]
+    issuer: FakeIssuer, options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A start is patient for as long as it was told to be, then says that nobody answered."""
+    """A start is patient for as long as it was told to be, then says that nobody answered.
+
+    Each try that failed is a line in the log: who waits for it sees for what.
+    """
     time = ManualTime(begin_at(), passing=True)
     issuer.away = True
     options["clock"] = time.clock
@@ -228,6 +231,8 @@ def test_start_waits_for_an_issuer_that_is_away(
         with pytest.raises(IssuerUnreachable):
             identity.start(waiter=time)
         assert time.waits == [0.75, 1.5, 3.0, 6.0, 12.0]
+        told = [each for each in caplog.messages if each.startswith("no identity yet")]
+        assert len(told) == len(time.waits)
         issuer.away = False
         identity.start(waiter=ManualTime(time.clock()))
         assert identity.status.state is State.FRESH

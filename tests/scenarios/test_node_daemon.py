@@ -325,12 +325,19 @@ def test_a_node_without_a_token_does_not_start(place: Host) -> None:
 def test_the_settings_are_checked_without_asking_anybody(place: Host) -> None:
     """``daemon check`` says what the settings mean; one wrong key is named."""
     place.agent()
+    place.listed()
     file = place.settings()
     command = [*COMMAND, "daemon", "check", "--config", str(file)]
     done = subprocess.run(
         [*command, "--json"], capture_output=True, text=True, timeout=30, check=True
     )
-    assert json.loads(done.stdout)["agents"][0]["selectors"] == [f"unix:uid:{AGENT_UID}"]
+    said = json.loads(done.stdout)
+    assert said["agents"][0]["selectors"] == [f"unix:uid:{AGENT_UID}"]
+    assert said["faults"] == []
+    (place.folder / "node.token").chmod(0o644)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "node.token has mode 0644" in done.stderr
     file.write_text(file.read_text() + 'colour = "red"\n')
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1

@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accredit_client.cli import options, output
+from accredit_client.cli import log_lines, options, output
 from accredit_client.cli.framework import example, group
 from accredit_client.cli.problems import Failed
 from accredit_client.effects import utc_now
@@ -31,16 +29,13 @@ def run(*, config: ConfigFile, as_json: options.Json = False) -> None:
 
     The node attests at the issuer with its join token or certificate, and keeps its identity for
     the next start. Which process may be which agent stands in the settings; each is measured
-    before it gets anything, and at each renewal. A line each on stderr says what happens.
+    before it gets anything, and at each renewal. A line each on stderr says what happens, with
+    --json an object each.
     """
     settings = _loaded(config)
     from accredit_client.daemon import running  # noqa: PLC0415 (slow to import)
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    for chatty in ("httpx2", "grpclib"):  # a line for each request otherwise
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    log_lines.begin(as_json=as_json)
 
     def ready(daemon: "Daemon") -> None:
         said = {
@@ -51,7 +46,9 @@ def run(*, config: ConfigFile, as_json: options.Json = False) -> None:
         if as_json:
             print(json.dumps(said), flush=True)  # noqa: T201 (the result)
         else:
-            line = f"{said['node']} serves {said['agents']} agents at {said['socket']}"
+            number = len(daemon.entries)
+            agents = "1 agent" if number == 1 else f"{number} agents"
+            line = f"{said['node']} serves {agents} at {said['socket']}"
             print(output.shown(line), flush=True)  # noqa: T201 (the same)
 
     asyncio.run(running.run(running.Daemon(settings), ready))
@@ -61,12 +58,15 @@ def run(*, config: ConfigFile, as_json: options.Json = False) -> None:
 def check(*, config: ConfigFile, as_json: options.Json = False) -> None:
     """Read the settings and the manifests that they name, and say what they mean.
 
-    Asks nobody. Fails where the daemon would not start, and where a manifest is over.
+    Asks nobody. Fails where the daemon would not start, where a manifest is over, and where this
+    host lacks what an entry needs: run it as the daemon's user.
     """
     settings = _loaded(config)
     from accredit_client.daemon.agents import load_entries  # noqa: PLC0415 (as above)
+    from accredit_client.daemon.readiness import faults_of  # noqa: PLC0415 (as above)
 
     entries, now = load_entries(settings.agents), utc_now()
+    faults = faults_of(settings, entries, now)
     if as_json:
         agents = [
             {
@@ -81,7 +81,7 @@ def check(*, config: ConfigFile, as_json: options.Json = False) -> None:
             }
             for each in entries
         ]
-        output.document({"node": settings.node.name, "agents": agents})
+        output.document({"node": settings.node.name, "agents": agents, "faults": faults})
     else:
         output.table(
             ("agent", "code root", "selectors", "started by", "manifest until"),
@@ -97,9 +97,10 @@ def check(*, config: ConfigFile, as_json: options.Json = False) -> None:
             ],
             empty="no agent may run here",
         )
-    over = [str(each.agent) for each in entries if each.expires_at <= now]
-    if over:
-        raise Failed(f"the manifest is over of {', '.join(over)}", hint="sign and register it anew")
+        for fault in faults:
+            output.note(fault)
+    if faults:
+        raise Failed(f"not everything is in its place: {faults[0]}")
 
 
 def _loaded(config: Path) -> "Settings":
@@ -109,6 +110,6 @@ def _loaded(config: Path) -> "Settings":
     except ImportError as error:
         raise Failed(
             f"the daemon's libraries are not installed ({error.name})",
-            hint="pip install 'accredit[daemon]'",
+            hint="install accredit with its extra 'daemon'",
         ) from error
     return load(config)

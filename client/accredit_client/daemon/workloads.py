@@ -5,7 +5,8 @@ it still has the entry's selectors → its tree is measured and has the signed d
 certifies a new key (``/v1/nodes/instances``) → the caller is the same process still → held, in
 memory only. The same again at half life, give or take a tenth. Whether it may be is ``judging``'s,
 how it stands ``instances``', having it measured and certified ``certifying``'s, telling the issuer
-of changed code ``reports``', looking at who calls ``looking``'s.
+of changed code ``reports``', looking at who calls ``looking``'s, telling of who is nobody
+``strangers``'.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from accredit_client.daemon.looking import Looking
 from accredit_client.daemon.provider import NotYet, Refused, WorkloadSvid
 from accredit_client.daemon.reports import Report, Reports
 from accredit_client.daemon.settings import InstanceLimits
+from accredit_client.daemon.strangers import Strangers
 from accredit_client.effects import AsyncWaiter, Clock, Draw, TaskWaiter
 from accredit_client.errors import (
     CallerChanged,
@@ -313,6 +315,7 @@ class Workloads:
         self._account_of = account_of
         self._of_account: Counter[int] = Counter()
         self._looking = Looking(births)
+        self._strangers = Strangers()
 
     @property
     def facts(self) -> FeedState | None:
@@ -433,6 +436,7 @@ class Workloads:
             raise Refused(str(error)) from None
         entries = entries_for(self._entries, selectors)
         if not entries:
+            self._strangers.tell(caller.pid, account, selectors)
             raise Refused("no agent of this host's settings means this process")
         self._check_room(account, len(entries))
         try:
