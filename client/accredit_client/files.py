@@ -111,7 +111,14 @@ def prepare_folder(folder: Path, access: Access = PRIVATE) -> None:
             _open_to(folder, access)
         _check_private(folder, access)
     except OSError as error:
-        raise InvalidFolder(f"folder {folder} cannot be prepared: {error.strerror}") from error
+        raise InvalidFolder(
+            f"folder {folder} cannot be prepared: {error.strerror}",
+            hint=(
+                f"have root make it: install -d -m 0700 -o USER {folder}"
+                if isinstance(error, PermissionError)
+                else None
+            ),
+        ) from error
 
 
 def write_folder(folder: Path, content: FolderContent, access: Access = PRIVATE) -> None:
@@ -345,5 +352,6 @@ def _check_private(folder: Path, access: Access) -> None:
         raise InvalidFolder(f"folder {folder} belongs to user {status.st_uid}, not to us")
     if not access.allows(status):
         raise InvalidFolder(
-            f"folder {folder} must be closed to {_others(access)} (mode {access.folder_mode:04o})"
+            f"folder {folder} must be closed to {_others(access)} (mode {access.folder_mode:04o})",
+            hint=f"chmod {access.folder_mode:04o} {folder}",
         )

@@ -6,7 +6,7 @@ renewed keeps the certificates of its handshake: ``keep_alive`` bounds how long 
 and at each request the client's chain is verified again, with the bundle of that moment. Who is not
 believed any more is told so, and the connection ends; so does an answer that is under way.
 
-Needs uvicorn, which the light client does not bring (``pip install accredit[issuer]``, or uvicorn
+Needs uvicorn, which the light client does not bring (the extra ``issuer`` does, or uvicorn
 itself).
 """
 

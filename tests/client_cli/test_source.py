@@ -200,7 +200,7 @@ def test_a_client_without_grpc_is_told_what_to_install(
     )
     first, hint = done.stderr.splitlines()
     assert (done.returncode, "needs gRPC" in first) == (1, True)
-    assert hint == "hint: pip install 'accredit[daemon]'"
+    assert hint == "hint: install accredit with its extra 'daemon'"
 
 
 def test_mixing_spends_no_join_token(world: World, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_without_grpc_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(MissingExtra) as missing:
         AgentIdentity.from_daemon("/run/a.sock")
     assert isinstance(missing.value, ClientError)
-    assert missing.value.hint == "pip install 'accredit[daemon]'"
+    assert missing.value.hint == "install accredit with its extra 'daemon'"
 
 
 def test_a_path_may_stand_for_an_address() -> None:

@@ -216,4 +216,9 @@ def test_where_no_daemon_starts_anything(tmp_path: Path) -> None:
     assert socket_of(path) == tmp_path / "agent.sock.launch"
     with pytest.raises(DaemonUnreachable, match=r"agent\.sock\.launch") as refused:
         LaunchedAgent.started(path, REQUEST, environment={})
-    assert refused.value.hint
+    assert "accredit daemon run" in str(refused.value.hint)
+    with socket.socket(socket.AF_UNIX) as served:
+        served.bind(str(path))
+        with pytest.raises(DaemonUnreachable, match="starts no agents") as refused:
+            LaunchedAgent.started(path, REQUEST, environment={})
+    assert "[agent.launch]" in str(refused.value.hint)

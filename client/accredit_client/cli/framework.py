@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+WHOLE = 1000  # characters of a summary: all of it; wrapped where it is written
+
 
 class Group(TyperGroup):
     """A group of commands. Called without a command it shows its help."""
@@ -18,6 +20,12 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments; none at all mean ``--help``."""
         return super().parse_args(ctx, args or ["--help"])
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the overview, each command with its whole first sentence."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(n, one.get_short_help_str(WHOLE)) for n, one in found if one])
 
 
 @dataclass(frozen=True, slots=True)

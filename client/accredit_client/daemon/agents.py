@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from accredit_attestors.dsse import MAX_ENVELOPE_BYTES, Envelope
-from accredit_attestors.errors import AttestationError, shown
+from accredit_attestors.errors import AttestationError, CannotCollect, shown
 from accredit_attestors.files import read_small_file
 from accredit_attestors.signing import unverified_manifest
 from accredit_attestors.statement import manifest_digest
@@ -171,6 +171,9 @@ def _entry(settings: AgentSettings) -> AgentEntry:
 def _read(path: Path) -> tuple[bytes, str]:
     try:
         data = read_small_file(path, what="manifest", max_bytes=MAX_ENVELOPE_BYTES, private=False)
+    except CannotCollect as error:  # names the file
+        raise InvalidSettings(str(error), hint=error.hint) from None
+    try:
         return data, manifest_digest(Envelope.parse(data).unverified_payload)
     except AttestationError as error:
         raise InvalidSettings(f"manifest {path}: {error}", hint=error.hint) from None

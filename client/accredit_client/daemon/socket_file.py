@@ -67,7 +67,10 @@ def listen(path: Path, *, backlog: int) -> Listening:
             os.close(lock)
             raise
     except OSError as error:
-        raise SocketRefused(f"cannot listen at {path}: {error.strerror}") from error
+        raise SocketRefused(
+            f"cannot listen at {path}: {error.strerror}",
+            hint="the daemon runs as root" if isinstance(error, PermissionError) else None,
+        ) from error
 
 
 def _check_folder(folder: Path) -> None:

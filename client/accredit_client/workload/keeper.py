@@ -58,7 +58,7 @@ def require_grpc() -> None:
     except ImportError as error:
         raise MissingExtra(
             f"an identity from the node daemon needs gRPC: {error}",
-            hint="pip install 'accredit[daemon]'",
+            hint="install accredit with its extra 'daemon'",
         ) from None
 
 
@@ -280,7 +280,7 @@ class DaemonKeeper(Keeper):
         if why is not None:
             raise IdentityRefused(
                 f"the node daemon gives this process no identity: {why}",
-                hint="it comes back by itself when the daemon serves it again",
+                hint="the daemon's log says why; who stays and asks is served once it may be",
             )
 
     def _absorb(self, news: "News") -> None:

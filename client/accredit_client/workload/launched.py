@@ -85,10 +85,7 @@ class LaunchedAgent:
             return cls(connection, request, environment=environment)
         except OSError as error:
             connection.close()
-            raise DaemonUnreachable(
-                f"no daemon starts agents at {path}: {error.strerror}",
-                hint="it does once an entry of daemon.toml has [agent.launch]",
-            ) from error
+            raise _nobody_there(workload_api, error) from error
         except BaseException:
             connection.close()
             raise
@@ -137,3 +134,17 @@ class LaunchedAgent:
         if answer is None:
             raise DaemonUnreachable("the daemon is gone, and the agent with it")
         return answer
+
+
+def _nobody_there(workload_api: Path, error: OSError) -> DaemonUnreachable:
+    """Why nothing can be started: no daemon at all, or one that starts nothing."""
+    path = socket_of(workload_api)
+    if isinstance(error, FileNotFoundError) and workload_api.is_socket():
+        return DaemonUnreachable(
+            f"the node daemon at {workload_api} starts no agents: there is no {path}",
+            hint="it does once an entry of its daemon.toml has [agent.launch]",
+        )
+    return DaemonUnreachable(
+        f"no node daemon starts agents at {path}: {error.strerror}",
+        hint="is the path right, and accredit daemon run at work?",
+    )

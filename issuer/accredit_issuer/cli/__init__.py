@@ -16,6 +16,6 @@ def main() -> None:
             raise
         sys.exit(
             f"error: the issuer needs the package {error.name}\n"
-            "hint: pip install 'accredit[issuer]'"
+            "hint: install accredit with its extra 'issuer'"
         )
     run()

@@ -11,10 +11,11 @@ import os
 import resource
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
+from typer.core import TyperGroup
 
 from accredit_credentials.errors import CredentialError
 from accredit_issuer.cli import authority
@@ -26,9 +27,23 @@ from accredit_issuer.errors import InvalidSettings, IssuerError
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.settings import Config, KeysOnDisk, load
 
+WHOLE = 1000  # characters of a command's summary: all of it; wrapped where it is written
+
+
+class _Overview(TyperGroup):
+    """The commands, each with its whole first sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(n, one.get_short_help_str(WHOLE)) for n, one in found if one])
+
+
 app = typer.Typer(
+    cls=_Overview,
     help="Run an Accredit issuer.",
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Row, insert, select
 
 from accredit_attestors import join_token
 from accredit_attestors.errors import AttestationError, NotAttested
@@ -78,9 +78,7 @@ class Administration:
                 same = [(row.name, row.key_id, tuple(row.namespaces)) for row in known]
                 if same == [(name, signer.keyid, namespaces)]:
                     return
-                raise Refusal(
-                    Kind.CONFLICT, f"signer {name}, or its key, is known with other contents"
-                )
+                raise Refusal(Kind.CONFLICT, _other_signer(name, known[0]))
             index = transaction.record(
                 Record(
                     kind=RecordKind.SIGNER_ADDED,
@@ -272,6 +270,16 @@ def _signer(name: str, public_key_pem: str, namespaces: tuple[str, ...]) -> Sign
         return Signer(name, load_signer_public_key(public_key_pem.encode()), namespaces)
     except AttestationError as error:
         raise Refusal(Kind.MALFORMED, str(error)) from None
+
+
+def _other_signer(name: str, known: Row[Any]) -> str:
+    """Why a signer cannot be added beside one that has its name or its key."""
+    if known.name != name:
+        return f"the key is known as signer {known.name}: a new signer needs a key of its own"
+    return (
+        f"signer {name} is known with other contents, which cannot be changed: "
+        "add a new key under a new name"
+    )
 
 
 def _invite(
