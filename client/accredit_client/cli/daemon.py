@@ -39,7 +39,7 @@ def run(*, config: ConfigFile, as_json: options.Json = False) -> None:
 
     def ready(daemon: "Daemon") -> None:
         said = {
-            "node": str(daemon.node.x509.svid.spiffe_id),
+            "node": str(daemon.node.spiffe_id),
             "socket": str(settings.socket),
             "agents": len(daemon.entries),
         }

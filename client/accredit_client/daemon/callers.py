@@ -88,9 +88,9 @@ class Caller:
             CallerChanged: it runs another program, or as somebody else.
             CallerRefused: it cannot be told.
         """
-        now, status = self.process.executable(), self.process.status()
-        self.process.check_same()
-        self._compare(now, status)
+        now, (uid, gid) = self.process.executable(), self.process.effective_ids()
+        self.process.check_running()
+        self._compare(now, uid, gid)
 
     def status(self) -> Status:
         """As whom it runs now, with all its ids, groups and capabilities.
@@ -99,8 +99,8 @@ class Caller:
             CallerGone, CallerChanged, CallerRefused: as ``check``.
         """
         now, status = self.process.executable(), self.process.status()
-        self.process.check_same()
-        self._compare(now, status)
+        self.process.check_running()
+        self._compare(now, status.uids[1], status.gids[1])
         return status
 
     @property
@@ -218,11 +218,11 @@ class Caller:
         """Let the process go; whatever is asked afterwards raises ``CallerGone``."""
         self.process.close()
 
-    def _compare(self, now: Executable, status: Status) -> None:
+    def _compare(self, now: Executable, uid: int, gid: int) -> None:
         # The file may be deleted meanwhile (an update); its inode stays the process's own.
         if (now.file, now.path) != (self.executable.file, self.executable.path):
             raise CallerChanged(f"process {self.pid} runs another program")
-        if status.uids[1] != self.uid or status.gids[1] != self.gid:
+        if (uid, gid) != (self.uid, self.gid):
             raise CallerChanged(f"process {self.pid} runs as another user or group")
 
 

@@ -33,12 +33,14 @@ from accredit_client.daemon.limits import KIB, Limits
 from accredit_client.daemon.pace import Pace
 from accredit_client.daemon.provider import Caller
 from accredit_client.daemon.rpc import Line, bounded, method
+from accredit_client.daemon.together import Together
 
 log = logging.getLogger(__name__)
 
 FRAME_BYTES = 16 * KIB  # of one frame that we send, whatever the peer would take
 WRITE_HIGH = 32 * KIB  # beyond this, calls wait for the reader
 HEADER_LIST_BYTES = 16 * KIB
+FAREWELL_SECONDS = 0.02  # between the status of the last calls and the end of the connection
 _WINDOW = 64 * KIB - 1
 
 _HTTP2 = H2Configuration(
@@ -178,9 +180,9 @@ class Connection(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, with our bounds told to the peer."""
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = Together.over(transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH)
-        super().connection_made(transport)
+        super().connection_made(self._transport)
         self._http2.update_settings(
             {
                 SettingCodes.MAX_CONCURRENT_STREAMS: self.limits.streams,
@@ -230,6 +232,8 @@ class Connection(H2Protocol):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+            # A client that reads both at once may hear of the end alone, and not why.
+            await asyncio.sleep(FAREWELL_SECONDS)
         self.finish()
 
     @property

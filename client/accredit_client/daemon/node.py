@@ -39,7 +39,7 @@ from accredit_client.trust import Trust, pin_of
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import Untrusted
 from accredit_credentials.keys import PrivateKey
-from accredit_credentials.spiffe_id import TrustDomain, node_id
+from accredit_credentials.spiffe_id import SpiffeId, TrustDomain, node_id
 from accredit_credentials.x509_svid import X509Identity
 
 log = logging.getLogger(__name__)
@@ -274,6 +274,15 @@ class AsyncNodeIdentity(AsyncAgentIdentity):
     async def send(self, call: Call[A]) -> A:
         """Ask the issuer as this node; raises as ``AgentIdentity.fetch_jwt_svid``."""
         return await self._call(call)
+
+    @property
+    def spiffe_id(self) -> SpiffeId:
+        """Who this host is, also while its SVID is over.
+
+        Raises:
+            NotReady: it has not attested yet.
+        """
+        return self._keeper.last_held().identity.svid.spiffe_id
 
     @property
     def issuer_url(self) -> str:

@@ -55,6 +55,7 @@ class OwnCalls:
 
     async def _task_token(self, rpc: Rpc) -> None:
         request = await opened(rpc)
+        rpc.check_caller()  # before the issuer is asked: what it issues is recorded
         wanted = wanted_token(request)
         spiffe_id = optional_id(request.spiffe_id)
         async with asyncio.timeout(self._limits.answer_seconds):

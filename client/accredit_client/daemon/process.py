@@ -25,6 +25,7 @@ from accredit_client.errors import CallerChanged, CallerGone, CallerRefused
 MAX_PROC_FILE_BYTES = 8 * 1024 * 1024
 """Of a file in ``/proc`` that is read: 65,536 supplementary groups, 40,000 mounts."""
 
+_FIRST_CHUNK = 4 * 1024  # most files are smaller, and room for more takes time to make
 _CHUNK = 64 * 1024
 _DELETED = " (deleted)"
 _NUMBER = re.compile(r"[0-9]{1,10}")
@@ -115,6 +116,18 @@ def parse_status(text: str) -> Status:
             seccomp=int(_line(text, "Seccomp", "0")),
             umask=int(_line(text, "Umask", "077"), 8),
         )
+    except ValueError:
+        raise CallerRefused("status of the process is not of the documented form") from None
+
+
+def parse_effective_ids(text: str) -> tuple[int, int]:
+    """Read the effective user and group from ``/proc/<pid>/status``, and nothing else of it.
+
+    Raises:
+        CallerRefused: as ``parse_status``.
+    """
+    try:
+        return _four(_line(text, "Uid"))[1], _four(_line(text, "Gid"))[1]
     except ValueError:
         raise CallerRefused("status of the process is not of the documented form") from None
 
@@ -225,6 +238,10 @@ class PinnedProcess:
         """As whom it runs."""
         return parse_status(self.read("status"))
 
+    def effective_ids(self) -> tuple[int, int]:
+        """As which user and group it runs: asked before each answer, and so read apart."""
+        return parse_effective_ids(self.read("status"))
+
     def executable(self) -> Executable:
         """The program that it runs; waits for nobody who serves its file."""
         program = self.open("exe", os.O_PATH)
@@ -264,10 +281,10 @@ class PinnedProcess:
         descriptor = self.open(name, os.O_RDONLY)
         with looking():
             try:
-                chunks, size = [], 0
-                while size <= MAX_PROC_FILE_BYTES and (chunk := os.read(descriptor, _CHUNK)):
+                chunks, size, chunk_bytes = [], 0, _FIRST_CHUNK
+                while size <= MAX_PROC_FILE_BYTES and (chunk := os.read(descriptor, chunk_bytes)):
                     chunks.append(chunk)
-                    size += len(chunk)
+                    size, chunk_bytes = size + len(chunk), _CHUNK
             finally:
                 os.close(descriptor)
         if size > MAX_PROC_FILE_BYTES:

@@ -1,6 +1,7 @@
 """The SPIFFE Workload API: the calls of its X.509, JWT and WIT profiles, and nothing of our own.
 
-Each call: header (Workload Endpoint §3) → caller → request → provider → caller again → answer.
+Each call: header (Workload Endpoint §3) → request → provider → is the caller still the process that
+connected → answer.
 Streams carry the whole state at once, then after each change that the stream is about. They end by
 a status other than OK only: older clients take OK for "nothing will ever change". The WIT profile
 (§7) is optional: where it is not served, its calls are Unimplemented.
@@ -84,6 +85,7 @@ class WorkloadApi:
 
     async def _wit_svids(self, rpc: Rpc) -> None:
         request = await opened(rpc)
+        rpc.check_caller()  # before the issuer is asked: what it issues is recorded
         spiffe_id = optional_id(request.spiffe_id)
         source = self._provider.watch_wits(rpc.caller, spiffe_id)
         await self._told(rpc, source, messages.wit_svids)
@@ -141,13 +143,12 @@ async def _no_wit(rpc: Rpc) -> None:
 
 
 async def opened(rpc: Rpc) -> Any:
-    """The request, once header and caller were found good.
+    """The request, once the header was found good; who asks is checked right before the answer.
 
     Raises:
-        GRPCError: INVALID_ARGUMENT, PERMISSION_DENIED, or as ``Rpc.recv_message``.
+        GRPCError: INVALID_ARGUMENT, or as ``Rpc.recv_message``.
     """
     rpc.check_header()
-    rpc.check_caller()
     return await rpc.request()
 
 
