@@ -1,7 +1,7 @@
 """One OCSP question and its answer: what is read, what is said, and what is not."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -224,8 +224,11 @@ RELEASED = Known(expires_at=NOW + HOUR, released=True)
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        (RELEASED, Status(OCSPCertStatus.GOOD)),
-        (replace(RELEASED, expires_at=NOW + SECOND), Status(OCSPCertStatus.GOOD)),
+        (RELEASED, Status(OCSPCertStatus.GOOD, until=NOW + HOUR)),
+        (
+            replace(RELEASED, expires_at=NOW + SECOND),
+            Status(OCSPCertStatus.GOOD, until=NOW + SECOND),
+        ),
         (None, Status(OCSPCertStatus.UNKNOWN)),
         (replace(RELEASED, released=False), Status(OCSPCertStatus.UNKNOWN)),
         (replace(RELEASED, revoked_at=NOW), Status(OCSPCertStatus.REVOKED, NOW)),
@@ -302,12 +305,18 @@ def test_unknown_is_signed_and_not_kept() -> None:
     assert not answer.reusable
 
 
-def test_no_answer_outlives_its_responder() -> None:
-    """Whoever keeps an answer verifies the responder's certificate again: both end together."""
+@pytest.mark.parametrize(
+    ("until", "lifetime"),
+    [(NOW + 20 * SECOND, HOUR), (NOW + HOUR, 20 * SECOND), (None, 20 * SECOND)],
+)
+def test_no_answer_outlives_certificate_or_responder(
+    until: datetime | None, lifetime: timedelta
+) -> None:
+    """Whoever keeps an answer looks at both certificates again: whichever ends first ends it."""
     answer = sign_answer(
         Question.parse(GOOD),
-        Status(OCSPCertStatus.GOOD),
-        responder(lifetime=20 * SECOND),
+        Status(OCSPCertStatus.GOOD, until=until),
+        responder(lifetime=lifetime),
         now=NOW,
         lifetime=30 * SECOND,
     )

@@ -146,11 +146,18 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The status of a certificate; ``at`` and ``suspended`` where it is revoked."""
+    """The status of a certificate.
+
+    Attributes:
+        at: since when it is revoked.
+        suspended: whether it is so for the time being only.
+        until: when a good one ends, and with it all that is said of it.
+    """
 
     kind: OCSPCertStatus
     at: datetime | None = None
     suspended: bool = False
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +210,15 @@ def decide(known: Known | None, now: datetime) -> Status:
         raise unauthorized("the certificate has expired")
     if not known.released:
         return Status(OCSPCertStatus.UNKNOWN)
-    return Status(OCSPCertStatus.GOOD)
+    return Status(OCSPCertStatus.GOOD, until=known.expires_at)
 
 
 def sign_answer(
     question: Question, status: Status, by: Responder, *, now: datetime, lifetime: timedelta
 ) -> Answer:
-    """Sign the answer to a question; it ends with the responder's certificate at the latest."""
+    """Sign the answer; it ends with the certificate, and the responder's own, at the latest."""
     this_update = now.replace(microsecond=0)
-    next_update = min(this_update + lifetime, by.not_after)
+    next_update = min(this_update + lifetime, by.not_after, status.until or by.not_after)
     asked = question.asked
     revoked_at = None if status.at is None else status.at.replace(microsecond=0)
     builder = (
