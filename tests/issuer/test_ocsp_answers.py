@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,13 +11,23 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509 import ocsp
 from cryptography.x509.ocsp import OCSPResponseStatus
 from sqlalchemy import text
 from support.audit_world import audited
 from support.authority import Authority as OtherAuthority
 from support.clock import SettableClock
-from support.ocsp import SHA1, nonce_of, request, status_of, verified
+from support.ocsp import (
+    SHA1,
+    ask,
+    ask_with,
+    authority_of,
+    nonce_of,
+    request,
+    responder_of,
+    status,
+    status_of,
+    verified,
+)
 from support.offline import Offline, offline_issuer
 
 from accredit_credentials.keys import generate_key
@@ -25,10 +36,10 @@ from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.authority.responder_profile import MAX_LIFETIME
 from accredit_issuer.authority.snapshot import Authority
 from accredit_issuer.clock_guard import Steady
-from accredit_issuer.errors import IssuerError, Unavailable
+from accredit_issuer.errors import Unavailable
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation import ocsp_answers
-from accredit_issuer.revocation.ocsp import Answer, NotAnswered, Question, Responder
+from accredit_issuer.revocation.ocsp import NotAnswered, Question, Responder
 from accredit_issuer.revocation.ocsp_answers import OcspAnswers, failed
 from accredit_issuer.revocation.responders import Responders
 
@@ -47,44 +58,9 @@ def offline(tmp_path: Path) -> Iterator[Offline]:
         yield made
 
 
-def authority_of(svid: X509Svid) -> str:
-    """The key id of who signed it."""
-    mark = next(mark for mark in svid.marks() if mark.startswith("authority:"))
-    return mark.partition(":")[2]
-
-
-def ask(offline: Offline, svid: X509Svid, **how: Any) -> Answer:
-    """What is answered to a question about an SVID."""
-    return ask_with(offline, authority_of(svid), request(svid.leaf, svid.intermediates[0], **how))
-
-
-def ask_with(offline: Offline, authority: str, unverified: bytes) -> Answer:
-    """The same, to a request as it is, as the API does it."""
-    try:
-        question = Question.parse(unverified)
-        kept = offline.issuer.ocsp.kept(authority, question)
-        return kept or offline.issuer.ocsp.answer(authority, question)
-    except IssuerError as error:
-        return failed(error)
-
-
-def status(offline: Offline, svid: X509Svid) -> str:
-    """The status of an SVID, by an answer that verifies."""
-    answer = ask(offline, svid)
-    if answer.this_update is not None:
-        verified(answer.der, svid.intermediates[0])
-    return status_of(answer.der)
-
-
 def own(offline: Offline) -> X509Svid:
     """The SVID of the issuer's server, which lives for twelve hours."""
     return offline.do(offline.issuer.issuance.own.issue(generate_key().public_key())).svid()
-
-
-def responder_of(answer: Answer) -> x509.Certificate:
-    """Who signed an answer."""
-    (certificate,) = ocsp.load_der_ocsp_response(answer.der).certificates
-    return certificate
 
 
 def records(offline: Offline) -> list[Any]:
@@ -292,6 +268,19 @@ def test_certificates_name_the_responder_that_answers(tmp_path: Path) -> None:
         assert audited(named).findings == []
     with offline_issuer(tmp_path / "bare") as bare, pytest.raises(x509.ExtensionNotFound):
         bare.agent().leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess)
+
+
+def test_many_who_ask_at_once_get_one_responder(offline: Offline) -> None:
+    """Fifty first questions at one moment: fifty answers, one responder, one record."""
+    svid = offline.agent()
+    with ThreadPoolExecutor(50) as pool:
+        asked = [pool.submit(ask, offline, svid, nonce=bytes([n]) * 16) for n in range(50)]
+        answers = [each.result() for each in asked]
+    assert {nonce_of(verified(each.der, svid.intermediates[0])) for each in answers} == {
+        bytes([n]) * 16 for n in range(50)
+    }
+    assert len({responder_of(each) for each in answers}) == 1
+    assert len(records(offline)) == 1
 
 
 def test_a_responder_is_renewed_at_half_its_life(tmp_path: Path) -> None:

@@ -7,8 +7,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
+from support.offline import Offline
 
 from accredit_credentials import der
+from accredit_credentials.x509_svid import X509Svid
+from accredit_issuer.errors import IssuerError
+from accredit_issuer.revocation.ocsp import Answer, Question
+from accredit_issuer.revocation.ocsp_answers import failed
 
 SHA1 = hashes.SHA1()  # noqa: S303 (what OpenSSL asks with)
 NONCE_OID = bytes.fromhex("06092b0601050507300102")
@@ -83,3 +88,38 @@ def verified(answer: bytes, ca: x509.Certificate) -> Any:
     key.verify(read.signature, read.tbs_response_bytes, ec.ECDSA(algorithm))
     assert read.responder_key_hash == x509.SubjectKeyIdentifier.from_public_key(key).digest
     return read
+
+
+def authority_of(svid: X509Svid) -> str:
+    """The key id of who signed it."""
+    mark = next(mark for mark in svid.marks() if mark.startswith("authority:"))
+    return mark.partition(":")[2]
+
+
+def ask(offline: Offline, svid: X509Svid, **how: Any) -> Answer:
+    """What is answered to a question about an SVID."""
+    return ask_with(offline, authority_of(svid), request(svid.leaf, svid.intermediates[0], **how))
+
+
+def ask_with(offline: Offline, authority: str, unverified: bytes) -> Answer:
+    """The same, to a request as it is, as the API does it."""
+    try:
+        question = Question.parse(unverified)
+        kept = offline.issuer.ocsp.kept(authority, question)
+        return kept or offline.issuer.ocsp.answer(authority, question)
+    except IssuerError as error:
+        return failed(error)
+
+
+def status(offline: Offline, svid: X509Svid) -> str:
+    """The status of an SVID, by an answer that verifies."""
+    answer = ask(offline, svid)
+    if answer.this_update is not None:
+        verified(answer.der, svid.intermediates[0])
+    return status_of(answer.der)
+
+
+def responder_of(answer: Answer) -> x509.Certificate:
+    """Who signed an answer."""
+    (certificate,) = ocsp.load_der_ocsp_response(answer.der).certificates
+    return certificate
