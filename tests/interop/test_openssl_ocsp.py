@@ -1,13 +1,25 @@
 """OpenSSL's command line asks our OCSP responder, and verifies what it hears down from the root."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.authority import HOUR, Authority
 from support.interop_world import World
 from support.judges import Verdict, openssl, pem_of
+from support.ocsp import request
 
 from accredit_client import calls
+from accredit_credentials.keys import generate_key
 from accredit_credentials.x509_svid import X509Identity
+from accredit_issuer.authority.profile import new_serial
+from accredit_issuer.authority.responder_profile import (
+    ResponderProfile,
+    ResponderTemplate,
+    sign_responder,
+)
+from accredit_issuer.clock import system_clock
+from accredit_issuer.revocation.ocsp import Known, Question, Responder, decide, sign_answer
 
 GOOD, REVOKED = ": good", ": revoked"
 VERIFIED = "Response verify OK"
@@ -118,3 +130,41 @@ def test_the_responder_is_no_client(world: World, tmp_path: Path) -> None:
     assert openssl(*command, "-purpose", "ocsphelper", responder).accepted
     for purpose in ("sslclient", "sslserver"):
         assert not openssl(*command, "-purpose", purpose, responder).accepted
+
+
+@pytest.mark.parametrize("names", [(), ("child.example.org",)], ids=["none", "one"])
+def test_a_limited_ca_can_have_a_responder(names: tuple[str, ...], tmp_path: Path) -> None:
+    """Below a CA that is limited to names, as a subordinate issuer's is, answers verify, too."""
+    now = system_clock().replace(microsecond=0)
+    authority = Authority(now=now)
+    limited = authority.ca(
+        below=authority.root, path_length=0, common_name="x", namespaces=("pay",), dns_names=names
+    )
+    key, leaf = generate_key(), authority.issue(signer=limited).svid.leaf
+    template = ResponderTemplate(
+        ca=limited.certificate,
+        public_key=key.public_key(),
+        serial=new_serial(),
+        not_before=now,
+        not_after=now + HOUR,
+    )
+    checked = ResponderProfile(backdate=timedelta(seconds=10), replica=0).check(template, now)
+    responder = Responder(sign_responder(checked, limited.key), key)  # type: ignore[arg-type]
+    answer = sign_answer(
+        Question.parse(request(leaf, limited.certificate)),
+        decide(Known(expires_at=now + HOUR, released=True), now),
+        responder,
+        now=now,
+        lifetime=timedelta(seconds=30),
+    )
+    files = {name: tmp_path / name for name in ("root.pem", "ca.pem", "leaf.pem", "answer.der")}
+    files["answer.der"].write_bytes(answer.der)
+    shown = (authority.root.certificate, limited.certificate, leaf)
+    for file, certificate in zip(files.values(), shown, strict=False):
+        file.write_text(pem_of(certificate))
+    said = openssl(
+        *("ocsp", "-respin", files["answer.der"], "-issuer", files["ca.pem"]),
+        *("-cert", files["leaf.pem"], "-CAfile", files["root.pem"]),
+    )
+    assert VERIFIED in said.text, said.text
+    assert GOOD in said.text

@@ -18,6 +18,7 @@ from support.authority import Authority as OtherAuthority
 from support.clock import SettableClock
 from support.ocsp import (
     SHA1,
+    answered,
     ask,
     ask_with,
     authority_of,
@@ -175,7 +176,7 @@ def test_what_was_never_issued_is_unknown(offline: Offline) -> None:
     stranger = OtherAuthority().issue().svid.leaf
     asked = Question.parse(request(svid.leaf, ca)).asked
     unknown = Question(replace(asked, serial=stranger.serial_number))
-    answer = offline.issuer.ocsp.answer(authority_of(svid), unknown)
+    answer = answered(offline, authority_of(svid), unknown)
     assert status_of(answer.der) == "unknown"
     verified(answer.der, ca)
     assert not answer.reusable
@@ -310,6 +311,35 @@ def test_whoever_asks_renews_it_where_the_scheduler_does_not(tmp_path: Path) -> 
         answer = ask(offline, svid, nonce=b"n" * 16)
         assert responder_of(answer) != first
         assert answer.next_update == offline.clock() + timedelta(seconds=30)
+
+
+def test_a_clock_that_was_set_back_gets_another_responder(tmp_path: Path) -> None:
+    """Once an operator confirms the clock, nobody answers who is certified from later on only."""
+    clock = SettableClock()
+    with offline_issuer(tmp_path / "issuer", clock, steady=steady_of(clock)) as offline:
+        svid = own(offline)
+        clock.advance(hours=2)
+        late = responder_of(ask(offline, svid))
+        clock.advance(hours=-1)
+        offline.issuer.confirm_clock("test")
+        answer = ask(offline, svid)
+        assert status_of(answer.der) == "good"
+        assert responder_of(answer) != late
+        assert responder_of(answer).not_valid_before_utc <= clock()
+
+
+def test_a_ca_that_is_over_says_nothing(tmp_path: Path) -> None:
+    """From its end on not even unknown is said in its name: nobody could sign it."""
+    lifetimes = {"issuing_ca": 120, "x509_svid": 60, "admin_svid": 60}
+    with offline_issuer(tmp_path / "issuer", lifetimes=lifetimes) as offline:
+        svid = offline.agent()
+        asked = Question.parse(request(svid.leaf, svid.intermediates[0])).asked
+        unknown = Question(replace(asked, serial=1 << 158))
+        end = svid.intermediates[0].not_valid_after_utc
+        for moment, expected in ((end - timedelta(seconds=1), "unknown"), (end, "unauthorized")):
+            offline.clock.advance(seconds=(moment - offline.clock()).total_seconds())
+            answer = answered(offline, authority_of(svid), unknown)
+            assert status_of(answer.der) == expected
 
 
 def test_nothing_outlives_the_ca(tmp_path: Path) -> None:

@@ -102,9 +102,16 @@ def ask(offline: Offline, svid: X509Svid, **how: Any) -> Answer:
 
 
 def ask_with(offline: Offline, authority: str, unverified: bytes) -> Answer:
-    """The same, to a request as it is, as the API does it."""
+    """The same, to a request as it is."""
     try:
-        question = Question.parse(unverified)
+        return answered(offline, authority, Question.parse(unverified))
+    except IssuerError as error:
+        return failed(error)
+
+
+def answered(offline: Offline, authority: str, question: Question) -> Answer:
+    """The same, to a question, as the API does it."""
+    try:
         kept = offline.issuer.ocsp.kept(authority, question)
         return kept or offline.issuer.ocsp.answer(authority, question)
     except IssuerError as error:

@@ -13,9 +13,9 @@ the log tells. So each record is held against those before it, in one pass:
 - a one-time or join token against who was given it, whether it was spent and when it ended;
 - the certificate of an OCSP responder against the issuing CAs in use, and how long one may live.
 
-Kept in memory: facts in force, admins, subordinates, nodes and what runs there, tokens that nobody
-spent, three words of each manifest. Decides nothing about rows, and reads none but by
-``namespace_of``.
+Kept in memory: facts in force, issuing CAs in use, admins, subordinates, nodes and what runs there,
+tokens that nobody spent, three words of each manifest. Decides nothing about rows, and reads none
+but by ``namespace_of``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
