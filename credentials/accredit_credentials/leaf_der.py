@@ -40,6 +40,8 @@ _OID_SUBJECT_KEY = bytes.fromhex("0603551d0e")
 _OID_AUTHORITY_KEY = bytes.fromhex("0603551d23")
 _OID_ALT_NAME = bytes.fromhex("0603551d11")
 _OID_CRL_POINTS = bytes.fromhex("0603551d1f")
+_OID_AUTHORITY_ACCESS = bytes.fromhex("06082b06010505070101")
+_OID_OCSP = bytes.fromhex("06082b06010505073001")
 
 _P256_BITS = len(P256_HEAD) - 1  # where the key's bits begin: the head holds the first octet
 
@@ -124,6 +126,8 @@ def tbs_of(template: LeafTemplate, ca: IssuingCa) -> bytes:
     )
     if template.crl_url is not None:
         extensions += _crl_points(template.crl_url)
+    if template.ocsp_url is not None:
+        extensions += _ocsp_access(template.ocsp_url)
     return der.sequence(
         _VERSION_3,
         der.integer(template.serial),
@@ -183,6 +187,12 @@ def _crl_points(url: str) -> bytes:
     full_name = der.tlv(0xA0, der.tlv(_URI, url.encode("ascii")))
     point = der.sequence(der.tlv(0xA0, full_name))
     return _extension(_OID_CRL_POINTS, der.sequence(point))
+
+
+@lru_cache(maxsize=16)
+def _ocsp_access(url: str) -> bytes:
+    location = der.tlv(_URI, url.encode("ascii"))
+    return _extension(_OID_AUTHORITY_ACCESS, der.sequence(der.sequence(_OID_OCSP, location)))
 
 
 def _extension(oid: bytes, value: bytes) -> bytes:

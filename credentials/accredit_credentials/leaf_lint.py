@@ -31,6 +31,8 @@ _SUBJECT_KEY: Final = bytes.fromhex("301d 0603551d0e 0416 0414")  # then 20 byte
 _AUTHORITY_KEY: Final = bytes.fromhex("301f 0603551d23 0418 3016 8014")  # then 20 bytes
 _ALT_NAME: Final = bytes.fromhex("0603551d11")
 _CRL_POINTS: Final = bytes.fromhex("0603551d1f")
+_AUTHORITY_ACCESS: Final = bytes.fromhex("06082b06010505070101")
+_OCSP: Final = bytes.fromhex("06082b06010505073001")
 _ECDSA_WITH_SHA256: Final = bytes.fromhex("300a 06082a8648ce3d040302")
 _VERSION_3: Final = bytes.fromhex("a003 020102")
 _URI: Final = 0x86  # GeneralName [6]
@@ -75,6 +77,8 @@ def lint(tbs: bytes, template: LeafTemplate, ca: IssuingCa) -> LintedLeaf:
     at = _alt_names(tbs, at, end, template)
     if template.crl_url is not None:
         at = _crl_point(tbs, at, end, template.crl_url)
+    if template.ocsp_url is not None:
+        at = _ocsp_access(tbs, at, end, template.ocsp_url)
     _same("extensions", at, end)
     return LintedLeaf(tbs, template, ca)
 
@@ -165,6 +169,17 @@ def _crl_point(tbs: bytes, at: int, end: int, url: str) -> int:
     for tag in (der.SEQUENCE, der.SEQUENCE, _FIRST, _FIRST, _URI):
         at = _wrapped("cRLDistributionPoints", tbs, at, after, tag)
     _same("cRLDistributionPoints", tbs[at:after], url.encode())
+    return after
+
+
+def _ocsp_access(tbs: bytes, at: int, end: int, url: str) -> int:
+    """One access description, of OCSP, with one URI (RFC 5280 §4.2.2.1)."""
+    at, after = _extension("authorityInfoAccess", _AUTHORITY_ACCESS, tbs, at, end)
+    for tag in (der.SEQUENCE, der.SEQUENCE):
+        at = _wrapped("authorityInfoAccess", tbs, at, after, tag)
+    at = _exactly("authorityInfoAccess", tbs, at, _OCSP)
+    at = _wrapped("authorityInfoAccess", tbs, at, after, _URI)
+    _same("authorityInfoAccess", tbs[at:after], url.encode())
     return after
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from accredit_credentials.errors import InvalidCertificate
 from accredit_credentials.keys import PublicKey, SubjectKey
@@ -36,6 +36,7 @@ class LeafTemplate:
             an agent.
         dns_names: further names of a server; only the issuer's own SVID has them.
         crl_url: where the CRL that covers it is found, if anywhere (RFC 5280 §4.2.1.13).
+        ocsp_url: where its status is asked for, if anywhere (RFC 5280 §4.2.2.1).
     """
 
     spiffe_id: SpiffeId
@@ -47,6 +48,7 @@ class LeafTemplate:
     manifest: str | None = None
     dns_names: tuple[str, ...] = ()
     crl_url: str | None = None
+    ocsp_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,10 @@ def _leaf_extensions(
         url = x509.UniformResourceIdentifier(template.crl_url)
         point = x509.DistributionPoint([url], None, None, None)
         extensions.append((x509.CRLDistributionPoints([point]), False))
+    if template.ocsp_url is not None:
+        location = x509.UniformResourceIdentifier(template.ocsp_url)
+        access = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, location)
+        extensions.append((x509.AuthorityInformationAccess([access]), False))
     return extensions
 
 

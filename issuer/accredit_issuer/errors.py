@@ -14,7 +14,7 @@ class Kind(Enum):
 
     MALFORMED = ("malformed", 400, "a value is wrong")
     TOO_LARGE = ("too-large", 413, "the body is too large")
-    UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "the body is not JSON")
+    UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "the body is of another type")
     UNAUTHENTICATED = ("unauthenticated", 401, "no accepted SVID")
     FORBIDDEN = ("forbidden", 403, "not allowed for this caller")
     ATTESTATION_REFUSED = ("attestation-refused", 403, "the evidence does not prove it")

@@ -38,6 +38,8 @@ from accredit_issuer.registry.nodes import Nodes
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.feed import Feed
+from accredit_issuer.revocation.ocsp_answers import OcspAnswers
+from accredit_issuer.revocation.responders import Responders
 from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
@@ -87,6 +89,11 @@ class Issuer:
             check_recorded(connection, self.log.frontier)
             self.authorities.load(connection)
         self.changes = Changes(self.writer, lambda: self.revocation.facts)
+        self.responders = Responders(config, self.authorities, self.changes, SELF)
+        self.ocsp = OcspAnswers(
+            config, self.authorities, self.responders, database, self.guarded_clock
+        )
+        self.revocation.on_facts = self.ocsp.forget
         self.rollover = Rollover(
             authorities=self.authorities,
             revocation=self.revocation,
@@ -146,7 +153,7 @@ class Issuer:
         return stated
 
     def keep_up(self) -> None:
-        """Do everything that is due: rotate authorities, publish CRLs, forget what expired.
+        """Do what is due: rotate authorities, publish CRLs, renew responders, forget what expired.
 
         Raises:
             Unavailable: it could not be recorded, or the clock cannot be believed.
@@ -158,6 +165,7 @@ class Issuer:
             # A parent that is away keeps nobody from learning what was revoked.
             self.revocation.publish_crls(self.writer, now)
             self.revocation.forget_expired(self.writer, now)
+            self.responders.renew(now)
 
     def confirm_clock(self, by: str) -> None:
         """Believe the clock as it is, and record that an operator said so.

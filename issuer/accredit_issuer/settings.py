@@ -108,6 +108,11 @@ class RevocationSettings(_Section):
     crl_url: str | None = None
     """Base URL of the CRLs as relying parties reach them; written into every certificate. Without
     it certificates name no CRL."""
+    ocsp: int = Field(default=30, ge=5, le=3600)
+    """Seconds that an OCSP answer is valid, and for which one without a nonce may be kept."""
+    ocsp_url: str | None = None
+    """Base URL of the OCSP responder as relying parties reach it; written into every certificate.
+    Without it certificates name no responder."""
 
 
 class HttpsWebSettings(_Section):
@@ -278,6 +283,8 @@ class Config:
     heartbeat: float
     crl_lifetime: timedelta
     crl_url: str | None
+    ocsp_lifetime: timedelta
+    ocsp_url: str | None
     refresh_hint: int
     https_web: HttpsWeb | None
     upstream: CaInFiles | ParentAt | None
@@ -340,17 +347,21 @@ def check(settings: Settings, *, folder: Path) -> Config:
         lifetimes=_lifetimes(settings),
         heartbeat=settings.revocation.heartbeat,
         crl_lifetime=timedelta(seconds=settings.revocation.crl),
-        crl_url=(
-            base_url("revocation.crl_url", settings.revocation.crl_url, schemes=("http", "https"))
-            if settings.revocation.crl_url
-            else None
-        ),
+        crl_url=_status_url("revocation.crl_url", settings.revocation.crl_url),
+        ocsp_lifetime=timedelta(seconds=settings.revocation.ocsp),
+        ocsp_url=_status_url("revocation.ocsp_url", settings.revocation.ocsp_url),
         refresh_hint=settings.bundle.refresh_hint,
         https_web=_https_web(settings.bundle.https_web, folder),
         upstream=_upstream(settings.upstream, folder),
         federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
         wit_svids=settings.wit.enabled,
     )
+
+
+def _status_url(name: str, text: str | None) -> str | None:
+    # Plain HTTP is fine: what is fetched there is signed, and asking by TLS for the status of a
+    # certificate would need a certificate whose status is known (RFC 5280 §8).
+    return base_url(name, text, schemes=("http", "https")) if text else None
 
 
 _UPSTREAM_NEEDS: Mapping[str, tuple[str, ...]] = {

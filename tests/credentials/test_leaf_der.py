@@ -50,6 +50,7 @@ templates = st.builds(
     manifest=st.none() | st.just(MANIFEST),
     dns_names=st.lists(NAME, max_size=5).map(tuple),
     crl_url=st.none() | st.just("https://crl.example.org/v1/crl/" + "a" * 300 + ".crl"),
+    ocsp_url=st.none() | st.just("https://ocsp.example.org/v1/ocsp/" + "a" * 300),
 )
 
 
@@ -59,6 +60,7 @@ def template(**changes: Any) -> LeafTemplate:
         "subject_key": SubjectKey.of(KEY),
         "manifest": MANIFEST,
         "crl_url": "http://crl.example.org/1.crl",
+        "ocsp_url": "http://ocsp.example.org/1",
     }
     return AUTHORITY.template(**{**everything, "dns_names": ("localhost",), **changes})
 
@@ -115,6 +117,9 @@ def test_a_signed_leaf_is_an_svid() -> None:
         {"dns_names": ("localhost", "localhost")},
         {"crl_url": None},
         {"crl_url": "http://crl.example.org/2.crl"},
+        {"ocsp_url": None},
+        {"ocsp_url": "http://ocsp.example.org/2"},
+        {"crl_url": "http://ocsp.example.org/1", "ocsp_url": "http://crl.example.org/1.crl"},
     ],
 )
 def test_the_lint_notices_every_field(changes: dict[str, Any]) -> None:

@@ -93,6 +93,7 @@ def test_what_accredit_issues_has_the_form_of_a_leaf(authority: Authority) -> No
         {"key": ec.generate_private_key(ec.SECP384R1())},
         {"key": rsa.generate_private_key(65537, 2048)},
         {"crl_url": "http://crl.example/1.crl"},
+        {"ocsp_url": "http://ocsp.example/1"},
     ],
 )
 def test_every_svid_of_the_specification_is_valid(

@@ -41,6 +41,8 @@ def signed(template: LeafTemplate, authority: Authority) -> x509.Certificate:
         {"manifest": None},
         {"dns_names": ("issuer.example", "localhost")},
         {"crl_url": "http://crl.example/1.crl"},
+        {"ocsp_url": "http://ocsp.example/1"},
+        {"crl_url": "http://crl.example/1.crl", "ocsp_url": "http://ocsp.example/1"},
         {"serial": 2**159 - 1},
     ],
 )
@@ -67,6 +69,7 @@ def test_what_was_meant_is_released(fields: dict[str, Any], authority: Authority
         ({"manifest": None}, "subject"),
         ({"dns_names": ("issuer.example",)}, "extensions"),
         ({"crl_url": "http://crl.example/1.crl"}, "extensions"),
+        ({"ocsp_url": "http://ocsp.example/1"}, "extensions"),
     ],
 )
 def test_what_was_not_meant_is_not_released(

@@ -1,12 +1,15 @@
-"""GnuTLS's certtool on our leaf, chain, CA and CRL: another library's reading of RFC 5280."""
+"""GnuTLS on our leaf, chain, CA, CRL and OCSP answers: another library's reading of RFC 5280."""
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from support.authority import Authority
 from support.interop_world import World
 from support.judges import Verdict, ask, pem_of, program
+from support.ocsp import request
+from support.raw_http import RawClient
 
 from accredit_client import calls
 from accredit_credentials.x509_svid import X509Identity
@@ -99,7 +102,8 @@ def test_a_leaf_reads_as_an_svid(world: World, tmp_path: Path) -> None:
     file = tmp_path / "leaf.pem"
     file.write_text(pem_of(world.identity.svid.leaf))
     text = certtool("--certificate-info", "--infile", file).text
-    assert re.findall(r"URI: (\S+)", text) == [str(world.identity.svid.spiffe_id)]
+    assert re.findall(r"\tURI: (\S+)", text) == [str(world.identity.svid.spiffe_id)]
+    assert re.findall(r"Access Method: (\S+)", text) == ["1.3.6.1.5.5.7.48.1"]
     assert "Certificate Authority (CA): FALSE" in text
     assert re.search(r"Key Usage \(critical\):\n\t\t\tDigital signature\.\n\t\t\S", text)
     assert "TLS WWW Server." in text
@@ -134,3 +138,24 @@ def test_a_revoked_chain_is_refused_and_its_neighbour_is_not(world: World) -> No
     assert "revoked" in refused.text
     accepted = verify(world, "--load-crl", after, chain=chain_of(world, neighbour))
     assert accepted.accepted, accepted.text
+
+
+def test_an_ocsp_answer_is_its_issuing_cas(world: World, tmp_path: Path) -> None:
+    """GnuTLS verifies what our responder says under the issuing CA, and under no other."""
+    identity, issuing, answer = world.another(), tmp_path / "issuing.pem", tmp_path / "answer.der"
+    issuing.write_text(pem_of(world.issuing_ca))
+    client = RawClient.at(world.running.url, world.running.bundle)
+    asked = request(identity.svid.leaf, world.issuing_ca)
+    path = urlsplit(world.responder).path
+    for status in ("good", "revoked"):
+        headers = {"Content-Type": "application/ocsp-request"}
+        answer.write_bytes(client.ask("POST", path, asked, headers=headers).body)
+        command = ("--verify-response", "--load-response", answer, "--load-trust")
+        said = ask(program("ocsptool"), *command, issuing)
+        assert "Verifying OCSP Response: Success" in said.text, said.text
+        assert f"Certificate Status: {status}" in said.text
+        said = ask(program("ocsptool"), *command, world.root_file)
+        assert "Verifying OCSP Response: Failure" in said.text
+        target = f"serial:{identity.svid.serial}"
+        if status == "good":
+            world.admin.send(calls.revoke(target=target, kind="revoked", reason="interop"))

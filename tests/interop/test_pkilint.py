@@ -4,15 +4,22 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509 import ocsp
 from support.interop_world import World
 from support.judges import library, openssl, pem_of
+from support.ocsp import request, status_of
+from support.raw_http import RawClient
 
 from accredit_client import calls
+from accredit_credentials.x509_svid import X509Identity
 
 # pkilint calls every spiffe:// URI a syntax error; it is alone in that (RFC 3986 §3).
+OCSP = "application/ocsp-request"
 ALLOWED = {"pkix.invalid_uri_syntax"}
 
 
@@ -28,12 +35,27 @@ def lint(linter: str, capsys: pytest.CaptureFixture[str], *arguments: str | Path
     return {finding["code"] for result in results for finding in result["finding_descriptions"]}
 
 
+def ask_ocsp(world: World, identity: X509Identity) -> bytes:
+    """What the issuer's responder answers about an agent."""
+    client = RawClient.at(world.running.url, world.running.bundle)
+    body = request(identity.svid.leaf, world.issuing_ca, algorithm=hashes.SHA256())
+    path = urlsplit(world.responder).path
+    return client.ask("POST", path, body, headers={"Content-Type": OCSP}).body
+
+
+def responder_of(answer: bytes) -> x509.Certificate:
+    """Who signed an answer."""
+    (certificate,) = ocsp.load_der_ocsp_response(answer).certificates
+    return certificate
+
+
 CERTIFICATES: Mapping[str, Callable[[World], x509.Certificate]] = {
     "root": lambda world: world.root,
     "issuing CA": lambda world: world.issuing_ca,
     "agent": lambda world: world.identity.svid.leaf,
     "admin": lambda world: world.admin.identity.svid.leaf,
     "server": lambda world: world.server_certificate(),
+    "OCSP responder": lambda world: responder_of(ask_ocsp(world, world.identity)),
 }
 
 
@@ -83,3 +105,18 @@ def test_the_crl_is_clean_empty_or_not(
     file.write_bytes(world.crl())
     assert len(x509.load_der_x509_crl(file.read_bytes())) >= 2
     assert not lint("lint_crl", capsys, "-t", "CRL", "-p", "PKIX", file)
+
+
+def test_ocsp_answers_are_clean(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pkilint has nothing to say of our OCSP answers: good, on hold, revoked."""
+    identity, file = world.another(), tmp_path / "answer.der"
+    for kind, status in ((None, "good"), ("suspended", "revoked"), ("revoked", "revoked")):
+        if kind is not None:
+            target = f"instance:{identity.svid.instance}"
+            world.admin.send(calls.revoke(target=target, kind=kind, reason="interop"))
+        answer = ask_ocsp(world, identity)
+        assert status_of(answer) == status
+        file.write_bytes(answer)
+        assert not lint("lint_ocsp_response", capsys, file)

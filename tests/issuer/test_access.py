@@ -82,6 +82,8 @@ TABLE = {
     "HEAD /.well-known/jwks.json": Route(EVERYONE),
     "GET /v1/crl/{authority}.crl": Route(EVERYONE, path="/v1/crl/00.crl"),
     "GET /v1/crls": Route(EVERYONE),
+    "POST /v1/ocsp/{authority}": Route(EVERYONE, path="/v1/ocsp/00"),
+    "GET /v1/ocsp/{authority}/{encoded:path}": Route(EVERYONE, path="/v1/ocsp/00/MAA="),
     "GET /v1/revocations": Route(EVERYONE),
     "GET /v1/revocations/stream": Route(EVERYONE, path="/v1/revocations/stream?after=9999"),
     "GET /v1/log/key": Route(EVERYONE),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import AuthorityInformationAccessOID
 from sqlalchemy import Connection, select, update
 from support.audit_world import (
     FIRST,
@@ -140,6 +141,26 @@ CREDENTIALS: dict[str, Case] = {
     "our CA, one extension more": (
         signed_by_us(x509.OCSPNoCheck()),
         "certificate {first}", "leaf: extensions is not what was meant"),
+    "our CA, an access that is no OCSP": (
+        signed_by_us(
+            x509.AuthorityInformationAccess([
+                x509.AccessDescription(
+                    AuthorityInformationAccessOID.CA_ISSUERS,
+                    x509.UniformResourceIdentifier("http://ca.example"),
+                )
+            ])
+        ),
+        "certificate {first}", "leaf: authorityInfoAccess is not what was meant"),
+    "our CA, two accesses": (
+        signed_by_us(
+            x509.AuthorityInformationAccess([
+                x509.AccessDescription(
+                    AuthorityInformationAccessOID.OCSP, x509.UniformResourceIdentifier(url)
+                )
+                for url in ("http://one.example", "http://two.example")
+            ])
+        ),
+        "certificate {first}", "leaf: authorityInfoAccess is not what was meant"),
     "our CA, longer than itself": (
         signed_by_us(not_after=NOW + timedelta(days=400)),
         "certificate {first}", "valid while its authority's is not"),

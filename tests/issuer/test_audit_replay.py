@@ -544,3 +544,36 @@ def test_a_nodes_join_token_is_spent_once() -> None:
     assert replayed(listed("support"), given, used) == []
     assert replayed(listed("support"), used) != []
     assert replayed(listed("support"), given, used, used) != []
+
+
+CA = "5f" * 20
+PREPARED = Recorded(0, "authority.prepared", AT, "issuer", CA, {"kind": "x509"})
+
+
+def responder(actor: str = "issuer", **changes: Any) -> Recorded:
+    """A responder that the issuing CA certified."""
+    details = {"authority": CA, "expires_at": "2026-06-01T16:00:00.000Z", **changes}
+    return record("responder.certified", "4000", actor, **details)
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "found"),
+    [
+        ([PREPARED], responder(), ""),
+        ([], responder(), "was no issuing CA in use then"),
+        ([replace(PREPARED, details={"kind": "root"})], responder(), "was no issuing CA"),
+        ([PREPARED], responder(authority="00"), "authority 00 was no issuing CA"),
+        ([PREPARED, record("authority.removed", CA)], responder(), "was no issuing CA"),
+        ([PREPARED, record("authority.revoked", CA)], responder(), "was no issuing CA"),
+        ([PREPARED, record("authority.tainted", CA)], responder(), ""),
+        ([PREPARED], responder(expires_at="2026-06-01T16:00:01.000Z"), "lives longer than any may"),
+        ([PREPARED], responder(expires_at=None), "lives longer than any may"),
+        ([PREPARED], responder("spiffe://example.org/admin/x"), "which only the issuer does"),
+    ],
+)
+def test_who_may_answer_is_held_against_the_cas_in_use(
+    before: list[Recorded], last: Recorded, found: str
+) -> None:
+    """An OCSP responder is the issuer's own, below a CA that it has then, and for hours only."""
+    problems = replayed(*before, last)
+    assert any(found in each for each in problems) if found else problems == []

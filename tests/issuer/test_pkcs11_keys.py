@@ -28,6 +28,7 @@ from support.issuer import (
     serving,
     write_agent,
 )
+from support.ocsp import status
 from support.offline import Offline, offline_issuer
 from support.process import issuer_process, stop, write_settings
 from support.raw_http import Answer, RawClient
@@ -400,6 +401,8 @@ def test_an_issuer_with_its_keys_in_a_token(token: SoftToken, tmp_path: Path) ->
         assert offline.task_token(svid).token
         offline.state(f"serial:{svid.serial}")
         assert offline.is_on_crl(svid)
+        assert status(offline, svid) == "revoked"
+        assert status(offline, offline.agent()) == "good"
         offline.reopen()
         assert offline.agent()
         offline.clock.advance(hours=12)

@@ -150,6 +150,17 @@ def test_an_address_is_an_address(url: str, name: str) -> None:
         make(server={name: url})
 
 
+@pytest.mark.parametrize("name", ["crl_url", "ocsp_url"])
+@pytest.mark.parametrize("url", ["ftp://host", "http://", "http://user@host", "http://host?x=1"])
+def test_where_status_is_found_is_an_address(url: str, name: str) -> None:
+    """Plain HTTP and a path are fine, for what is found there is signed; nothing else is."""
+    with pytest.raises(InvalidSettings, match=rf"revocation\.{name}"):
+        make(revocation={name: url})
+    config = make(revocation={name: "http://status.example.org/pki/"})
+    assert getattr(config, name) == "http://status.example.org/pki"
+    assert getattr(make(revocation={name: ""}), name) is None
+
+
 def test_an_empty_address_is_none() -> None:
     """Nothing between the quotes is no address."""
     for name in ("url", "token_issuer"):

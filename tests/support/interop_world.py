@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -77,6 +78,15 @@ class World:
         ski = self.issuing_ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
         return self.running.connect().send(calls.crl(ski.value.digest.hex()))
 
+    @property
+    def responder(self) -> str:
+        """Where the issuing CA's OCSP responder is asked, on loopback."""
+        access = self.identity.svid.leaf.extensions.get_extension_for_class(
+            x509.AuthorityInformationAccess
+        )
+        (described,) = access.value
+        return self.running.url + urlsplit(str(described.access_location.value)).path
+
     def server_certificate(self) -> x509.Certificate:
         """What the issuer's own server shows."""
         return x509.load_pem_x509_certificate(ssl.get_server_certificate(self.address).encode())
@@ -86,7 +96,10 @@ class World:
 def make_world(folder: Path, *, name: str) -> Iterator[World]:
     """Serve a new issuer of all kinds of credential, with a DNS name, and attest one agent."""
     server = {"port": 0, "names": [name]}
-    with running_issuer(folder / "issuer", server=server, wit={"enabled": True}) as running:
+    named: dict[str, Any] = {"ocsp_url": "http://ocsp.example.org"}
+    with running_issuer(
+        folder / "issuer", server=server, wit={"enabled": True}, revocation=named
+    ) as running:
         admin = log_in(running, running.first_token)
         agent = write_agent(folder / "agent", key=generate_signer_key(), now=system_clock())
         register(running, admin, agent)

@@ -25,6 +25,8 @@ _log = structlog.get_logger("accredit.api")
 # A body without a type is refused where one is read. The framework would take any ``…+json``.
 _ACCEPTED = frozenset({b"application/json", b""})
 TOO_LARGE = Refusal(Kind.TOO_LARGE, "a body has at most 65536 bytes")
+# Bodies below it are of another type, which its routes look at themselves.
+_OTHER_BODIES = "/v1/ocsp/"
 NO_SUCH_METHOD = Refusal(Kind.METHOD_NOT_ALLOWED, "the path has no such method")
 NOT_JSON = Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
 _OF_STATUS = {
@@ -92,13 +94,22 @@ class RefuseBodies:
         status = None
         if _content_length(headers) > self._limit:
             status = 413
-        elif headers.get(b"content-type", b"").partition(b";")[0].strip().lower() not in _ACCEPTED:
+        elif not _is_accepted(scope, headers):
             status = 415
         if status is None:
             await self._app(scope, receive, send)
         else:
             refusal = _OF_STATUS[status]
             await problem(refusal.kind, refusal.detail)(scope, receive, send)
+
+
+def _is_accepted(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
+    content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    return content_type in _ACCEPTED or _has_other_body(scope)
+
+
+def _has_other_body(scope: Scope) -> bool:
+    return bool(scope["path"].startswith(_OTHER_BODIES))
 
 
 def _content_length(headers: Mapping[bytes, bytes]) -> int:
@@ -142,7 +153,8 @@ async def _on_known(_request: Request, error: Exception) -> Response:
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if request.method == "POST" and content_type != "application/json":
+    is_json = content_type == "application/json" or _has_other_body(request.scope)
+    if request.method == "POST" and not is_json:
         return problem(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
     first: dict[str, Any] = error.errors()[0]
     if first["type"] == "json_invalid":

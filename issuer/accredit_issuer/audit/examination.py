@@ -6,8 +6,8 @@ can move (``Bounds``). Returns what is wrong, in words; nothing where nothing is
 
 In order: the row against its record → the row against what the issuer knows of the holder → the
 certificate against the row → its signature → its bytes, read by ``leaf_lint``. What was a setting
-when it was signed (a shorter lifetime, names, the CRL's address) is not known any more and is not
-judged; that the certificate ends when its decision said it would, is.
+when it was signed (a shorter lifetime, names, where its status is found) is not known any more and
+is not judged; that the certificate ends when its decision said it would, is.
 
 A token's text is not kept: of it only the digest can be compared.
 """
@@ -311,7 +311,7 @@ def _signature(
 
 
 def _template(issued: Issued, svid: X509Svid) -> LeafTemplate:
-    """What must have been meant; key, names and CRL's address are the certificate's own."""
+    """What must have been meant; key, names and addresses of status are the certificate's own."""
     return LeafTemplate(
         spiffe_id=svid.spiffe_id,
         subject_key=SubjectKey.of(svid.leaf.public_key()),  # type: ignore[arg-type]  # see check_leaf
@@ -322,6 +322,7 @@ def _template(issued: Issued, svid: X509Svid) -> LeafTemplate:
         manifest=issued.manifest,
         dns_names=_dns_names(svid.leaf),
         crl_url=_crl_url(svid.leaf),
+        ocsp_url=_ocsp_url(svid.leaf),
     )
 
 
@@ -336,4 +337,13 @@ def _crl_url(leaf: x509.Certificate) -> str | None:
     except x509.ExtensionNotFound:
         return None
     names = [name.value for point in points for name in point.full_name or ()]
+    return str(names[0]) if names else None
+
+
+def _ocsp_url(leaf: x509.Certificate) -> str | None:
+    try:
+        access = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    except x509.ExtensionNotFound:
+        return None
+    names = [each.access_location.value for each in access]
     return str(names[0]) if names else None

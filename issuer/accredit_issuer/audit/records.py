@@ -26,6 +26,7 @@ class RecordKind(StrEnum):
     AUTHORITY_TAINTED = "authority.tainted"
     AUTHORITY_REMOVED = "authority.removed"
     AUTHORITY_REVOKED = "authority.revoked"
+    RESPONDER_CERTIFIED = "responder.certified"
     CLOCK_CONFIRMED = "clock.confirmed"
     ADMIN_INVITED = "admin.invited"
     ADMIN_ENROLLED = "admin.enrolled"

@@ -10,11 +10,12 @@ the log tells. So each record is held against those before it, in one pass:
   and about what it changed;
 - what a node did against what it was listed with: its SVIDs, the instances that it vouched for, and
   which of them it said had changed;
-- a one-time or join token against who was given it, whether it was spent and when it ended.
+- a one-time or join token against who was given it, whether it was spent and when it ended;
+- the certificate of an OCSP responder against the issuing CAs in use, and how long one may live.
 
-Kept in memory: facts in force, admins, subordinates, nodes and what runs there, tokens that nobody
-spent, three words of each manifest. Decides nothing about rows, and reads none but by
-``namespace_of``.
+Kept in memory: facts in force, issuing CAs in use, admins, subordinates, nodes and what runs there,
+tokens that nobody spent, three words of each manifest. Decides nothing about rows, and reads none
+but by ``namespace_of``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +30,8 @@ from accredit_credentials.x509_svid import identity_marks
 from accredit_issuer.audit.recorded import Recorded
 from accredit_issuer.audit.records import RecordKind
 from accredit_issuer.audit.told import fact_of
+from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.authority.responder_profile import MAX_LIFETIME
 from accredit_issuer.registry.roles import Admin, Operation, Role, may
 from accredit_issuer.revocation.revocation import LASTING
 
@@ -133,6 +136,7 @@ class Replay:
         self._node_tokens: dict[str, _Token] = {}
         self._join_tokens: dict[str, _Token] = {}
         self._one_time_tokens: dict[str, _Token] = {}
+        self._issuing_cas: set[str] = set()
         self._taking: Mapping[str, Callable[[Recorded], Iterable[str]]] = {
             RecordKind.FACT_STATED: self._stated,
             RecordKind.ADMIN_INVITED: self._invited,
@@ -148,6 +152,10 @@ class Replay:
             RecordKind.NODE_ENROLLED: self._node_awaited,
             RecordKind.NODE_ATTESTED: self._node_attested,
             RecordKind.INSTANCE_CHANGED: self._code_changed,
+            RecordKind.AUTHORITY_PREPARED: self._prepared,
+            RecordKind.AUTHORITY_REMOVED: self._removed,
+            RecordKind.AUTHORITY_REVOKED: self._removed,
+            RecordKind.RESPONDER_CERTIFIED: self._responder,
         }
 
     def judge(self, record: Recorded) -> list[str]:
@@ -332,6 +340,25 @@ class Replay:
         node = record.details.get("node")
         if self._born_on.get(record.subject) != node:
             yield f"the instance {record.subject} did not run on the node {node}"
+
+    def _prepared(self, record: Recorded) -> Iterable[str]:
+        if record.details.get("kind") == AuthorityKind.X509:
+            self._issuing_cas.add(record.subject)
+        return ()
+
+    def _removed(self, record: Recorded) -> Iterable[str]:
+        self._issuing_cas.discard(record.subject)
+        return ()
+
+    def _responder(self, record: Recorded) -> Iterator[str]:
+        """Nobody but the issuer has one certified, and nobody can revoke it: its life is short."""
+        if record.actor.startswith(_SPIFFE):
+            yield f"{record.actor} had an OCSP responder certified, which only the issuer does"
+        if record.details.get("authority") not in self._issuing_cas:
+            yield f"its authority {record.details.get('authority')} was no issuing CA in use then"
+        end = record.details.get("expires_at")
+        if not isinstance(end, str) or _moment(end) > _moment(record.at) + MAX_LIFETIME:
+            yield "its OCSP responder lives longer than any may"
 
     def _enrolled(self, record: Recorded) -> Iterable[str]:
         token = str(record.details.get("enrolment_token"))

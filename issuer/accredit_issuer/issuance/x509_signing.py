@@ -107,7 +107,7 @@ class X509Signing:
         return Signed(leaf, leaf.der, leaf.der)
 
     def _template(self, grant: X509Grant) -> LeafTemplate:
-        crls = self._config.crl_url
+        crls, ocsp = self._config.crl_url, self._config.ocsp_url
         return LeafTemplate(
             spiffe_id=grant.spiffe_id,
             subject_key=grant.subject_key,
@@ -118,6 +118,7 @@ class X509Signing:
             manifest=grant.manifest,
             dns_names=grant.dns_names,
             crl_url=f"{crls}/v1/crl/{grant.ca.id}.crl" if crls else None,
+            ocsp_url=f"{ocsp}/v1/ocsp/{grant.ca.id}" if ocsp else None,
         )
 
 

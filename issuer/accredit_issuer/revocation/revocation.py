@@ -88,6 +88,7 @@ class Revocation:
         self._feed = feed
         self._sequence = 0
         self.facts = FactSet()
+        self.on_facts: Callable[[], None] = lambda: None  # once they are in force, before told
 
     def load(self, connection: Connection, now: datetime) -> None:
         """Take up the facts of the database: all lasting ones, and those not yet expired."""
@@ -172,6 +173,7 @@ class Revocation:
             self._sequence = stated[-1].sequence
             for fact in stated:
                 self.facts.apply(fact)
+            self.on_facts()
             self._feed.publish(stated)
 
         transaction.after_commit(put_into_force)
