@@ -86,6 +86,7 @@ class Issuer:
             self.revocation.load(connection, clock())
             check_recorded(connection, self.log.frontier)
             self.authorities.load(connection)
+            self.revocation.crls.load(connection)
         self.changes = Changes(self.writer, lambda: self.revocation.facts)
         self.rollover = Rollover(
             authorities=self.authorities,
