@@ -24,7 +24,7 @@ from accredit_issuer.authority.upstream import Upstream
 from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.data_folder import check_present, check_trust_domain
-from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.errors import InvalidSettings, Unavailable
 from accredit_issuer.federation.fetching import check_ca_file
 from accredit_issuer.federation.polling import Polling
 from accredit_issuer.federation.relationships import Relationships
@@ -87,6 +87,7 @@ class Issuer:
             check_recorded(connection, self.log.frontier)
             self.authorities.load(connection)
             self.revocation.crls.load(connection)
+        self.authorities.on_change(self._publish_missing_crls)
         self.changes = Changes(self.writer, lambda: self.revocation.facts)
         self.rollover = Rollover(
             authorities=self.authorities,
@@ -159,6 +160,12 @@ class Issuer:
             # A parent that is away keeps nobody from learning what was revoked.
             self.revocation.publish_crls(self.writer, now)
             self.revocation.forget_expired(self.writer, now)
+
+    def _publish_missing_crls(self) -> None:
+        """Make the CRL of a new CA before it signs: who looks leaves up would refuse its first."""
+        if self.revocation.crls.is_one_missing:
+            with contextlib.suppress(Unavailable):  # then by schedule
+                self.revocation.publish_crls(self.writer, self.guarded_clock())
 
     def confirm_clock(self, by: str) -> None:
         """Believe the clock as it is, and record that an operator said so.

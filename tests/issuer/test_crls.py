@@ -361,6 +361,21 @@ def test_killed_between_signature_and_publication(tmp_path: Path, moment: str) -
         assert offline.is_on_crl(svid)
 
 
+# When there is one
+
+
+@pytest.mark.parametrize("kind", [ROOT, X509])
+def test_a_new_authority_has_a_crl_before_it_signs(offline: Offline, kind: AuthorityKind) -> None:
+    """Whoever looks up the first that it signs finds one, of the CA that followed its root too."""
+    made = offline.prepare(kind)
+    first = offline.issuer.revocation.crls.of(made)
+    assert first is not None
+    assert len(first.entries) == 0
+    offline.activate(made)
+    assert offline.issuer.revocation.crls.of(made) is first
+    assert len(offline.crl(offline.active(X509))) == 0
+
+
 # When entries leave
 
 

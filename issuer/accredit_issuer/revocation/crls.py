@@ -71,6 +71,12 @@ class Crls:
         return tuple(held[each] for each in ids if each in held)
 
     @property
+    def is_one_missing(self) -> bool:
+        """Whether an authority that should publish a CRL has none."""
+        held = self._held
+        return any(each not in held for each in self.publishing)
+
+    @property
     def publishing(self) -> tuple[str, ...]:
         """The ids of the authorities that publish a CRL."""
         return tuple(authority.id for authority in self._publishers())
