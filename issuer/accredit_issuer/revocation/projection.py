@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, literal, select
+from sqlalchemy import ColumnElement, Connection, Executable, Row, and_, delete, literal, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from accredit_credentials.bundle import UNREADABLE
@@ -36,6 +36,8 @@ from accredit_issuer.store.models import (
     subordinate_cas,
 )
 from accredit_issuer.store.writer import Transaction
+
+BATCH = 1000  # rows that are held at a time
 
 _X509 = "x509"
 _ENTRY = (
@@ -139,10 +141,10 @@ def entries_in(
     source: Transaction | Connection, authority: str
 ) -> Iterator[tuple[str, bytes | None]]:
     """The rows of one authority, encoded."""
-    query = select(*_ENTRY).where(revoked_certificates.c.authority == authority)
-    rows: Iterable[Row[Any]] = source.execute(query)
-    for row in rows:
-        yield row.serial, _encoded(row)
+    query: Executable = select(*_ENTRY).where(revoked_certificates.c.authority == authority)
+    for batch in source.execute(query).partitions(BATCH):
+        for row in batch:
+            yield row.serial, _encoded(row)
 
 
 def unlisted(
