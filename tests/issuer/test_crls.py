@@ -26,6 +26,7 @@ from accredit_issuer.errors import Kind, Refusal, Unavailable
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation import crls as module
 from accredit_issuer.revocation.crl import Crl, Entries, next_times, sign_crl
+from accredit_issuer.revocation.projection import EntriesDamaged
 from accredit_issuer.revocation.revocation import FactRequest
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Transaction
@@ -158,6 +159,7 @@ DAMAGES = {
     "an entry of before": "UPDATE revoked_certificate SET at = '2026-06-01 11:00:00.000000'",
     "a number": "UPDATE crl SET number = number - 5",
     "a moment": "UPDATE crl SET next_update = '2026-06-01 12:10:00.000000'",
+    "a moment as bytes": "UPDATE crl SET next_update = x'00'",
     "a signature": "UPDATE crl SET signature = x'00'",
     "no CRL": "DELETE FROM crl",
 }
@@ -179,6 +181,15 @@ def test_what_is_not_what_was_signed_is_made_anew(offline: Offline, damage: str)
     assert not offline.is_on_crl(neighbour)
     (ca,) = svid.intermediates
     assert offline.crl_of(svid).is_signature_valid(ca.public_key())  # type: ignore[arg-type]
+
+
+def test_an_entry_that_is_none_stops_the_start(offline: Offline) -> None:
+    """Nobody knows what it said, so no CRL without it is signed; what to do is said in a line."""
+    offline.state(f"serial:{offline.agent().serial}")
+    with pytest.raises(EntriesDamaged, match="restore a backup"):
+        change_stopped(offline, "UPDATE revoked_certificate SET serial = 'x'")
+    change_back = "UPDATE revoked_certificate SET serial = (SELECT substr(target, 8) FROM fact)"
+    change_stopped(offline, change_back)
 
 
 BEFORE_0006 = (

@@ -46,17 +46,21 @@ class Crls:
     def load(self, connection: Connection) -> None:
         """Make again what the database keeps; the authorities are loaded."""
         held: dict[str, Crl] = {}
-        for kept in read_crls(connection):
-            if kept.crl is not None:
-                held[kept.crl.authority] = kept.crl
-            else:
-                self._spent[kept.row.authority] = kept.row.number
-                _log.warning(
-                    "a CRL is not what was signed",
-                    authority=kept.row.authority,
-                    number=kept.row.number,
-                    reason=kept.problem,
-                )
+        try:
+            for kept in read_crls(connection):
+                if kept.crl is not None:
+                    held[kept.crl.authority] = kept.crl
+                else:
+                    self._spent[kept.row.authority] = kept.row.number
+                    _log.warning(
+                        "a CRL is not what was signed",
+                        authority=kept.row.authority,
+                        number=kept.row.number,
+                        reason=kept.problem,
+                    )
+        except (ValueError, TypeError) as error:
+            # Number and moments of one are none: as if nothing were known of any.
+            _log.warning("the CRLs cannot be read", reason=repr(error))
         self._held = held
 
     def of(self, authority: str) -> Crl | None:

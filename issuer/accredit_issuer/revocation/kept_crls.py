@@ -16,7 +16,7 @@ from accredit_credentials.crl_der import Times
 from accredit_credentials.leaf_der import IssuingCa
 from accredit_issuer.authority.stored import AuthorityDamaged, Stored
 from accredit_issuer.revocation.crl import Crl, Entries, rebuild_crl
-from accredit_issuer.revocation.projection import entries_in
+from accredit_issuer.revocation.projection import EntriesDamaged, entries_in
 from accredit_issuer.store.models import authorities, crls
 from accredit_issuer.store.writer import Transaction
 
@@ -44,7 +44,7 @@ def read_crls(connection: Connection) -> Iterator[KeptCrl]:
     for row in rows:
         try:
             entries = Entries().changed(entries_in(connection, row.authority))
-        except (ValueError, TypeError):
+        except EntriesDamaged:
             yield KeptCrl(row, Entries(), None, "one of its entries cannot be read")
             continue
         ca = _ca(connection, row.authority)

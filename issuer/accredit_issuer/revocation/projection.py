@@ -25,6 +25,7 @@ from accredit_credentials.x509_svid import identity_marks
 from accredit_credentials.x509_template import subject_key_id
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.authority.rows import standing_of
+from accredit_issuer.errors import IssuerError
 from accredit_issuer.store import models
 from accredit_issuer.store.models import (
     credentials,
@@ -46,6 +47,10 @@ _ENTRY = (
     revoked_certificates.c.at,
     revoked_certificates.c.suspended,
 )
+
+
+class EntriesDamaged(IssuerError):
+    """A row of ``revoked_certificate`` is none; the text names the authority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +145,21 @@ def drop(transaction: Transaction, authority: str, before: datetime) -> list[Cha
 def entries_in(
     source: Transaction | Connection, authority: str
 ) -> Iterator[tuple[str, bytes | None]]:
-    """The rows of one authority, encoded."""
+    """The rows of one authority, encoded.
+
+    Raises:
+        EntriesDamaged: one of them cannot be read.
+    """
     query: Executable = select(*_ENTRY).where(revoked_certificates.c.authority == authority)
-    for batch in source.execute(query).partitions(BATCH):
-        for row in batch:
-            yield row.serial, _encoded(row)
+    try:
+        for batch in source.execute(query).partitions(BATCH):
+            for row in batch:
+                yield row.serial, _encoded(row)
+    except (ValueError, TypeError) as error:
+        raise EntriesDamaged(
+            f"the database has an entry of the CRL of {authority} that cannot be read: restore a "
+            "backup, and see what 'accredit-issuer audit' finds"
+        ) from error
 
 
 def unlisted(
@@ -165,7 +180,7 @@ def unlisted(
     found = [
         (fact, row.id, row.expires_at)
         for row in source.execute(living).all()
-        if (fact := in_force.match(marks_of(row))) is not None
+        if (fact := _matched(in_force, row)) is not None
     ]
     cas = [
         (fact, ca.serial, ca.expires_at)
@@ -196,6 +211,13 @@ def marks_of(row: Row[Any]) -> frozenset[str]:
             *identity_marks(SpiffeId.parse(row.subject)),
         }
     )
+
+
+def _matched(in_force: FactSet, row: Row[Any]) -> RevocationFact | None:
+    try:
+        return in_force.match(marks_of(row))
+    except CredentialError:
+        return None  # its subject cannot be read: an audit says so
 
 
 def certified_cas(
