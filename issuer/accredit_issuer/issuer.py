@@ -81,13 +81,14 @@ class Issuer:
         self.authorities.heed(
             lambda key_id: self.revocation.facts.match((f"authority:{key_id}",)) is not None
         )
-        self.authorities.on_change(self.feed.bundle_changed)
         with database.read() as connection:
             self.revocation.load(connection, clock())
             check_recorded(connection, self.log.frontier)
             self.authorities.load(connection)
             self.revocation.crls.load(connection)
+        # In this order: node daemons that hear of another bundle ask for the CRLs.
         self.authorities.on_change(self._publish_missing_crls)
+        self.authorities.on_change(self.feed.bundle_changed)
         self.changes = Changes(self.writer, lambda: self.revocation.facts)
         self.rollover = Rollover(
             authorities=self.authorities,

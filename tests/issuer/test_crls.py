@@ -376,8 +376,13 @@ def test_killed_between_signature_and_publication(tmp_path: Path, moment: str) -
 
 
 @pytest.mark.parametrize("kind", [ROOT, X509])
-def test_a_new_authority_has_a_crl_before_it_signs(offline: Offline, kind: AuthorityKind) -> None:
-    """Whoever looks up the first that it signs finds one, of the CA that followed its root too."""
+def test_a_new_authority_has_a_crl_before_it_signs(
+    offline: Offline, monkeypatch: pytest.MonkeyPatch, kind: AuthorityKind
+) -> None:
+    """And before listeners of the feed hear of it; the CA that followed its root has one, too."""
+    missing: list[bool] = []
+    crls, feed = offline.issuer.revocation.crls, offline.issuer.feed
+    monkeypatch.setattr(feed, "_wake_listeners", lambda: missing.append(crls.is_one_missing))
     made = offline.prepare(kind)
     first = offline.issuer.revocation.crls.of(made)
     assert first is not None
@@ -385,6 +390,8 @@ def test_a_new_authority_has_a_crl_before_it_signs(offline: Offline, kind: Autho
     offline.activate(made)
     assert offline.issuer.revocation.crls.of(made) is first
     assert len(offline.crl(offline.active(X509))) == 0
+    assert missing
+    assert not any(missing)
 
 
 # When entries leave
