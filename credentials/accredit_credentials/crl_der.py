@@ -5,7 +5,7 @@ and a half at 100,000. Here an entry stays the bytes that it is; a property test
 CRLs with the builder's, byte for byte.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,9 +44,12 @@ def entry_of(serial: int, at: datetime, *, suspended: bool) -> bytes:
     return der.tlv(der.SEQUENCE, der.integer(serial) + der.time(at) + reason)
 
 
-def tbs_of(ca: IssuingCa, entries: Iterable[bytes], times: Times) -> bytes:
-    """The TBSCertList (§5.1.2) of ``ca``; each of ``entries`` is one or several, encoded."""
-    pieces = list(entries)
+def tbs_pieces(ca: IssuingCa, entries: Iterable[bytes], times: Times) -> tuple[bytes, ...]:
+    """The TBSCertList (§5.1.2) of ``ca``; each of ``entries`` is one or several, encoded.
+
+    In pieces: of 100,000 entries each copy is of four megabytes, and who signs needs none.
+    """
+    pieces = tuple(entries)
     size = sum(map(len, pieces))
     begin = (
         _VERSION_2
@@ -60,11 +63,11 @@ def tbs_of(ca: IssuingCa, entries: Iterable[bytes], times: Times) -> bytes:
     number = der.extension(_OID_CRL_NUMBER, der.integer(times.number))
     end = der.tlv(_EXTENSIONS, der.sequence(number, ca.authority_key))
     whole = der.head(der.SEQUENCE, len(begin) + size + len(end))
-    # Joined once: of 100,000 entries each copy is of four megabytes.
-    return b"".join((whole, begin, *pieces, end))
+    return (whole + begin, *pieces, end)
 
 
-def crl_of(tbs: bytes, signature: bytes) -> bytes:
-    """The CertificateList (§5.1.1): what was signed, and its ECDSA signature."""
+def crl_of(tbs: Sequence[bytes], signature: bytes) -> bytes:
+    """The CertificateList (§5.1.1): the pieces that were signed, and their ECDSA signature."""
     end = der.ECDSA_SHA256 + der.tlv(der.BIT_STRING, b"\0" + signature)
-    return b"".join((der.head(der.SEQUENCE, len(tbs) + len(end)), tbs, end))
+    size = sum(map(len, tbs)) + len(end)
+    return b"".join((der.head(der.SEQUENCE, size), *tbs, end))

@@ -8,13 +8,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from accredit_credentials.crl_der import Times, crl_of, tbs_of
+from accredit_credentials.crl_der import Times, crl_of, tbs_pieces
 from accredit_credentials.leaf_der import IssuingCa
 
 PARTS = 256  # one for each last byte of a serial number: its random end
@@ -72,14 +73,14 @@ class Entries:
         return sum(len(part.entries) for part in self._parts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Crl:
     """One CRL, signed.
 
     Attributes:
         authority: whose it is, by its key id.
         scheduled_at: when the newest one was made that no fact asked for: this one, or one before.
-        der: as it is served.
+        tbs: what was signed, in pieces that it has in common with others.
     """
 
     authority: str
@@ -87,7 +88,12 @@ class Crl:
     scheduled_at: datetime
     entries: Entries
     signature: bytes = field(repr=False)
-    der: bytes = field(repr=False)
+    tbs: tuple[bytes, ...] = field(repr=False)
+
+    @cached_property
+    def der(self) -> bytes:
+        """As it is served; made for the first who asks."""
+        return crl_of(self.tbs, self.signature)
 
     @property
     def tag(self) -> str:
@@ -109,15 +115,15 @@ def sign_crl(
     Raises:
         Unavailable: whoever keeps the key does not answer.
     """
-    tbs = tbs_of(ca, entries.joined(), times)
-    signature = key.sign(hashlib.sha256(tbs).digest(), _DIGEST)
+    tbs = tbs_pieces(ca, entries.joined(), times)
+    signature = key.sign(_digest_of(tbs), _DIGEST)
     return Crl(
         authority=ca.key_id.hex(),
         times=times,
         scheduled_at=scheduled_at,
         entries=entries,
         signature=signature,
-        der=crl_of(tbs, signature),
+        tbs=tbs,
     )
 
 
@@ -125,12 +131,12 @@ def rebuild_crl(
     ca: IssuingCa, entries: Entries, times: Times, *, scheduled_at: datetime, signature: bytes
 ) -> Crl | None:
     """The CRL that was signed, made again; None where this is not what was signed."""
-    tbs = tbs_of(ca, entries.joined(), times)
+    tbs = tbs_pieces(ca, entries.joined(), times)
     public_key = ca.certificate.public_key()
     if not isinstance(public_key, ec.EllipticCurvePublicKey):
         return None
     try:
-        public_key.verify(signature, hashlib.sha256(tbs).digest(), _DIGEST)
+        public_key.verify(signature, _digest_of(tbs), _DIGEST)
     except InvalidSignature:
         return None
     return Crl(
@@ -139,8 +145,15 @@ def rebuild_crl(
         scheduled_at=scheduled_at,
         entries=entries,
         signature=signature,
-        der=crl_of(tbs, signature),
+        tbs=tbs,
     )
+
+
+def _digest_of(pieces: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
 
 
 def next_times(last: int, now: datetime, lifetime: timedelta) -> Times:
