@@ -138,7 +138,7 @@ class AsyncAgentIdentity(BaseIdentity):
         return await self._call(calls.task_token(request))
 
     async def fetch_crls(self) -> tuple[bytes, ...]:
-        """The CRLs (DER) of all issuing CAs that sign leaves; raises as ``fetch_jwt_svid``."""
+        """The CRLs (DER) of issuing CAs and of own roots; raises as ``fetch_jwt_svid``."""
         return await self._call(calls.crls())
 
     async def __aenter__(self) -> Self:

@@ -84,13 +84,13 @@ def unverified_bundle() -> Call[bytes]:
 
 
 def crl(authority: str) -> Call[bytes]:
-    """The CRL of one issuing CA, in DER."""
+    """The CRL of one issuing CA or root, in DER."""
     path = f"/v1/crl/{quote(authority, safe='')}.crl"
     return Call(method="GET", path=path, read=bytes, limit=STATEMENT_LIMIT)
 
 
 def crls() -> Call[tuple[bytes, ...]]:
-    """The CRLs of all issuing CAs whose leaves may be valid, in DER."""
+    """The CRLs of all issuing CAs whose leaves may be valid, and of the issuer's roots, in DER."""
 
     def read(body: bytes) -> tuple[bytes, ...]:
         return Members.parse(body).each("crls", lambda one: one.octets("der"))

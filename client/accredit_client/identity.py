@@ -167,7 +167,7 @@ class AgentIdentity(BaseIdentity):
         return self._call(calls.task_token(request))
 
     def fetch_crls(self) -> tuple[bytes, ...]:
-        """The CRLs (DER) of all issuing CAs that sign leaves; raises as ``fetch_jwt_svid``.
+        """The CRLs (DER) of issuing CAs and of own roots; raises as ``fetch_jwt_svid``.
 
         From the issuer, whose address an identity from the node daemon may lack: ``pushed_crls``.
         """

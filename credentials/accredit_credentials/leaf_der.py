@@ -20,9 +20,6 @@ from accredit_credentials.keys import P256_HEAD, P256_SIZE
 from accredit_credentials.x509_svid import X509Svid
 from accredit_credentials.x509_template import LeafTemplate, subject_key_id
 
-GENERALIZED_FROM = 2050  # RFC 5280 §4.1.2.5: UTCTime through the year 2049
-
-ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")  # RFC 5758 §3.2: no parameters
 _VERSION_3 = bytes.fromhex("a003020102")
 _OID_SERIAL_NUMBER = bytes.fromhex("0603550405")
 _OID_DN_QUALIFIER = bytes.fromhex("060355042e")
@@ -79,7 +76,7 @@ class IssuingCa:
         object.__setattr__(self, "subject", self.certificate.subject.public_bytes())
         object.__setattr__(self, "key_id", key_id)
         value = der.sequence(der.tlv(0x80, key_id))
-        object.__setattr__(self, "authority_key", _extension(_OID_AUTHORITY_KEY, value))
+        object.__setattr__(self, "authority_key", der.extension(_OID_AUTHORITY_KEY, value))
         object.__setattr__(self, "pem", pem)
         object.__setattr__(self, "not_before", self.certificate.not_valid_before_utc)
         object.__setattr__(self, "not_after", self.certificate.not_valid_after_utc)
@@ -120,7 +117,7 @@ def tbs_of(template: LeafTemplate, ca: IssuingCa) -> bytes:
     spki = template.subject_key.der
     extensions = (
         _USAGES
-        + _extension(_OID_SUBJECT_KEY, der.tlv(der.OCTET_STRING, _key_id(spki)))
+        + der.extension(_OID_SUBJECT_KEY, der.tlv(der.OCTET_STRING, _key_id(spki)))
         + ca.authority_key
         + _alt_name(str(template.spiffe_id), template.dns_names)
     )
@@ -131,9 +128,9 @@ def tbs_of(template: LeafTemplate, ca: IssuingCa) -> bytes:
     return der.sequence(
         _VERSION_3,
         der.integer(template.serial),
-        ECDSA_SHA256,
+        der.ECDSA_SHA256,
         ca.subject,
-        der.sequence(_time(template.not_before), _time(template.not_after)),
+        der.sequence(der.time(template.not_before), der.time(template.not_after)),
         _subject(template),
         spki,
         der.tlv(0xA3, der.tlv(der.SEQUENCE, extensions)),
@@ -142,7 +139,7 @@ def tbs_of(template: LeafTemplate, ca: IssuingCa) -> bytes:
 
 def certificate_of(tbs: bytes, signature: bytes) -> bytes:
     """The certificate, DER: what was signed and its ECDSA signature (RFC 5280 §4.1.1)."""
-    return der.sequence(tbs, ECDSA_SHA256, der.tlv(der.BIT_STRING, b"\0" + signature))
+    return der.sequence(tbs, der.ECDSA_SHA256, der.tlv(der.BIT_STRING, b"\0" + signature))
 
 
 def pem_of(certificate: bytes) -> str:
@@ -179,29 +176,17 @@ def _alt_name(spiffe_id: str, dns_names: Sequence[str]) -> bytes:
     names = der.tlv(_URI, spiffe_id.encode("ascii")) + b"".join(
         der.tlv(_DNS_NAME, name.encode("ascii")) for name in dns_names
     )
-    return _extension(_OID_ALT_NAME, der.tlv(der.SEQUENCE, names))
+    return der.extension(_OID_ALT_NAME, der.tlv(der.SEQUENCE, names))
 
 
 @lru_cache(maxsize=16)
 def _crl_points(url: str) -> bytes:
     full_name = der.tlv(0xA0, der.tlv(_URI, url.encode("ascii")))
     point = der.sequence(der.tlv(0xA0, full_name))
-    return _extension(_OID_CRL_POINTS, der.sequence(point))
+    return der.extension(_OID_CRL_POINTS, der.sequence(point))
 
 
 @lru_cache(maxsize=16)
 def _ocsp_access(url: str) -> bytes:
     location = der.tlv(_URI, url.encode("ascii"))
-    return _extension(_OID_AUTHORITY_ACCESS, der.sequence(der.sequence(_OID_OCSP, location)))
-
-
-def _extension(oid: bytes, value: bytes) -> bytes:
-    """An extension that is not critical."""
-    return der.tlv(der.SEQUENCE, oid + der.tlv(der.OCTET_STRING, value))
-
-
-@lru_cache(maxsize=256)  # whole seconds: all leaves of one second have them in common
-def _time(moment: datetime) -> bytes:
-    if moment.year < GENERALIZED_FROM:
-        return der.tlv(der.UTC_TIME, f"{moment:%y%m%d%H%M%S}Z".encode("ascii"))
-    return der.tlv(der.GENERALIZED_TIME, f"{moment:%Y%m%d%H%M%S}Z".encode("ascii"))
+    return der.extension(_OID_AUTHORITY_ACCESS, der.sequence(der.sequence(_OID_OCSP, location)))

@@ -24,7 +24,7 @@ from accredit_issuer.authority.upstream import Upstream
 from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
 from accredit_issuer.data_folder import check_present, check_trust_domain
-from accredit_issuer.errors import InvalidSettings
+from accredit_issuer.errors import InvalidSettings, Unavailable
 from accredit_issuer.federation.fetching import check_ca_file
 from accredit_issuer.federation.polling import Polling
 from accredit_issuer.federation.relationships import Relationships
@@ -83,11 +83,14 @@ class Issuer:
         self.authorities.heed(
             lambda key_id: self.revocation.facts.match((f"authority:{key_id}",)) is not None
         )
-        self.authorities.on_change(self.feed.bundle_changed)
         with database.read() as connection:
             self.revocation.load(connection, clock())
             check_recorded(connection, self.log.frontier)
             self.authorities.load(connection)
+            self.revocation.crls.load(connection)
+        # In this order: node daemons that hear of another bundle ask for the CRLs.
+        self.authorities.on_change(self._publish_missing_crls)
+        self.authorities.on_change(self.feed.bundle_changed)
         self.changes = Changes(self.writer, lambda: self.revocation.facts)
         self.responders = Responders(config, self.authorities, self.changes, SELF)
         self.ocsp = OcspAnswers(
@@ -166,6 +169,12 @@ class Issuer:
             self.revocation.publish_crls(self.writer, now)
             self.revocation.forget_expired(self.writer, now)
             self.responders.renew(now)
+
+    def _publish_missing_crls(self) -> None:
+        """Make the CRL of a new CA before it signs: who looks leaves up would refuse its first."""
+        if self.revocation.crls.is_one_missing:
+            with contextlib.suppress(Unavailable):  # then by schedule
+                self.revocation.publish_crls(self.writer, self.guarded_clock())
 
     def confirm_clock(self, by: str) -> None:
         """Believe the clock as it is, and record that an operator said so.

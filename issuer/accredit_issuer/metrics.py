@@ -6,12 +6,10 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from sqlalchemy import select
 
 from accredit_issuer.authority.lifecycle import State
 from accredit_issuer.errors import Refusal, Unavailable
 from accredit_issuer.issuer import Issuer
-from accredit_issuer.store.models import crls
 
 T = TypeVar("T")
 
@@ -96,13 +94,9 @@ class Metrics:
         ages = GaugeMetricFamily(
             "accredit_crl_age_seconds", "Seconds since a CRL was made", labels=["authority"]
         )
-        with issuer.database.read() as connection:
-            for row in connection.execute(
-                select(crls.c.authority, crls.c.this_update).where(
-                    crls.c.authority.in_([a.id for a in authorities])
-                )
-            ):
-                ages.add_metric([row.authority], (now - row.this_update).total_seconds())
+        for crl in issuer.revocation.crls.current:
+            age = (now - crl.times.this_update).total_seconds()
+            ages.add_metric([crl.authority], age)
         yield ages
         clock_is_wrong = issuer.guarded_clock.why_wrong(now) is not None
         for name, text, value in (

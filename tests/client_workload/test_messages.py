@@ -97,12 +97,14 @@ def crl(
     authority: Authority,
     *serials: int,
     signer: Signer | None = None,
+    of: Signer | None = None,
     critical: bool = False,
 ) -> bytes:
-    """A CRL in the name of the issuing CA that holds for an hour."""
+    """A CRL in the name of the issuing CA, or ``of`` another, that holds for an hour."""
+    named = of or authority.issuing
     builder = (
         x509.CertificateRevocationListBuilder()
-        .issuer_name(authority.issuing.certificate.subject)
+        .issuer_name(named.certificate.subject)
         .last_update(authority.now)
         .next_update(authority.now + timedelta(hours=1))
         .add_extension(x509.CRLNumber(1), critical=critical)
@@ -110,7 +112,7 @@ def crl(
     for each in serials:
         entry = x509.RevokedCertificateBuilder().serial_number(each)
         builder = builder.add_revoked_certificate(entry.revocation_date(authority.now).build())
-    key = (signer or authority.issuing).key
+    key = (signer or named).key
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
@@ -122,6 +124,34 @@ def test_a_peer_on_its_own_cas_list_is_refused(authority: Authority) -> None:
         lists.check(good, authority.bundle, now=authority.now, required=required)
         with pytest.raises(Revoked):
             lists.check(listed, authority.bundle, now=authority.now, required=required)
+
+
+def test_a_peer_whose_ca_is_on_its_roots_list_is_refused(authority: Authority) -> None:
+    """Whether its own CA has a list or not; a stranger's list of the same name says nothing."""
+    svid, issuing = authority.issue().svid, authority.issuing.certificate.serial_number
+    stranger = Signer(authority.root.certificate, generate_key())
+    for leaves in ([], [crl(authority)]):
+        lists = RevocationLists([*leaves, crl(authority, issuing, of=authority.root)])
+        with pytest.raises(Revoked, match="a CA above"):
+            lists.check(svid, authority.bundle, now=authority.now, required=False)
+        for neighbour in (
+            crl(authority, issuing + 1, of=authority.root),
+            crl(authority, issuing, of=authority.root, signer=stranger),
+            crl(authority, issuing),
+        ):
+            lists = RevocationLists([*leaves, neighbour])
+            lists.check(svid, authority.bundle, now=authority.now, required=False)
+
+
+def test_a_roots_list_alone_is_no_list_of_leaves(authority: Authority) -> None:
+    """Where a list has to be there it is that of the CA that signed the leaf."""
+    svid = authority.issue().svid
+    roots = crl(authority, of=authority.root)
+    with pytest.raises(Stale):
+        RevocationLists([roots]).check(svid, authority.bundle, now=authority.now, required=True)
+    RevocationLists([roots, crl(authority)]).check(
+        svid, authority.bundle, now=authority.now, required=True
+    )
 
 
 def test_a_list_that_says_nothing_is_none(authority: Authority) -> None:

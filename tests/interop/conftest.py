@@ -25,6 +25,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
 
 
+@pytest.fixture
+def own_world(tmp_path: Path) -> Iterator[World]:
+    """One for a test that takes back more than an instance."""
+    with make_world(tmp_path / "world", name=SERVER_NAME) as made:
+        yield made
+
+
 @pytest.fixture(scope="session")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Go program in ``gospiffe/``."""

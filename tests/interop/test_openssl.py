@@ -4,12 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
+from support.clock import SettableClock
+from support.family import signed_by
 from support.interop_world import World
 from support.judges import PemFiles, Verdict, openssl, pem_of
 
 from accredit_client import calls
+from accredit_credentials.keys import generate_key
 from accredit_credentials.spiffe_id import AgentId
 from accredit_credentials.x509_svid import X509Identity
+from accredit_issuer.clock import system_clock
 
 WHOAMI = "GET /v1/whoami HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
@@ -99,6 +103,55 @@ def test_a_suspended_certificate_is_refused_until_it_is_restored(world: World) -
     assert "certificate revoked" in with_crl(world, held).text
     world.admin.send(calls.revoke(target=target, kind="restored", reason="interop"))
     assert with_crl(world, held).accepted
+
+
+def with_all_crls(world: World, identity: X509Identity, folder: Path) -> Verdict:
+    """Let OpenSSL look each certificate of the chain up, in the file of all CRLs."""
+    file = world.crl_file(folder)
+    return verify(world, identity, "-crl_check", "-crl_check_all", "-CRLfile", file)
+
+
+def test_a_leaf_of_a_revoked_issuing_ca_is_refused_and_its_neighbour_is_not(
+    own_world: World, tmp_path: Path
+) -> None:
+    """With the root's CRL OpenSSL checks the whole chain: the CA, and a leaf nobody recorded."""
+    world = own_world
+    doomed, key, clock = world.another(), generate_key(), SettableClock(system_clock())
+    thief = signed_by(world.running.issuer, "/ns/support/agent/x", clock, key)
+    stolen = X509Identity.of(thief, key)
+    old = world.replace_issuing_ca()
+    neighbour = world.another()
+    assert neighbour.svid.intermediates != doomed.svid.intermediates
+    for each in (doomed, stolen, neighbour):
+        assert with_all_crls(world, each, tmp_path / "before").accepted
+
+    world.admin.send(calls.revoke(target=f"authority:{old}", kind="revoked", reason="interop"))
+
+    for each in (doomed, stolen):
+        refused = with_all_crls(world, each, tmp_path / "after")
+        assert not refused.accepted
+        assert "certificate revoked" in refused.text
+    assert "error 23 at 1 depth lookup" in refused.text, "the issuing CA itself"
+    assert with_all_crls(world, neighbour, tmp_path / "after").accepted
+
+
+def test_without_the_roots_crl_the_whole_chain_cannot_be_checked(
+    world: World, tmp_path: Path
+) -> None:
+    """The twin: with the issuing CA's CRL alone OpenSSL asks for the root's, and refuses all."""
+    whole = world.crl_file(tmp_path)
+    lists = re.findall(r"-----BEGIN[^-]+-----[^-]+-----END[^-]+-----\n", whole.read_text())
+    assert len(lists) == 2
+    names = {}
+    for number, each in enumerate(lists):
+        file = tmp_path / f"{number}.pem"
+        file.write_text(each)
+        names[openssl("crl", "-in", file, "-noout", "-issuer").text.strip()] = file
+    (issuing,) = (file for name, file in names.items() if "issuing CA" in name)
+    check = ("-crl_check", "-CRLfile", issuing)
+    assert verify(world, world.identity, *check).accepted
+    refused = verify(world, world.identity, *check, "-crl_check_all")
+    assert "unable to get certificate CRL" in refused.text
 
 
 def test_a_crl_is_signed_numbered_and_growing(world: World) -> None:

@@ -120,3 +120,18 @@ def test_ocsp_answers_are_clean(
         assert status_of(answer) == status
         file.write_bytes(answer)
         assert not lint("lint_ocsp_response", capsys, file)
+
+
+def test_the_roots_crl_is_clean_empty_or_not(
+    own_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pkilint has nothing to say of the root's CRL either, with a revoked CA and before it."""
+    file, client = tmp_path / "root.crl", own_world.running.connect()
+    key_id = own_world.root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    target = f"authority:{own_world.replace_issuing_ca()}"
+    for number in (0, 1):
+        file.write_bytes(client.send(calls.crl(key_id.digest.hex())))
+        assert len(x509.load_der_x509_crl(file.read_bytes())) == number
+        assert not lint("lint_crl", capsys, "-t", "CRL", "-p", "PKIX", file)
+        if not number:
+            own_world.admin.send(calls.revoke(target=target, kind="revoked", reason="interop"))

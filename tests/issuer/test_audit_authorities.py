@@ -14,14 +14,17 @@ from support.audit_world import (
     AuditWorld,
     Case,
     Tampering,
-    at,
     cases,
     check_found,
     other_ca,
     sql,
 )
 
+from accredit_credentials.crl_der import Times
 from accredit_credentials.keys import generate_key
+from accredit_credentials.leaf_der import IssuingCa
+from accredit_issuer.revocation.crl import Entries, sign_crl
+from accredit_issuer.revocation.projection import entries_in
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import authorities, crls
 
@@ -65,15 +68,20 @@ def resign_root(origin: str) -> Tampering:
     return tamper
 
 
-def put_crl(*names: str, number: int = 0, forget: bool = True) -> Tampering:
-    """Another CRL of the real CA; the entry is forgotten with it, or stands in its table."""
+def signed_again(*statements: str) -> Tampering:
+    """Statements, and the real CA signs what the rows then say: who runs the issuer could."""
 
     def tamper(connection: Connection, world: AuditWorld) -> None:
-        known = connection.execute(select(crls.c.number)).scalar_one()
-        serials = [at(world, name).serial for name in names]
-        connection.execute(update(crls).values(der=world.crl_of(*serials, number=known + number)))
-        if forget:
-            connection.execute(text("DELETE FROM revoked_certificate"))
+        for statement in statements:
+            connection.execute(text(statement))
+        ca = IssuingCa(world.ca)
+        row = connection.execute(select(crls).where(crls.c.authority == ca.key_id.hex())).one()
+        times = Times(number=row.number, this_update=row.this_update, next_update=row.next_update)
+        entries = Entries().changed(entries_in(connection, row.authority))
+        crl = sign_crl(ca, world.ca_key, entries, times, scheduled_at=row.scheduled_at)
+        connection.execute(
+            update(crls).where(crls.c.authority == row.authority).values(signature=crl.signature)
+        )
 
     return tamper
 
@@ -127,17 +135,24 @@ AUTHORITIES: dict[str, Case] = {
 
 CRLS: dict[str, Case] = {
     "a CRL without its entry": (
-        put_crl(number=0), "certificate {revoked}", "is not on the CRL of its authority"),
-    "a CRL that is to lose its entry": (
-        sql("DELETE FROM revoked_certificate"), "certificate {revoked}", "not on the next CRL"),
-    "an entry that is on no CRL": (
-        put_crl(forget=False), "certificate {revoked}", "is to be on the CRL of its authority"),
-    "an old CRL": (put_crl("revoked", number=-1, forget=False), "CRL of", "another number"),
-    "no CRL at all": (sql("DELETE FROM crl"), "certificate {revoked}", "not on the CRL"),
-    "a CRL that is none": (sql("UPDATE crl SET der = x'3000'"), "CRL of", "cannot be read"),
+        signed_again("DELETE FROM revoked_certificate"),
+        "certificate {revoked}", "is not on the CRL of its authority"),
+    "an entry that was deleted": (
+        sql("DELETE FROM revoked_certificate"), "CRL of", "did not sign what its rows say"),
+    "an old CRL": (
+        sql("UPDATE crl SET number = number - 1"), "CRL of", "did not sign what its rows say"),
+    "no CRL at all": (
+        sql("DELETE FROM crl"), "certificate {revoked}", "not on the CRL of its authority"),
+    "a signature that is none": (
+        sql("UPDATE crl SET signature = x'3000'"), "CRL of", "did not sign what its rows say"),
     "a CRL of longer": (
         sql("UPDATE crl SET next_update = '2099-01-01 00:00:00.000000'"),
-        "CRL of", "another next update"),
+        "CRL of", "did not sign what its rows say"),
+    "a CRL of nobody": (
+        sql("INSERT INTO crl SELECT '00', number, this_update, next_update, scheduled_at, "
+            "signature FROM crl LIMIT 1"), "CRL of 00", "its authority is not known"),
+    "an entry that is none": (
+        sql("UPDATE revoked_certificate SET serial = 'x'"), "CRL of", "cannot be read"),
     "an entry that ends": (
         sql("UPDATE revoked_certificate SET expires_at = '2020-01-01 00:00:00.000000'"),
         "certificate {revoked}", "its fact differ in: expires_at"),
@@ -149,8 +164,8 @@ CRLS: dict[str, Case] = {
             "fact = (SELECT sequence FROM fact WHERE kind = 'suspended')"),
         "certificate {revoked}", "its fact differ in: fact"),
     "an entry that says a suspension of what is revoked": (
-        sql("UPDATE revoked_certificate SET suspended = 1"),
-        "certificate {revoked}", "revokes it, and it is to be on the CRL as suspended"),
+        signed_again("UPDATE revoked_certificate SET suspended = 1"),
+        "certificate {revoked}", "revokes it, and it is on the CRL as suspended"),
     "an entry of another moment": (
         sql("UPDATE revoked_certificate SET at = '2020-01-01 00:00:00.000000'"),
         "certificate {revoked}", "its fact differ in: at"),

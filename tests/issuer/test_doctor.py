@@ -142,12 +142,27 @@ def test_an_authority_of_each_kind_must_be_active(place: Place, kind: str) -> No
     ]
 
 
-def test_a_crl_must_be_one(place: Place) -> None:
-    """What relying parties would be served is read as they read it."""
-    place.change("UPDATE crl SET der = x'3000'")
-    (failure,) = place.failures()
-    assert failure.what.startswith("CRL of ")
-    assert "no DER" in failure.found
+def test_a_crl_must_be_what_was_signed(place: Place) -> None:
+    """Each is made again of its rows: its number, its moments and its entries are signed."""
+    place.change("UPDATE crl SET number = number + 1")
+    failures = place.failures()
+    assert len(failures) == 2, "of the issuing CA and of the root"
+    for failure in failures:
+        assert failure.what.startswith("CRL of ")
+        assert "did not sign" in failure.found
+
+
+def test_a_fact_that_no_crl_has_is_named(place: Place) -> None:
+    """A row of a fact that was put beside the issuer matches its own certificate: it says so."""
+    place.change(
+        "INSERT INTO credential SELECT 1, '7f', 'x509', 'spiffe://example.org/ns/a/agent/b', 'i', "
+        "NULL, NULL, id, prepared_at, '2099-01-01 00:00:00.000000' FROM authority "
+        "WHERE kind = 'x509'",
+        "INSERT INTO fact SELECT 1, 'serial:7f', 'revoked', prepared_at, "
+        "'2099-01-01 00:00:00.000000', 'x', 'x', 0 FROM authority WHERE kind = 'x509'",
+    )
+    (failure,) = [each for each in place.failures() if each.what.startswith("CRL of ")]
+    assert failure.found == "1 certificates are missing, of fact 1 first"
 
 
 def test_a_missing_table_is_named(place: Place) -> None:

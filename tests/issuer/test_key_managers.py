@@ -18,6 +18,8 @@ import accredit_issuer
 from accredit_credentials import checkpoint, jwt_svid
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.checkpoint import Checkpoint, LogKey
+from accredit_credentials.crl_der import entry_of
+from accredit_credentials.leaf_der import IssuingCa
 from accredit_credentials.merkle import EMPTY_ROOT
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.x509_template import CaTemplate, ca_builder
@@ -25,7 +27,7 @@ from accredit_issuer.keys.disk import DiskKeys
 from accredit_issuer.keys.key_manager import KeyExists, KeyManager, KeyMissing
 from accredit_issuer.keys.memory import MemoryKeys
 from accredit_issuer.keys.pkcs11 import Pkcs11Keys
-from accredit_issuer.revocation.crl import CrlEntry, build_crl
+from accredit_issuer.revocation.crl import Entries, next_times, sign_crl
 from accredit_issuer.settings import KeysInToken
 
 Open = Callable[[], KeyManager]
@@ -136,10 +138,10 @@ def test_everything_that_the_issuer_signs(keys: KeyManager) -> None:
     ca = _ca("issuing", ca_key.private.public_key(), root_key.private, root)
     root.verify_directly_issued_by(root)
     ca.verify_directly_issued_by(root)
-    entries = [CrlEntry("ab", NOW, suspended=False)]
-    crl = x509.load_der_x509_crl(
-        build_crl(ca, ca_key.private, entries, number=1, now=NOW, lifetime=timedelta(hours=1))
-    )
+    entries = Entries().changed([("ab", entry_of(0xAB, NOW, suspended=False))])
+    times = next_times(0, NOW, timedelta(hours=1))
+    signed = sign_crl(IssuingCa(ca), ca_key.private, entries, times, scheduled_at=NOW)
+    crl = x509.load_der_x509_crl(signed.der)
     assert crl.is_signature_valid(ca_key.private.public_key())
     content = jwt_svid.JwtSvid(
         spiffe_id=SpiffeId.parse("spiffe://example.org/a"),

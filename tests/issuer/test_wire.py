@@ -5,11 +5,13 @@ import json
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from support.issuer import attest
 from support.wire import Wire
 
 from accredit_client import calls
 from accredit_client.errors import IssuerRefused
+from accredit_issuer.authority.lifecycle import AuthorityKind
 
 LIMIT = 64 * 1024
 
@@ -304,3 +306,48 @@ def test_the_clients_own_errors_are_typed(wire: Wire) -> None:
     with pytest.raises(IssuerRefused) as refused:
         wire.running.connect().send(calls.whoami())
     assert (refused.value.kind, refused.value.status) == ("unauthenticated", 401)
+
+
+def test_crls_come_from_memory_with_a_tag(wire: Wire) -> None:
+    """Of each authority and all at once: 304 for who has it, and no look into the database."""
+    known = wire.running.issuer.revocation.crls.current
+    assert len(known) == 2, "of the issuing CA and of the root"
+    paths = [f"/v1/crl/{crl.authority}.crl" for crl in known]
+    first = {path: wire.nobody.ask("GET", path) for path in (*paths, "/v1/crls")}
+    assert [first[path].body for path in paths] == [crl.der for crl in known]
+    queries: list[str] = []
+
+    def noting(*arguments: Any) -> None:
+        queries.append(str(arguments[2]))
+
+    event.listen(wire.running.issuer.database.reading, "before_cursor_execute", noting)
+    try:
+        for path, answer in first.items():
+            tag = answer.headers["etag"]
+            kind = "application/json" if path == "/v1/crls" else "application/pkix-crl"
+            assert answer.headers["content-type"] == kind
+            heartbeat = int(wire.running.issuer.config.heartbeat)
+            assert answer.headers["cache-control"] == f"max-age={heartbeat}"
+            again = wire.nobody.ask("GET", path, headers={"If-None-Match": tag})
+            assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+            other = wire.nobody.ask("GET", path, headers={"If-None-Match": '"x"'})
+            assert (other.status, other.body) == (200, answer.body)
+    finally:
+        event.remove(wire.running.issuer.database.reading, "before_cursor_execute", noting)
+    assert queries == []
+
+
+def test_a_fact_makes_another_crl_with_another_tag(wire: Wire) -> None:
+    """Who shows the tag of before gets the new one; the root's is the same."""
+    authority = wire.running.issuer.authorities.now_in_force.active(AuthorityKind.X509).id
+    root = wire.running.issuer.authorities.now_in_force.active(AuthorityKind.ROOT).id
+    paths = [f"/v1/crl/{authority}.crl", "/v1/crls", f"/v1/crl/{root}.crl"]
+    before = [wire.nobody.ask("GET", path).headers["etag"] for path in paths]
+    identity = attest(wire.running, wire.agent, wire.token())
+    target = f"serial:{identity.svid.serial}"
+    wire.admin.send(calls.revoke(target=target, kind="revoked", reason="x"))
+    after = [
+        wire.nobody.ask("GET", path, headers={"If-None-Match": tag}).status
+        for path, tag in zip(paths, before, strict=True)
+    ]
+    assert after == [200, 200, 304]

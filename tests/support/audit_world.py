@@ -15,7 +15,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, text
-from support.clock import NOW
 from support.nodes import Nodes
 from support.offline import Offline, offline_issuer
 
@@ -33,7 +32,6 @@ from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.federation.rules import Profile as WebProfile
 from accredit_issuer.federation.rules import Relationship
 from accredit_issuer.registry.changes import Local
-from accredit_issuer.revocation.crl import CrlEntry, build_crl
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
 
@@ -52,7 +50,6 @@ class AuditWorld:
     checkpoint: str
     ca: x509.Certificate
     ca_key: Any
-    crl_of: Callable[..., bytes]
 
     def audit(self, database: Database, **options: Any) -> Report:
         """Examine a database."""
@@ -127,17 +124,6 @@ def audit_world_in(folder: Path) -> AuditWorld:
         certificate, key = ca.certificate, ca.key
         assert key is not None
 
-        def crl_of(*serials: str, number: int) -> bytes:
-            """A CRL that the real CA signs: whoever runs the issuer could have it signed."""
-            return build_crl(
-                certificate,
-                key,
-                [CrlEntry(serial, NOW, suspended=False) for serial in serials],
-                number=number,
-                now=offline.clock(),
-                lifetime=offline.config.crl_lifetime,
-            )
-
         return AuditWorld(
             config=offline.config,
             log_key=offline.issuer.keys.load_log_key(),
@@ -149,7 +135,6 @@ def audit_world_in(folder: Path) -> AuditWorld:
             checkpoint=offline.issuer.log.checkpoint,
             ca=certificate,
             ca_key=key,
-            crl_of=crl_of,
         )
 
 

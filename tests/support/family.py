@@ -23,7 +23,7 @@ from support.issuer import (
 from accredit_attestors.manifest import generate_signer_key
 from accredit_client import calls
 from accredit_client.files import FolderContent, write_folder
-from accredit_credentials.keys import SubjectKey, generate_key
+from accredit_credentials.keys import PrivateKey, SubjectKey, generate_key
 from accredit_credentials.spiffe_id import AgentId, SpiffeId
 from accredit_credentials.x509_svid import X509Identity, X509Svid, validate
 from accredit_credentials.x509_template import LeafTemplate, leaf_builder
@@ -104,14 +104,16 @@ def check_valid(family: Family, svid: X509Svid) -> None:
     validate(svid, bundles={bundle.trust_domain: bundle}, now=family.clock())
 
 
-def signed_by(issuer: Issuer, path: str, now: SettableClock) -> X509Svid:
+def signed_by(
+    issuer: Issuer, path: str, now: SettableClock, key: PrivateKey | None = None
+) -> X509Svid:
     """A leaf that the issuer's CA signs although nobody decided on it."""
     ca = issuer.authorities.now_in_force.active(X509)
     assert ca.certificate is not None
     assert ca.key is not None
     template = LeafTemplate(
         spiffe_id=SpiffeId(issuer.config.trust_domain, path),
-        subject_key=SubjectKey.of(generate_key().public_key()),
+        subject_key=SubjectKey.of((key or generate_key()).public_key()),
         serial=4711,
         not_before=now().replace(microsecond=0) - MINUTE,
         not_after=now().replace(microsecond=0) + MINUTE,

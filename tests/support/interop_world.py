@@ -24,7 +24,9 @@ from support.judges import PemFiles, pem_of
 
 from accredit_attestors.manifest import generate_signer_key
 from accredit_client import calls
+from accredit_client.files import FolderContent, write_folder
 from accredit_credentials.x509_svid import X509Identity
+from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.clock import system_clock
 
 
@@ -86,6 +88,20 @@ class World:
         )
         (described,) = access.value
         return self.running.url + urlsplit(str(described.access_location.value)).path
+
+    def crl_file(self, folder: Path) -> Path:
+        """``crl.pem`` as ``svid watch`` writes it now: the CRLs of all issuing CAs and roots."""
+        crls = self.running.connect().send(calls.crls())
+        url, bundle = self.running.url, self.running.bundle
+        write_folder(folder, FolderContent(url, bundle, self.identity, crls))
+        return folder / "crl.pem"
+
+    def replace_issuing_ca(self) -> str:
+        """Let another issuing CA sign; the id of the one that did."""
+        old = self.running.issuer.authorities.now_in_force.active(AuthorityKind.X509).id
+        (made,) = self.admin.send(calls.prepare_authority("x509"))
+        self.admin.send(calls.activate_authority(made.id, early=True))
+        return old
 
     def server_certificate(self) -> x509.Certificate:
         """What the issuer's own server shows."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography import x509
-from sqlalchemy import select
 from support.clock import SettableClock
 from support.issuer import make_config
 
@@ -36,7 +35,6 @@ from accredit_issuer.issuer import Issuer, initialise, open_issuer
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation.revocation import FactRequest, StatedFact
 from accredit_issuer.settings import Config
-from accredit_issuer.store.models import crls
 
 T = TypeVar("T")
 
@@ -189,13 +187,15 @@ class Offline:
         return old
 
     def crl_of(self, svid: X509Svid) -> x509.CertificateRevocationList:
-        """The newest CRL of the SVID's issuing CA."""
+        """The newest CRL of the SVID's issuing CA, as it is served."""
         authority = next(mark for mark in svid.marks() if mark.startswith("authority:"))
-        with self.issuer.database.read() as connection:
-            row = connection.execute(
-                select(crls.c.der).where(crls.c.authority == authority.partition(":")[2])
-            ).one()
-        return x509.load_der_x509_crl(row.der)
+        return self.crl(authority.partition(":")[2])
+
+    def crl(self, authority: str) -> x509.CertificateRevocationList:
+        """The newest CRL of an authority, as it is served."""
+        crl = self.issuer.revocation.crls.of(authority)
+        assert crl is not None
+        return x509.load_der_x509_crl(crl.der)
 
     def is_on_crl(self, svid: X509Svid) -> bool:
         """Whether the newest CRL lists it."""

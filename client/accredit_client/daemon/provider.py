@@ -83,7 +83,7 @@ class WorkloadState:
         bundle: of its own trust domain.
         federated: of others, each at its name.
         crls: DER, of all issuing CAs of its own trust domain that sign leaves: who checks with
-            some of them checks every leaf.
+            some of them checks every leaf. Of its roots too, where they are the issuer's own.
 
     Raises:
         ValueError: no SVID, a hint that stands twice or is too long, or a bundle at another name.

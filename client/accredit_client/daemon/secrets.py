@@ -80,7 +80,8 @@ def _validation(name: str, bundle: TrustBundle, crls: tuple[bytes, ...]) -> Secr
     if crls:
         pem = b"".join(x509.load_der_x509_crl(each).public_bytes(Encoding.PEM) for each in crls)
         context.crl.inline_bytes = pem
-        # They are the CRLs of whoever signs leaves: Envoy would ask for one of the root, too.
+        # Otherwise Envoy asks for one of each CA: a root that was given has none here, nor has a
+        # subordinate's CA.
         context.only_verify_leaf_cert_crl = True
     return Secret(name=name, validation_context=context)
 

@@ -1,7 +1,8 @@
 """Certificate revocation lists, as the daemon pushes them: was this peer's SVID taken back?
 
-A list is believed if the CA that signed the peer's leaf signed it, too. Where no list may be
-missing (``required``), one that is not there, or is over, means that nobody knows. Pure.
+A list is believed if the CA that signed the certificate signed it, too. Where no list may be
+missing (``required``), one of the leaf's CA that is not there, or is over, means that nobody knows.
+Issuing CAs are looked up where there is a list of their root: not every root has one. Pure.
 """
 
 from collections.abc import Iterable
@@ -44,22 +45,38 @@ class RevocationLists:
             required: whether a list has to be there, and of today.
 
         Raises:
-            Revoked: it is on the list of the CA that signed it.
+            Revoked: it is on the list of the CA that signed it, or that CA is on its root's.
             Stale: there has to be a list of this CA, and there is none that holds now.
         """
-        known = self._of(svid, bundle)
-        for each in known:
-            if each.get_revoked_certificate_by_serial_number(svid.leaf.serial_number) is not None:
-                raise Revoked(f"SVID of {svid.spiffe_id} is on its CA's list of revoked ones")
+        path = (svid.leaf, *svid.intermediates)
+        known = self._of(svid.leaf, path[1:2], bundle)
+        if _is_on(known, svid.leaf):
+            raise Revoked(f"SVID of {svid.spiffe_id} is on its CA's list of revoked ones")
+        for depth, ca in enumerate(svid.intermediates, start=1):
+            if _is_on(self._of(ca, path[depth + 1 : depth + 2], bundle), ca):
+                raise Revoked(f"a CA above {svid.spiffe_id} is on a list of revoked ones")
         if required and not any(_holds(each, now) for each in known):
             raise Stale(f"the CA that signed for {svid.spiffe_id} has no list that holds now")
 
-    def _of(self, svid: X509Svid, bundle: TrustBundle) -> list[x509.CertificateRevocationList]:
-        issuer = svid.leaf.issuer
-        signers = [*svid.intermediates[:1], *bundle.x509_authorities]
-        keys = [each.public_key() for each in signers if each.subject == issuer]
+    def _of(
+        self,
+        certificate: x509.Certificate,
+        above: Iterable[x509.Certificate],
+        bundle: TrustBundle,
+    ) -> list[x509.CertificateRevocationList]:
+        """The lists of whoever signed a certificate; ``above`` is what follows it in the chain."""
+        issuer = certificate.issuer
         lists = self._by_issuer.get(issuer, [])
+        if not lists:
+            return []
+        signers = [*above, *bundle.x509_authorities]
+        keys = [each.public_key() for each in signers if each.subject == issuer]
         return [each for each in lists if any(_signed(each, key) for key in keys)]
+
+
+def _is_on(lists: Iterable[x509.CertificateRevocationList], certificate: x509.Certificate) -> bool:
+    serial = certificate.serial_number
+    return any(each.get_revoked_certificate_by_serial_number(serial) is not None for each in lists)
 
 
 def _signed(found: x509.CertificateRevocationList, key: object) -> bool:

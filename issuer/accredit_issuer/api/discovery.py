@@ -38,14 +38,14 @@ def routes(issuer: Issuer) -> APIRouter:
     router = APIRouter(tags=["trust"])
     config = issuer.config
 
-    def serve(path: str, summary: str, kept: Kept) -> None:
+    def serve(path: str, summary: str, kept: Kept[TrustBundle]) -> None:
         async def document(request: Request) -> Response:
             return answer(kept.now, request)
 
         router.get(path, summary=summary, name=path)(document)
         router.head(path, include_in_schema=False)(document)
 
-    def kept(make: Callable[[TrustBundle], dict[str, Any]]) -> Kept:
+    def kept(make: Callable[[TrustBundle], dict[str, Any]]) -> Kept[TrustBundle]:
         return Kept(
             lambda: issuer.bundle,
             lambda bundle: Document.of_json(make(bundle), max_age=config.refresh_hint),

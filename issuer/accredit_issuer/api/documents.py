@@ -1,8 +1,8 @@
-"""Public documents as bytes: made once for each state of the authorities, and asked for cheaply.
+"""Public documents as bytes: made once for each state of the issuer, and asked for cheaply.
 
-A relying party polls for what seldom changes. A document's bytes and tag are computed when the
-bundle that it is made of was replaced; whoever shows the tag is told that nothing changed (RFC 9110
-§13.1.2), without a body.
+A relying party polls for what seldom changes. A document's bytes and tag are computed when what it
+is made of (the bundle, the CRLs) was replaced; whoever shows the tag is told that nothing changed
+(RFC 9110 §13.1.2), without a body.
 """
 
 import hashlib
@@ -10,12 +10,10 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-
-from accredit_credentials.bundle import TrustBundle
 
 # One element of a list of entity tags, empty elements before it included (RFC 9110 §5.6.1, §8.8.3).
 _ELEMENT = re.compile(r'[ \t,]*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?=,|$)')
@@ -23,10 +21,9 @@ _ELEMENT = re.compile(r'[ \t,]*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?=,|$)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON document.
+    """A document, JSON unless it says otherwise.
 
     Attributes:
-        body: UTF-8.
         tag: a strong entity tag, quotes included: it changes with every byte.
         max_age: seconds for which whoever has it need not ask again.
     """
@@ -34,6 +31,7 @@ class Document:
     body: bytes = field(repr=False)
     tag: str
     max_age: int
+    media_type: str = "application/json"
 
     @classmethod
     def of(cls, text: str, *, max_age: int) -> "Document":
@@ -47,23 +45,24 @@ class Document:
         return cls.of(json.dumps(value, separators=(",", ":")), max_age=max_age)
 
 
-Make: TypeAlias = Callable[[TrustBundle], Document]
+S = TypeVar("S")
 
 
-class Kept:
-    """A document made of the bundle, kept until the bundle is another. For any thread."""
+class Kept(Generic[S]):
+    """A document made of some state, kept until that is another. For any thread."""
 
-    def __init__(self, bundle: Callable[[], TrustBundle], make: Make) -> None:
-        self._bundle = bundle
+    def __init__(self, state: Callable[[], S], make: Callable[[S], Document]) -> None:
+        self._state = state
         self._make = make
-        self._made: tuple[TrustBundle, Document] | None = None
+        self._made: tuple[S, Document] | None = None
 
     @property
     def now(self) -> Document:
-        """The document of the bundle that is published now."""
-        bundle, made = self._bundle(), self._made
-        if made is None or made[0] is not bundle:
-            self._made = made = (bundle, self._make(bundle))
+        """The document of the state of now."""
+        state, made = self._state(), self._made
+        # To compare two states that are the same object may be to compare all that is in them.
+        if made is None or (made[0] is not state and made[0] != state):
+            self._made = made = (state, self._make(state))
         return made[1]
 
 
@@ -72,7 +71,7 @@ def answer(document: Document, request: Request) -> Response:
     headers = {"ETag": document.tag, "Cache-Control": f"max-age={document.max_age}"}
     if has_it(request.headers.getlist("if-none-match"), document.tag):
         return Response(status_code=304, headers=headers)
-    return Response(document.body, media_type="application/json", headers=headers)
+    return Response(document.body, media_type=document.media_type, headers=headers)
 
 
 def has_it(if_none_match: Sequence[str], tag: str) -> bool:

@@ -5,15 +5,13 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
-from sqlalchemy import select
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from accredit_issuer.api.documents import Document, Kept, answer
-from accredit_issuer.authority.lifecycle import State
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuer import Issuer
-from accredit_issuer.store.models import authorities, crls
+from accredit_issuer.revocation.crl import Crl
 
 After = Annotated[int, Query(ge=0, le=2**63 - 1, description="the newest fact that you know")]
 
@@ -21,32 +19,22 @@ After = Annotated[int, Query(ge=0, le=2**63 - 1, description="the newest fact th
 def routes(issuer: Issuer) -> APIRouter:
     """The calls of this page."""
     router = bundle_routes(issuer)
+    crls, max_age = issuer.revocation.crls, int(issuer.config.heartbeat)
+    # All at once: who verifies with some of them must be able to verify every leaf.
+    kept = Kept(lambda: crls.current, lambda each: _listed(each, max_age))
 
-    @router.get("/crl/{authority}.crl", summary="The CRL of one issuing CA, DER")
-    def crl(authority: Annotated[str, Path(pattern="^[0-9a-f]{1,64}$")]) -> Response:
-        with issuer.database.read() as connection:
-            row = connection.execute(select(crls).where(crls.c.authority == authority)).first()
-        if row is None:
-            raise Refusal(Kind.NOT_FOUND, "no issuing CA has this key id")
-        headers = {"ETag": f'"{row.number}"', "Cache-Control": "no-cache"}
-        return Response(row.der, media_type="application/pkix-crl", headers=headers)
+    @router.get("/crl/{authority}.crl", summary="The CRL of one issuing CA or root, DER")
+    async def crl(
+        request: Request, authority: Annotated[str, Path(pattern="^[0-9a-f]{1,64}$")]
+    ) -> Response:
+        found = crls.of(authority)
+        if found is None:
+            raise Refusal(Kind.NOT_FOUND, "no authority with a CRL has this key id")
+        return answer(Document(found.der, found.tag, max_age, "application/pkix-crl"), request)
 
-    @router.get("/crls", summary="The CRLs of all issuing CAs, DER in base64")
-    def every() -> Response:
-        # All at once: who verifies with some of them must be able to verify every leaf.
-        published = authorities.c.state != State.REMOVED.value
-        query = select(crls).join(authorities, authorities.c.id == crls.c.authority)
-        with issuer.database.read() as connection:
-            rows = connection.execute(query.where(published).order_by(crls.c.authority)).all()
-        listed = [
-            {
-                "authority": row.authority,
-                "number": row.number,
-                "der": base64.b64encode(row.der).decode(),
-            }
-            for row in rows
-        ]
-        return JSONResponse({"crls": listed}, headers={"Cache-Control": "no-cache"})
+    @router.get("/crls", summary="The CRLs of all issuing CAs and roots, DER in base64")
+    def every(request: Request) -> Response:
+        return answer(kept.now, request)
 
     @router.get("/revocations", summary="A signed statement of the facts after a sequence number")
     async def revocations(after: After = 0) -> Response:
@@ -84,6 +72,18 @@ def bundle_routes(issuer: Issuer) -> APIRouter:
         return answer(kept.now, request)
 
     return router
+
+
+def _listed(crls: tuple[Crl, ...], max_age: int) -> Document:
+    listed = [
+        {
+            "authority": crl.authority,
+            "number": crl.times.number,
+            "der": base64.b64encode(crl.der).decode(),
+        }
+        for crl in crls
+    ]
+    return Document.of_json({"crls": listed}, max_age=max_age)
 
 
 async def _events(statements: AsyncIterator[str]) -> AsyncIterator[str]:

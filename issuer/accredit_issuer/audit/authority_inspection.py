@@ -3,29 +3,29 @@
 Credentials come after them, and ask here who signed them and what is on the CRLs.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, select
 
 from accredit_credentials.errors import CredentialError
 from accredit_credentials.revocation import FactKind
-from accredit_credentials.spiffe_id import SpiffeId
-from accredit_credentials.x509_svid import identity_marks
 from accredit_issuer.audit.authority_rows import (
+    OWN,
     ReadAuthority,
-    ReadCrl,
     check_chain,
     is_older,
     read_authority,
-    read_crl,
 )
 from accredit_issuer.audit.examination import X509, Signer
 from accredit_issuer.audit.scope import Scope
 from accredit_issuer.authority.lifecycle import AuthorityKind, State
+from accredit_issuer.revocation.crl import Entries
+from accredit_issuer.revocation.kept_crls import read_crls
+from accredit_issuer.revocation.projection import CertifiedCa, certified_cas, marks_of
 from accredit_issuer.store.models import (
     authorities,
     credentials,
-    crls,
     facts,
     instances,
     revoked_certificates,
@@ -38,7 +38,8 @@ class ReadAuthorities:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._authorities: dict[str, ReadAuthority] = {}
-        self._crls: dict[str, ReadCrl] = {}
+        self._crls: dict[str, Entries] = {}
+        self._cas: dict[str, CertifiedCa] = {}
 
     def check(self) -> None:
         """Read every authority, and compare it with what the log tells of it."""
@@ -62,17 +63,18 @@ class ReadAuthorities:
         self._scope.report.examined["authorities"] = len(rows)
 
     def check_crls(self) -> None:
-        """Read every CRL, and compare the entries of the next ones with their facts."""
-        for row in self._scope.connection.execute(select(crls)).all():
-            read = read_crl(row, self._authorities.get(row.authority))
-            self._crls[row.authority] = read
-            self._scope.add(f"CRL of {row.authority}", read.problems)
+        """Make every CRL again, and compare its entries with their facts."""
+        connection = self._scope.connection
+        for kept in read_crls(connection):
+            self._crls[kept.row.authority] = kept.entries
+            self._scope.add(f"CRL of {kept.row.authority}", [kept.problem] if kept.problem else [])
         self._scope.report.examined["crls"] = len(self._crls)
+        roots = [each.row.id for each in self._authorities.values() if _is_root(each)]
+        self._cas = {ca.serial: ca for ca in certified_cas(connection, roots, _EVER)}
         for row in self._scope.stream(_CRL_ENTRIES):
-            problems = self._entry(row)
-            if self.has_crl(row.authority) and not self.is_listed(row.authority, row.serial):
-                problems.append("it is to be on the CRL of its authority, and is not")
-            self._scope.add(f"certificate {row.serial}", problems)
+            self._scope.add(f"certificate {row.serial}", self._entry(row))
+        for ca in self._cas.values():
+            self._scope.add(f"certificate {ca.serial}", self._missing(ca))
 
     def signer_of(self, authority: str) -> Signer | None:
         """What an authority signs with, where it is known and can be read."""
@@ -82,30 +84,42 @@ class ReadAuthorities:
     def has_crl(self, authority: str) -> bool:
         """Whether an authority publishes a CRL; of what a removed one signed, nothing is valid."""
         known = self._authorities.get(authority)
-        return known is not None and known.row.state != State.REMOVED
+        if known is None or known.row.state == State.REMOVED:
+            return False
+        return not _is_root(known) or known.row.origin == OWN
 
     def is_listed(self, authority: str, serial: str) -> bool:
         """Whether the CRL of an authority has a serial number."""
         listed = self._crls.get(authority)
         try:
-            return listed is not None and int(serial, 16) in listed.serials
+            return listed is not None and serial in listed
         except ValueError:
             return False  # no serial number: said of its entry, or of its credential
 
+    def _missing(self, ca: CertifiedCa) -> list[str]:
+        """Whether an issuing CA that a fact matches is on the CRL of its root."""
+        fact = self._scope.told.facts.match((f"authority:{ca.id}",))
+        if fact is None or ca.expires_at <= self._scope.now or not self.has_crl(ca.root):
+            return []
+        if self.is_listed(ca.root, ca.serial):
+            return []
+        return [f"fact {fact.sequence} matches it, and it is not on the CRL of its root"]
+
     def _entry(self, row: Row[Any]) -> list[str]:
-        """An entry of the next CRL against its credential and the fact that it is of."""
-        if row.sequence is None or row.id is None:
-            return ["it is to be on the CRL, for no fact or no credential of ours"]
+        """An entry of a CRL against its certificate and the fact that it is of."""
+        ca = self._cas.get(row.serial)
+        if row.sequence is None or (ca is None and row.id is None):
+            return ["it is on the CRL, for no fact or no credential of ours"]
         try:
-            marks = _marks(row)
+            marks = marks_of(row) if ca is None else frozenset({f"authority:{ca.id}"})
         except CredentialError:
             return []  # the subject: said of the credential
         holds = {
-            "authority": row.authority == row.signed_by,
-            "expires_at": row.expires_at == row.ends,
-            "credential": row.credential == X509,
+            "authority": row.on_crl_of == (row.authority if ca is None else ca.root),
+            "expires_at": row.until == (row.expires_at if ca is None else ca.expires_at),
+            "credential": ca is not None or row.kind == X509,
             "fact": row.target in marks,
-            "suspended": row.kind
+            "suspended": row.said
             == (FactKind.SUSPENDED.value if row.suspended else FactKind.REVOKED.value),
             "at": row.at == row.stated_at or self._was_on_it(row, marks),
         }
@@ -120,38 +134,29 @@ class ReadAuthorities:
         return not row.suspended and self._scope.connection.execute(earlier).first() is not None
 
 
-def _marks(row: Row[Any]) -> frozenset[str]:
-    """What can put a certificate on the CRL.
-
-    Raises:
-        InvalidSpiffeId: its subject is none.
-    """
-    return frozenset(
-        {
-            f"serial:{row.id}",
-            f"authority:{row.signed_by}",
-            f"instance:{row.instance}",
-            f"manifest:{row.manifest}",
-            f"admin:{row.admin}",
-            *identity_marks(SpiffeId.parse(row.subject)),
-        }
-    )
+def _is_root(authority: ReadAuthority) -> bool:
+    return bool(authority.row.kind == AuthorityKind.ROOT)
 
 
+_EVER = datetime.min.replace(tzinfo=UTC)
 _CRL_ENTRIES = (
     select(
-        revoked_certificates,
+        revoked_certificates.c.serial,
+        revoked_certificates.c.authority.label("on_crl_of"),
+        revoked_certificates.c.suspended,
+        revoked_certificates.c.at,
+        revoked_certificates.c.expires_at.label("until"),
         facts.c.sequence,
         facts.c.target,
-        facts.c.kind,
+        facts.c.kind.label("said"),
         facts.c.at.label("stated_at"),
         credentials.c.id,
-        credentials.c.kind.label("credential"),
+        credentials.c.kind,
         credentials.c.subject,
         credentials.c.instance,
         credentials.c.admin,
-        credentials.c.authority.label("signed_by"),
-        credentials.c.expires_at.label("ends"),
+        credentials.c.authority,
+        credentials.c.expires_at,
         instances.c.manifest,
     )
     .outerjoin_from(revoked_certificates, facts, facts.c.sequence == revoked_certificates.c.fact)

@@ -1,4 +1,4 @@
-"""Authorities and their CRLs, looked at again: pure, over the rows and the records as they stand.
+"""Authorities, looked at again: pure, over the rows and the records as they stand.
 
 An authority's id is a digest of its key, and the log says when an id was prepared, activated,
 retired and removed: a row with another key, another state or other moments is found.
@@ -150,33 +150,3 @@ def is_older(history: Sequence[Recorded]) -> bool:
     """Whether its record is of before records said what an authority was made as."""
     prepared = [record for record in history if record.kind == "authority.prepared"]
     return bool(prepared) and "public_sha256" not in prepared[-1].details
-
-
-@dataclass(frozen=True, slots=True)
-class ReadCrl:
-    """A CRL: the serial numbers on it, and what is wrong with it."""
-
-    serials: frozenset[int] = field(repr=False)
-    problems: tuple[str, ...]
-
-
-def read_crl(row: Row[Any], authority: ReadAuthority | None) -> ReadCrl:
-    """A stored CRL against its row and the authority that signed it."""
-    if authority is None or authority.certificate is None:
-        return ReadCrl(frozenset(), ("its authority is not known",))
-    try:
-        crl = x509.load_der_x509_crl(row.der)
-        serials = frozenset(entry.serial_number for entry in crl)
-        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-        holds: Mapping[str, bool] = {
-            "number": number == row.number,
-            "this update": crl.last_update_utc == row.this_update.replace(microsecond=0),
-            "next update": crl.next_update_utc == row.next_update.replace(microsecond=0),
-            "issuer": crl.issuer == authority.certificate.subject,
-        }
-        problems = [f"another {name} than its row says" for name, same in holds.items() if not same]
-        if authority.signer.key is None or not crl.is_signature_valid(authority.signer.key):
-            problems.append("its authority did not sign it")
-    except (*UNREADABLE, x509.ExtensionNotFound):
-        return ReadCrl(frozenset(), ("it cannot be read",))
-    return ReadCrl(serials, tuple(problems))

@@ -63,25 +63,21 @@ def _node(scope: Scope, issued: Issued) -> list[str]:
 
 
 def _revoked(scope: Scope, known: ReadAuthorities, issued: Issued) -> list[str]:
-    """Whether an unexpired certificate that a fact matches is on the CRL, and on the next."""
+    """Whether an unexpired certificate that a fact matches is on the CRL of its authority."""
     try:
         fact = scope.told.facts.match(issued.marks())
-        if fact is None or not known.has_crl(issued.authority):
-            return []
-        listed = known.is_listed(issued.authority, issued.id)
     except (CredentialError, ValueError):
         return []  # the subject or the serial: said already
-    query = select(revoked_certificates.c.suspended).where(
-        revoked_certificates.c.serial == issued.id,
-        revoked_certificates.c.authority == issued.authority,
-    )
-    entry = scope.connection.execute(query).first()
-    if listed and entry is not None:
-        if entry.suspended and fact.kind is FactKind.REVOKED:
-            return [f"fact {fact.sequence} revokes it, and it is to be on the CRL as suspended"]
+    if fact is None or not known.has_crl(issued.authority):
         return []
-    which = "next CRL" if listed else "CRL"
-    return [f"fact {fact.sequence} matches it, and it is not on the {which} of its authority"]
+    if not known.is_listed(issued.authority, issued.id):
+        return [f"fact {fact.sequence} matches it, and it is not on the CRL of its authority"]
+    query = select(revoked_certificates.c.suspended).where(
+        revoked_certificates.c.serial == issued.id
+    )
+    if scope.connection.scalar(query) and fact.kind is FactKind.REVOKED:
+        return [f"fact {fact.sequence} revokes it, and it is on the CRL as suspended"]
+    return []
 
 
 def _bounds_of(config: Config) -> Bounds:

@@ -2,7 +2,7 @@
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from sqlalchemy import func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from accredit_credentials.revocation import FactSet, RevocationFact
 from accredit_issuer.audit.log import Log, LogDamaged, LogReader
 from accredit_issuer.authority.lifecycle import AuthorityKind, Origin, State
 from accredit_issuer.authority.opening import open_upstream
@@ -27,9 +28,12 @@ from accredit_issuer.errors import InvalidSettings, IssuerError
 from accredit_issuer.federation.fetching import check_ca_file
 from accredit_issuer.keys.key_manager import KeyManager, KeyMissing
 from accredit_issuer.keys.opening import open_keys
+from accredit_issuer.revocation.kept_crls import KeptCrl, read_crls
+from accredit_issuer.revocation.projection import unlisted
+from accredit_issuer.revocation.revocation import fact_of
 from accredit_issuer.settings import Config, KeysOnDisk, load
 from accredit_issuer.store.database import Database
-from accredit_issuer.store.models import Model, authorities, credentials, crls, releases
+from accredit_issuer.store.models import Model, authorities, credentials, facts, releases
 from accredit_issuer.store.schema import differences
 
 EXPIRES_SOON = timedelta(days=30)  # of a CA that somebody else has to replace
@@ -260,27 +264,44 @@ def _clock(place: _Place) -> Iterator[Finding]:
 
 def _crls(place: _Place) -> Iterator[Finding]:
     with place.database.read() as connection:
-        # Of a removed authority nothing is valid: its last CRL stays as it was.
-        published = select(authorities.c.id).where(authorities.c.state != State.REMOVED.value)
-        rows = connection.execute(select(crls).where(crls.c.authority.in_(published))).all()
-    for row in rows:
-        try:
-            x509.load_der_x509_crl(row.der)
-        except (ValueError, TypeError):
-            yield Finding(
-                f"CRL of {row.authority[:16]}",
-                False,
-                "what is stored is no DER of a CRL",
-                "a running issuer publishes it anew, at the next fact or at half its life",
-            )
-            continue
-        late = (place.now - row.next_update).total_seconds() > 0
-        yield Finding(
-            f"CRL of {row.authority[:16]}",
-            not late,
-            f"number {row.number}, next update {row.next_update:%Y-%m-%d %H:%M} UTC",
-            "a running issuer publishes it anew" if late else "",
+        in_use = set(
+            connection.execute(
+                select(authorities.c.id).where(authorities.c.state != State.REMOVED.value)
+            ).scalars()
         )
+        in_force = FactSet(
+            map(fact_of, connection.execute(select(facts).order_by(facts.c.sequence)).all())
+        )
+        for kept in read_crls(connection):
+            missing = (
+                unlisted(connection, in_force, kept.row.authority, place.now)
+                # Of a removed authority nothing is valid: its last CRL stays as it was.
+                if kept.row.authority in in_use
+                else []
+            )
+            yield _crl(kept, [fact for fact, *_ in missing], place.now)
+
+
+def _crl(kept: KeptCrl, missing: Sequence[RevocationFact], now: datetime) -> Finding:
+    row = kept.row
+    what = f"CRL of {row.authority[:16]}"
+    if kept.problem:
+        return Finding(what, False, kept.problem, "restart the issuer: it makes another one")
+    if missing:
+        return Finding(
+            what,
+            False,
+            f"{len(missing)} certificates are missing, of fact {missing[0].sequence} first",
+            "see what 'accredit-issuer audit' finds",
+        )
+    late = now > row.next_update
+    return Finding(
+        what,
+        not late,
+        f"number {row.number}, {len(kept.entries)} entries, next update "
+        f"{row.next_update:%Y-%m-%d %H:%M} UTC",
+        "a running issuer publishes it anew" if late else "",
+    )
 
 
 def _unfinished(place: _Place) -> Iterator[Finding]:

@@ -1,8 +1,9 @@
 """Stating facts: one transaction writes the fact, its record, and every projection's new state.
 
 Order: does the target exist and may this kind be said of it → expand what credentials do not carry
-→ write facts, CRL entries and CRLs with the log record → commit → put the facts into force for the
-issuer's own decisions and tell the feed, before any other write is looked at.
+→ write facts, CRL entries (``projection``) and CRLs (``crls``) with the log record → commit → put
+the facts into force for the issuer's own decisions and tell the feed, before any other write is
+looked at.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,8 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, literal, select
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select
 
 from accredit_credentials.revocation import (
     EXPANDED,
@@ -24,14 +24,13 @@ from accredit_credentials.revocation import (
 )
 from accredit_issuer.audit.records import Record, RecordKind, written_moment
 from accredit_issuer.authority.authorities import Authorities
-from accredit_issuer.authority.lifecycle import AuthorityKind
-from accredit_issuer.authority.snapshot import Authority
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_text
 from accredit_issuer.registry.changes import Actor, Changes
-from accredit_issuer.revocation.crl import CrlEntry, build_crl
+from accredit_issuer.revocation.crls import Crls
 from accredit_issuer.revocation.feed import Feed
 from accredit_issuer.revocation.known_authorities import end_of_authority
+from accredit_issuer.revocation.projection import Change, project
 from accredit_issuer.settings import Config
 from accredit_issuer.store import models
 from accredit_issuer.store.models import (
@@ -39,7 +38,6 @@ from accredit_issuer.store.models import (
     facts,
     instances,
     manifests,
-    revoked_certificates,
 )
 from accredit_issuer.store.writer import Transaction, Writer
 
@@ -84,11 +82,11 @@ class Revocation:
 
     def __init__(self, config: Config, authorities: Authorities, feed: Feed) -> None:
         self._config = config
-        self._authorities = authorities
         self._feed = feed
         self._sequence = 0
         self.facts = FactSet()
         self.on_facts: Callable[[], None] = lambda: None  # once they are in force, before told
+        self.crls = Crls(config, authorities)
 
     def load(self, connection: Connection, now: datetime) -> None:
         """Take up the facts of the database: all lasting ones, and those not yet expired."""
@@ -112,7 +110,7 @@ class Revocation:
 
     def publish_crls(self, writer: Writer, now: datetime) -> int:
         """Make the CRLs that are missing or past half of their life; returns how many."""
-        return writer.run(lambda t: self._publish_due(t, now), alone=True).result()
+        return writer.run(lambda t: self.crls.write_due(t, self.facts, now), alone=True).result()
 
     def forget_expired(self, writer: Writer, now: datetime) -> None:
         """Drop from memory what no living credential can match.
@@ -155,19 +153,18 @@ class Revocation:
             )
             for offset, target in enumerate(targets, start=1)
         ]
-        changed = set[str]()
+        publishing = self.crls.publishing
+        changes: list[Change] = []
         for fact in stated:
             _write_fact(transaction, fact, request.actor.name)
-            changed |= _project(transaction, fact, now)
+            changes += project(transaction, fact, now, publishing)
         if request.kind is FactKind.RESTORED:
             # What another suspension still covers goes back on: it never left.
             restored = {fact.target for fact in stated}
             for fact in self.facts:
                 if fact.kind is FactKind.SUSPENDED and fact.target not in restored:
-                    changed |= _project(transaction, fact, now)
-        for authority in self._issuing_cas():
-            if authority.id in changed:
-                self._write_crl(transaction, authority, now)
+                    changes += project(transaction, fact, now, publishing)
+        self.crls.write_changed(transaction, changes, self.facts, now)
 
         def put_into_force() -> None:
             self._sequence = stated[-1].sequence
@@ -315,60 +312,6 @@ class Revocation:
         ends = end_of_authority(transaction, target.value, now) or now
         return max(ends, now + lifetimes.issuing_ca) + lifetimes.longest_credential
 
-    def _issuing_cas(self) -> tuple[Authority, ...]:
-        return self._authorities.now_in_force.published(AuthorityKind.X509)
-
-    def _publish_due(self, transaction: Transaction, now: datetime) -> int:
-        known = {row.authority: row for row in transaction.execute(select(models.crls))}
-        due = [
-            authority
-            for authority in self._issuing_cas()
-            if authority.id not in known
-            or now >= known[authority.id].this_update + self._config.crl_lifetime / 2
-        ]
-        for authority in due:
-            self._write_crl(transaction, authority, now)
-        # What expired was on the CRL that was in force then; it needs to be on no later one.
-        transaction.execute(
-            delete(revoked_certificates).where(
-                revoked_certificates.c.expires_at < now - self._config.crl_lifetime
-            )
-        )
-        return len(due)
-
-    def _write_crl(self, transaction: Transaction, authority: Authority, now: datetime) -> None:
-        if authority.certificate is None or authority.key is None:
-            return
-        table = models.crls
-        last = transaction.execute(
-            select(table.c.number).where(table.c.authority == authority.id)
-        ).scalar()
-        number = (last or 0) + 1
-        rows = transaction.execute(
-            select(revoked_certificates)
-            .where(revoked_certificates.c.authority == authority.id)
-            .order_by(revoked_certificates.c.serial)
-        )
-        der = build_crl(
-            authority.certificate,
-            authority.key,
-            [CrlEntry(row.serial, row.at, row.suspended) for row in rows],
-            number=number,
-            now=now,
-            lifetime=self._config.crl_lifetime,
-        )
-        values = {
-            "number": number,
-            "this_update": now,
-            "next_update": now + self._config.crl_lifetime,
-            "der": der,
-        }
-        transaction.execute(
-            upsert(table)
-            .values(authority=authority.id, **values)
-            .on_conflict_do_update(index_elements=["authority"], set_=values)
-        )
-
 
 def living_on(transaction: Transaction, node: str, now: datetime) -> list[str]:
     """The ids of a node's instances of which anything lives, in order."""
@@ -439,81 +382,6 @@ def _write_fact(transaction: Transaction, fact: RevocationFact, actor: str) -> N
             log_index=log_index,
         )
     )
-
-
-def _project(transaction: Transaction, fact: RevocationFact, now: datetime) -> set[str]:
-    """Bring the CRL entries in line with one fact; returns the CAs whose CRL changes."""
-    condition = _matching(fact.target)
-    if condition is None:
-        return set()
-    living = and_(credentials.c.kind == "x509", credentials.c.expires_at > now, condition)
-    if fact.kind is FactKind.RESTORED:
-        return _lift(transaction, fact.target)
-    authorities = {
-        row.authority
-        for row in transaction.execute(select(credentials.c.authority).where(living).distinct())
-    }
-    revoked = fact.kind is FactKind.REVOKED
-    entries = select(
-        credentials.c.id,
-        credentials.c.authority,
-        literal(fact.sequence),
-        literal(not revoked),
-        literal(fact.at, revoked_certificates.c.at.type),
-        credentials.c.expires_at,
-    ).where(living)
-    statement = upsert(revoked_certificates).from_select(
-        ["serial", "authority", "fact", "suspended", "at", "expires_at"], entries
-    )
-    transaction.execute(
-        statement.on_conflict_do_update(
-            index_elements=["serial"],
-            set_={"suspended": False, "fact": fact.sequence},
-        )
-        if revoked
-        else statement.on_conflict_do_nothing()
-    )
-    return authorities
-
-
-def _lift(transaction: Transaction, target: Target) -> set[str]:
-    """Take the certificates off that only a suspension of this target had put on."""
-    suspension = select(facts.c.sequence).where(
-        facts.c.target == str(target), facts.c.kind == FactKind.SUSPENDED.value
-    )
-    of_it = and_(revoked_certificates.c.suspended, revoked_certificates.c.fact.in_(suspension))
-    authorities = {
-        row.authority
-        for row in transaction.execute(select(revoked_certificates.c.authority).where(of_it))
-    }
-    transaction.execute(delete(revoked_certificates).where(of_it))
-    return authorities
-
-
-def _matching(target: Target) -> ColumnElement[bool] | None:
-    """The credentials that a target matches; None where it matches no certificate."""
-    column = {
-        TargetKind.INSTANCE: credentials.c.instance,
-        TargetKind.SERIAL: credentials.c.id,
-        TargetKind.AUTHORITY: credentials.c.authority,
-        TargetKind.ADMIN: credentials.c.admin,
-    }.get(target.kind)
-    if column is not None:
-        return column == target.value
-    if target.kind is TargetKind.NODE:
-        # Its own SVIDs: what runs there is in the facts that this one was expanded into.
-        own = select(models.nodes.c.instance).where(models.nodes.c.name == target.value)
-        return credentials.c.instance.in_(own)
-    of_it = {
-        TargetKind.NAMESPACE: instances.c.manifest.in_(
-            select(manifests.c.digest).where(manifests.c.namespace == target.value)
-        ),
-        TargetKind.AGENT: instances.c.agent == target.value,
-        TargetKind.MANIFEST: instances.c.manifest == target.value,
-    }.get(target.kind)
-    if of_it is None:
-        return None
-    return credentials.c.instance.in_(select(instances.c.id).where(of_it))
 
 
 _EXISTS: dict[TargetKind, Callable[[str], tuple[Any, ColumnElement[bool]]]] = {

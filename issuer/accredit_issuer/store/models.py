@@ -199,14 +199,15 @@ class RevokedCertificateRow(Model, table=True):
 
 
 class CrlRow(Model, table=True):
-    """The newest CRL of one issuing CA."""
+    """The newest CRL of one authority; its bytes follow from this and its entries."""
 
     __tablename__ = "crl"
     authority: str = Field(primary_key=True)
     number: int
     this_update: datetime = Field(sa_type=Moment)
     next_update: datetime = Field(sa_type=Moment)
-    der: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    scheduled_at: datetime = Field(sa_type=Moment)  # the newest one that no fact asked for
+    signature: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class AuthorityRow(Model, table=True):
