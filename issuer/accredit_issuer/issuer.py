@@ -6,7 +6,7 @@ The only place that wires effects (database, keys, clock) to decisions.
 import contextlib
 import fcntl
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from accredit_attestors.plugins import load_attestors, load_node_attestors
@@ -46,6 +46,7 @@ from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Writer
 
 FIRST_ADMIN = "first"
+UNSIGNED_AGAIN = timedelta(seconds=10)  # until a CRL is tried again whose key did not answer
 SELF = Local("issuer")
 
 
@@ -198,7 +199,9 @@ class Issuer:
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which ``keep_up`` can have something to do."""
-        return min(self.authorities.next_due(now), now + self.config.crl_lifetime / 4)
+        unsigned = self.revocation.crls.is_one_unsigned
+        crls = UNSIGNED_AGAIN if unsigned else self.config.crl_lifetime / 4
+        return min(self.authorities.next_due(now), now + crls)
 
     def close(self) -> None:
         """Finish what is waiting and close everything."""

@@ -19,10 +19,12 @@ from support.offline import Offline, offline_issuer
 
 from accredit_credentials.crl_der import Times
 from accredit_credentials.keys import generate_key
+from accredit_credentials.leaf_der import IssuingCa
 from accredit_credentials.revocation import FactKind, Target
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Kind, Refusal, Unavailable
+from accredit_issuer.issuer import UNSIGNED_AGAIN
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation import crls as module
 from accredit_issuer.revocation.crl import Crl, Entries, next_times, sign_crl
@@ -303,23 +305,66 @@ def test_what_is_taken_back_was_never_published(
     assert published(offline).der == after.der
 
 
-def test_a_key_that_cannot_sign_refuses_the_fact(
-    offline: Offline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No fact without its CRL: once the key is back, the same fact is stated."""
-    svid = offline.agent()
+def keyless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No CA's key answers."""
 
     def away(*_: Any, **__: Any) -> Crl:
         raise Unavailable("the token does not answer")
 
+    monkeypatch.setattr(module, "sign_crl", away)
+
+
+@pytest.mark.parametrize("back", ["schedule", "fact", "restart"])
+def test_a_key_that_does_not_answer_holds_no_fact_up(
+    offline: Offline, monkeypatch: pytest.MonkeyPatch, back: str
+) -> None:
+    """The fact is in force at once; its CRL follows with whatever comes first, and has it."""
+    manifest = offline.register()
+    svid, next_one = offline.attest(manifest), offline.attest(manifest)
+    before = published(offline)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "sign_crl", away)
-        with pytest.raises(Unavailable):
-            offline.state(f"serial:{svid.serial}")
-    assert not offline.is_on_crl(svid)
-    assert len(offline.issuer.revocation.facts) == 0
-    offline.state(f"serial:{svid.serial}")
-    assert offline.is_on_crl(svid)
+        keyless(patched)
+        offline.state(f"serial:{svid.serial}")
+        offline.issuer.keep_up()
+    assert published(offline) is before
+    assert offline.issuer.revocation.crls.is_one_unsigned
+    assert offline.issuer.revocation.facts.match([f"serial:{svid.serial}"])
+    soon = offline.issuer.next_due(offline.clock()) - offline.clock()
+    assert soon == UNSIGNED_AGAIN
+    if back == "schedule":
+        offline.issuer.keep_up()
+    elif back == "fact":
+        offline.state(f"serial:{next_one.serial}")
+    else:
+        offline.reopen()
+    after = published(offline)
+    assert svid.serial in after.entries
+    assert (next_one.serial in after.entries) == (back == "fact")
+    assert after.times.number > before.times.number
+    assert not offline.issuer.revocation.crls.is_one_unsigned
+    offline.reopen()
+    assert published(offline).der == after.der
+
+
+def test_one_key_that_does_not_answer_keeps_no_other_crl(
+    offline: Offline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root's key is away: issuing CAs publish on."""
+    root = offline.active(AuthorityKind.ROOT)
+    real = module.sign_crl
+
+    def sign(ca: IssuingCa, *arguments: Any, **named: Any) -> Crl:
+        if ca.key_id.hex() == root:
+            raise Unavailable("the token does not answer")
+        return real(ca, *arguments, **named)
+
+    before = published(offline)
+    offline.clock.advance(seconds=offline.issuer.config.crl_lifetime.total_seconds())
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "sign_crl", sign)
+        offline.issuer.keep_up()
+    assert published(offline).times.number > before.times.number
+    assert offline.issuer.revocation.crls.is_one_unsigned
 
 
 KILLED = """

@@ -5,6 +5,10 @@ schedule; readers get it once that is durable, and what is rolled back was never
 each is made again from its rows; one whose signature is not over them is replaced by the next, with
 whatever the facts in force say and no row has.
 
+A key that does not answer keeps no fact from coming into force: its rows are written, and the CRL
+is signed by the next fact or run of the schedule at which the key is back. Until then the CRL of
+before is served, and the feed has the fact.
+
 An entry leaves on a scheduled CRL, after another scheduled one has carried it that was made when
 its certificate had ended (RFC 5280 §3.3). The end of a suspension takes it off at once.
 
@@ -12,7 +16,9 @@ CRLs are of issuing CAs, and of roots of our own for the issuing CAs below them.
 authority that was removed is served until it is over.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -34,6 +40,23 @@ from accredit_issuer.store.writer import Transaction
 _log = structlog.get_logger("accredit.crls")
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """CRLs that were signed, and the ids of those whose key did not answer."""
+
+    made: list[Crl] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def at(self, authority: str) -> Iterator[None]:
+        """Go on where this one cannot be signed."""
+        try:
+            yield
+        except Unavailable as error:
+            self.failed.add(authority)
+            _log.error("a CRL cannot be signed", authority=authority, reason=str(error))
+
+
 class Crls:
     """The newest CRL of each authority. Reading is for any thread."""
 
@@ -42,6 +65,7 @@ class Crls:
         self._authorities = authorities
         self._held: Mapping[str, Crl] = {}
         self._spent: dict[str, int] = {}  # numbers of CRLs that could not be made again
+        self._unsigned: frozenset[str] = frozenset()  # whose key did not answer when rows changed
 
     def load(self, connection: Connection) -> None:
         """Make again what the database keeps; the authorities are loaded."""
@@ -81,6 +105,11 @@ class Crls:
         return any(each not in held for each in self.publishing)
 
     @property
+    def is_one_unsigned(self) -> bool:
+        """Whether a CRL lacks what the facts say, because its CA's key did not answer."""
+        return bool(self._unsigned)
+
+    @property
     def publishing(self) -> tuple[str, ...]:
         """The ids of the authorities that publish a CRL."""
         return tuple(authority.id for authority in self._publishers())
@@ -94,28 +123,30 @@ class Crls:
     ) -> None:
         """Sign the CRLs that these changes are of; ``facts`` are those in force before."""
         changed = {change.authority for change in changes}
-        made = []
+        attempt = _Attempt()
         for authority in self._publishers():
             if authority.id not in changed:
                 continue
             before = self._held.get(authority.id)
-            if before is None:
-                made.append(self._scheduled(transaction, authority, facts, now))
-                continue
-            entries = _changed(before, changes)
-            if entries is not before.entries:
-                made.append(self._write(transaction, authority, entries, now, before.scheduled_at))
-        self._publish_after(transaction, made, ())
+            with attempt.at(authority.id):
+                if before is None or authority.id in self._unsigned:
+                    attempt.made.append(self._scheduled(transaction, authority, facts, now))
+                    continue
+                entries = _changed(before, changes)
+                if entries is not before.entries:
+                    begun = before.scheduled_at
+                    attempt.made.append(self._write(transaction, authority, entries, now, begun))
+        self._publish_after(transaction, attempt, ())
 
     def write_due(self, transaction: Transaction, facts: FactSet, now: datetime) -> int:
-        """Sign the CRLs that are missing or past half of their life; returns how many."""
-        made = [
-            self._scheduled(transaction, authority, facts, now)
-            for authority in self._publishers()
-            if self._is_due(authority.id, now)
-        ]
-        self._publish_after(transaction, made, self._forget_over(transaction, now))
-        return len(made)
+        """Sign the CRLs that are missing, unsigned or past half of their life; returns how many."""
+        attempt = _Attempt()
+        for authority in self._publishers():
+            if self._is_due(authority.id, now):
+                with attempt.at(authority.id):
+                    attempt.made.append(self._scheduled(transaction, authority, facts, now))
+        self._publish_after(transaction, attempt, self._forget_over(transaction, now))
+        return len(attempt.made)
 
     def _publishers(self) -> list[Authority]:
         snapshot = self._authorities.now_in_force
@@ -127,6 +158,8 @@ class Crls:
         return [*snapshot.published(AuthorityKind.X509), *roots]
 
     def _is_due(self, authority: str, now: datetime) -> bool:
+        if authority in self._unsigned:
+            return True
         crl = self._held.get(authority)
         return crl is None or now >= crl.scheduled_at + self._config.crl_lifetime / 2
 
@@ -135,7 +168,9 @@ class Crls:
     ) -> Crl:
         before = self._held.get(authority.id)
         if before is not None:
-            entries = _changed(before, drop(transaction, authority.id, before.scheduled_at))
+            dropped = drop(transaction, authority.id, before.scheduled_at)
+        if before is not None and authority.id not in self._unsigned:
+            entries = _changed(before, dropped)
         else:
             for fact, serial, ends in unlisted(transaction, facts, authority.id, now):
                 put_on(transaction, fact, serial, authority.id, ends)
@@ -187,13 +222,15 @@ class Crls:
         return over
 
     def _publish_after(
-        self, transaction: Transaction, made: Sequence[Crl], over: Sequence[str]
+        self, transaction: Transaction, attempt: _Attempt, over: Sequence[str]
     ) -> None:
         def publish() -> None:
-            held = {**self._held, **{crl.authority: crl for crl in made}}
+            made = {crl.authority: crl for crl in attempt.made}
+            held = {**self._held, **made}
             self._held = {each: crl for each, crl in held.items() if each not in over}
+            self._unsigned = (self._unsigned - made.keys()) | attempt.failed
 
-        if made or over:
+        if attempt.made or attempt.failed or over:
             transaction.after_commit(publish)
 
 
