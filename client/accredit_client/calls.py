@@ -114,6 +114,12 @@ def revocation_stream(*, after: int, limit: int = STATEMENT_LIMIT) -> Call[bytes
     return Call(method="GET", path=path, read=bytes, limit=limit)
 
 
+def acknowledgement(listener: str, through: int) -> Call[None]:
+    """Say up to which fact the listener of a stream applies what it was told."""
+    body = {"listener": listener, "through": through}
+    return _post("/v1/revocations/acknowledgements", lambda _: None, body)
+
+
 def log_key() -> Call[str]:
     """The log's verifier key (C2SP vkey)."""
     return Call(method="GET", path="/v1/log/key", read=_ascii)

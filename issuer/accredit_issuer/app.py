@@ -7,6 +7,7 @@ from accredit_issuer.api import (
     admins,
     agents,
     authorities,
+    confirmations,
     discovery,
     documentation,
     examples,
@@ -50,6 +51,8 @@ def make_app(issuer: Issuer) -> FastAPI:
     for router in (
         agents.routes(issuer, callers, metrics),
         nodes.hot_routes(issuer, callers, metrics),
+        confirmations.hot_routes(issuer, callers),
+        confirmations.routes(issuer, callers),
         trust.routes(issuer),
         discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),

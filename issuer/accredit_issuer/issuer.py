@@ -22,7 +22,7 @@ from accredit_issuer.authority.rollover import Rollover
 from accredit_issuer.authority.subordinates import Subordinates
 from accredit_issuer.authority.upstream import Upstream
 from accredit_issuer.clock import Clock
-from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
+from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady, steady_clock
 from accredit_issuer.data_folder import check_present, check_trust_domain
 from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.federation.fetching import check_ca_file
@@ -75,7 +75,13 @@ class Issuer:
         self.guarded_clock = ClockGuard(clock, newest, steady)
         self.writer = Writer(database.writing, self.log)
         self.authorities = Authorities(config, keys, upstream)
-        self.feed = Feed(config.trust_domain, self.authorities, clock, config.heartbeat)
+        self.feed = Feed(
+            config.trust_domain,
+            self.authorities,
+            clock,
+            config.heartbeat,
+            steady=steady or steady_clock,
+        )
         self.registry = Registry(database)
         self.revocation = Revocation(config, self.authorities, self.feed)
         self.authorities.heed(

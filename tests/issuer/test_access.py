@@ -84,6 +84,8 @@ TABLE = {
     "GET /v1/crls": Route(EVERYONE),
     "GET /v1/revocations": Route(EVERYONE),
     "GET /v1/revocations/stream": Route(EVERYONE, path="/v1/revocations/stream?after=9999"),
+    # Public, and refused for its id: nobody's is past the door.
+    "POST /v1/revocations/acknowledgements": Route(EVERYONE, {"listener": "A" * 22, "through": 0}),
     "GET /v1/log/key": Route(EVERYONE),
     "GET /v1/log/checkpoint": Route(EVERYONE),
     "GET /v1/log/tile/{path:path}": Route(EVERYONE, path="/v1/log/tile/0/x001/000"),
@@ -124,6 +126,9 @@ TABLE = {
         {"target": "agent:support/nobody", "reason": "x"},
     ),
     "GET /v1/revocations/facts": Route(READERS),
+    "GET /v1/revocations/confirmations": Route(
+        READERS, path="/v1/revocations/confirmations?through=1"
+    ),
     "GET /v1/authorities": Route(READERS),
     # One is prepared already, and nothing of the id 00 exists: past the door nothing is changed.
     "POST /v1/authorities/{kind}/prepare": Route(OPERATORS, {}, "/v1/authorities/jwt/prepare"),

@@ -152,6 +152,13 @@ _NODE = {
     "svid_expires_at": _MOMENT,
     "instances": 12,
 }
+_POSITION = {
+    "spiffe_id": "spiffe://example.org/node/build-7",
+    "instance": "5d0e6a3c-52c2-4c5e-9b42-9f4a6b4f1c11",
+    "through": 11,
+    "silent_seconds": 12.4,
+    "gone": False,
+}
 _ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
 
 ANSWERS: Mapping[Call, Any] = {
@@ -307,6 +314,21 @@ ANSWERS: Mapping[Call, Any] = {
     },
     ("POST", "/v1/revocations"): {"facts": [_FACT]},
     ("GET", "/v1/revocations/facts"): {"facts": [_FACT]},
+    ("POST", "/v1/revocations/acknowledgements"): {},
+    ("GET", "/v1/revocations/confirmations"): {
+        "through": 12,
+        "complete": False,
+        "elapsed_milliseconds": 412.6,
+        "named": {
+            "listening": 40,
+            "confirmed": 39,
+            "slowest_milliseconds": 48.3,
+            "missing": [_POSITION],
+            "gone": [{**_POSITION, "spiffe_id": "spiffe://example.org/node/build-8", "gone": True}],
+        },
+        "unnamed": {"listening": 3, "confirmed": 3, "slowest_milliseconds": 21.7},
+        "silent": 1,
+    },
     ("GET", "/v1/authorities"): _AUTHORITIES,
     ("POST", "/v1/authorities/{kind}/prepare"): _AUTHORITIES,
     ("POST", "/v1/authorities/{authority}/activate"): _AUTHORITIES,
