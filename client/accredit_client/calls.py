@@ -350,6 +350,12 @@ def revoke(*, target: str, kind: str, reason: str) -> Call[tuple[answers.FactRec
     return _post("/v1/revocations", _facts, body)
 
 
+def confirmations(*, through: int, wait: float = 0.0) -> Call[answers.ConfirmationsAnswer]:
+    """Which verifiers apply the facts up to one: once all do, or after ``wait`` seconds."""
+    path = _path("/v1/revocations/confirmations", through=through, wait=f"{wait:.3f}")
+    return _get(path, answers.ConfirmationsAnswer.of)
+
+
 def revocation_facts() -> Call[tuple[answers.FactRecord, ...]]:
     """Every fact, as admins see it."""
     return _get("/v1/revocations/facts", _facts)

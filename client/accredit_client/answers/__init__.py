@@ -29,12 +29,19 @@ from accredit_client.answers.nodes import (
     NodeRecord,
     instance_outcome,
 )
-from accredit_client.answers.revocation import FactRecord
+from accredit_client.answers.revocation import (
+    ConfirmationsAnswer,
+    FactRecord,
+    NamedVerifiers,
+    UnnamedVerifiers,
+    VerifierRecord,
+)
 
 __all__ = [
     "Admin",
     "AgentRecord",
     "AuthorityRecord",
+    "ConfirmationsAnswer",
     "DeclaredResource",
     "Explanation",
     "FactRecord",
@@ -47,6 +54,7 @@ __all__ = [
     "LogPage",
     "ManifestRecord",
     "Members",
+    "NamedVerifiers",
     "NodeJoinTokenAnswer",
     "NodeRecord",
     "NonceAnswer",
@@ -54,6 +62,8 @@ __all__ = [
     "SignerRecord",
     "SubordinateRecord",
     "TaskTokenAnswer",
+    "UnnamedVerifiers",
+    "VerifierRecord",
     "WhoamiAnswer",
     "WitAnswer",
     "X509Answer",

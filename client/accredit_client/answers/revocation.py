@@ -1,4 +1,4 @@
-"""Revocation facts, as admins see them."""
+"""Revocation facts and whom they have reached, as admins see them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,4 +30,100 @@ class FactRecord:
             expires_at=members.moment("expires_at"),
             actor=members.text("actor"),
             reason=members.text("reason"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierRecord:
+    """A verifier that has a name, and up to which fact it applies what it was told.
+
+    Attributes:
+        silent_seconds: since it acknowledged anything.
+        gone: whether it does not listen any more.
+    """
+
+    spiffe_id: str
+    instance: str
+    through: int
+    silent_seconds: float
+    gone: bool
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read one verifier."""
+        return cls(
+            spiffe_id=members.text("spiffe_id"),
+            instance=members.text("instance"),
+            through=members.number("through"),
+            silent_seconds=members.amount("silent_seconds"),
+            gone=members.truth("gone"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedVerifiers:
+    """Those with a name: how many, how long the slowest took, and whom a fact has not reached."""
+
+    listening: int
+    confirmed: int
+    slowest_milliseconds: float | None
+    missing: tuple[VerifierRecord, ...]
+    gone: tuple[VerifierRecord, ...]
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read them."""
+        return cls(
+            listening=members.number("listening"),
+            confirmed=members.number("confirmed"),
+            slowest_milliseconds=members.optional_amount("slowest_milliseconds"),
+            missing=members.each("missing", VerifierRecord.of),
+            gone=members.each("gone", VerifierRecord.of),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnnamedVerifiers:
+    """Those without a name, counted."""
+
+    listening: int
+    confirmed: int
+    slowest_milliseconds: float | None
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read them."""
+        return cls(
+            listening=members.number("listening"),
+            confirmed=members.number("confirmed"),
+            slowest_milliseconds=members.optional_amount("slowest_milliseconds"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmationsAnswer:
+    """Which verifiers apply the facts up to one.
+
+    Attributes:
+        complete: whether everybody confirmed it of whom that can be expected.
+        silent: streams that never acknowledged anything.
+    """
+
+    through: int
+    complete: bool
+    elapsed_milliseconds: float | None
+    named: NamedVerifiers
+    unnamed: UnnamedVerifiers
+    silent: int
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read the answer."""
+        return cls(
+            through=members.number("through"),
+            complete=members.truth("complete"),
+            elapsed_milliseconds=members.optional_amount("elapsed_milliseconds"),
+            named=NamedVerifiers.of(members.member("named")),
+            unnamed=UnnamedVerifiers.of(members.member("unnamed")),
+            silent=members.number("silent"),
         )

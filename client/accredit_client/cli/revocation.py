@@ -9,7 +9,7 @@ import typer
 
 from accredit_client import calls
 from accredit_client.answers import FactRecord
-from accredit_client.cli import options, output, session
+from accredit_client.cli import confirmations, options, output, session
 from accredit_client.cli.authority import KEY_ID_LENGTH, whole_id
 from accredit_client.cli.framework import example, top_level
 from accredit_credentials.revocation import FactKind, Target, TargetKind
@@ -38,6 +38,16 @@ KindArgument = Annotated[
     Kind, typer.Argument(metavar="KIND", show_choices=False, help=f"One of {', '.join(Kind)}.")
 ]
 Which = Annotated[str, typer.Argument(metavar="TARGET", help="Which one.")]
+Wait = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0,
+        max=confirmations.LONGEST,
+        help="How long to follow who has confirmed it; 0 does not ask.",
+    ),
+]
 Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why, for the log and for whom it hits.")
 ]
@@ -54,11 +64,16 @@ def revoke(
     what: KindArgument,
     target: Which,
     reason: Reason,
+    *,
+    wait: Wait = confirmations.WAIT,
     profile: options.Profile = options.DEFAULT_PROFILE,
     as_json: options.Json = False,
 ) -> None:
-    """Say that from now on nothing of it is valid. Nothing takes this back."""
-    _state(FactKind.REVOKED, what, target, reason, profile=profile, as_json=as_json)
+    """Say that from now on nothing of it is valid. Nothing takes this back.
+
+    Then follow which verifiers confirm that they apply it.
+    """
+    _state(FactKind.REVOKED, what, target, reason, wait=wait, profile=profile, as_json=as_json)
 
 
 @app.command(
@@ -68,11 +83,13 @@ def suspend(
     what: KindArgument,
     target: Which,
     reason: Reason,
+    *,
+    wait: Wait = confirmations.WAIT,
     profile: options.Profile = options.DEFAULT_PROFILE,
     as_json: options.Json = False,
 ) -> None:
     """Say that nothing of it is valid until it is restored."""
-    _state(FactKind.SUSPENDED, what, target, reason, profile=profile, as_json=as_json)
+    _state(FactKind.SUSPENDED, what, target, reason, wait=wait, profile=profile, as_json=as_json)
 
 
 @app.command(epilog=example("accredit restore agent support/summarizer --reason 'false alarm'"))
@@ -80,11 +97,13 @@ def restore(
     what: KindArgument,
     target: Which,
     reason: Reason,
+    *,
+    wait: Wait = confirmations.WAIT,
     profile: options.Profile = options.DEFAULT_PROFILE,
     as_json: options.Json = False,
 ) -> None:
     """End a suspension."""
-    _state(FactKind.RESTORED, what, target, reason, profile=profile, as_json=as_json)
+    _state(FactKind.RESTORED, what, target, reason, wait=wait, profile=profile, as_json=as_json)
 
 
 @app.command(epilog=example("accredit facts", "accredit facts --json | jq -r '.[].target'"))
@@ -100,7 +119,14 @@ def facts(
 
 
 def _state(
-    kind: FactKind, what: Kind, target: str, reason: str, *, profile: str, as_json: bool
+    kind: FactKind,
+    what: Kind,
+    target: str,
+    reason: str,
+    *,
+    wait: float,
+    profile: str,
+    as_json: bool,
 ) -> None:
     Target.parse(f"{what.value}:{target}")  # before anybody is asked
     with session.open_issuer(profile) as issuer:
@@ -109,12 +135,15 @@ def _state(
         named = str(Target.parse(f"{what.value}:{target}"))
         started = perf_counter()
         stated = issuer.send(calls.revoke(target=named, kind=kind.value, reason=reason))
-        milliseconds = (perf_counter() - started) * 1000
+        milliseconds = round((perf_counter() - started) * 1000, 1)
+        if not as_json:
+            _print_facts(stated, empty="the issuer stated nothing")
+            output.note(f"in force after {milliseconds:.0f} ms")
+        confirmed = confirmations.follow(issuer, stated, wait)
     if as_json:
-        output.document({"facts": stated, "milliseconds": round(milliseconds, 1)})
-        return
-    _print_facts(stated, empty="the issuer stated nothing")
-    output.note(f"in force after {milliseconds:.0f} ms")
+        output.document({"facts": stated, "milliseconds": milliseconds, "confirmations": confirmed})
+    if confirmed is not None:
+        confirmations.say(confirmed, loud_only=as_json)
 
 
 def _print_facts(facts: Sequence[FactRecord], *, empty: str) -> None:
