@@ -350,6 +350,12 @@ def revoke(*, target: str, kind: str, reason: str) -> Call[tuple[answers.FactRec
     return _post("/v1/revocations", _facts, body)
 
 
+def revocation_preview(*, target: str, kind: str, reason: str) -> Call[answers.PreviewAnswer]:
+    """What ``revoke`` would end; nothing is stated. An older issuer refuses the path."""
+    body = {"target": target, "kind": kind, "reason": reason}
+    return _post("/v1/revocations/preview", answers.PreviewAnswer.of, body)
+
+
 def confirmations(*, through: int, wait: float = 0.0) -> Call[answers.ConfirmationsAnswer]:
     """Which verifiers apply the facts up to one: once all do, or after ``wait`` seconds."""
     path = _path("/v1/revocations/confirmations", through=through, wait=f"{wait:.3f}")

@@ -38,6 +38,7 @@ from accredit_issuer.registry.nodes import Nodes
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.feed import Feed
+from accredit_issuer.revocation.preview import Preview, preview
 from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
@@ -150,6 +151,14 @@ class Issuer:
             with contextlib.suppress(ClockWrong):
                 self.keep_up()
         return stated
+
+    def preview(self, request: FactRequest) -> Preview:
+        """What ``state`` would do, counted; nothing is stated.
+
+        Raises:
+            Refusal: as ``state``.
+        """
+        return preview(self.revocation, self.changes, self.database, request, self.clock())
 
     def keep_up(self) -> None:
         """Do everything that is due: rotate authorities, publish CRLs, forget what expired.

@@ -125,6 +125,10 @@ TABLE = {
         frozenset({"security", "owner", "admin"}),
         {"target": "agent:support/nobody", "reason": "x"},
     ),
+    "POST /v1/revocations/preview": Route(
+        frozenset({"security", "owner", "admin"}),
+        {"target": "agent:support/nobody", "reason": "x"},
+    ),
     "GET /v1/revocations/facts": Route(READERS),
     "GET /v1/revocations/confirmations": Route(
         READERS, path="/v1/revocations/confirmations?through=1"
@@ -414,6 +418,8 @@ def test_an_owner_sees_its_own_only(world: World, caller: str, namespace: str, s
 def test_who_may_revoke_what(world: World, caller: str, target: str, status: int) -> None:
     """An owner revokes within its namespaces only; what lies in none or in several is not its."""
     body = {"target": target, "reason": "x"}
+    preview = world.callers[caller].ask("POST", "/v1/revocations/preview", body)
+    assert preview.status == (200 if status == 201 else status), "it is allowed to the same"
     assert world.callers[caller].ask("POST", "/v1/revocations", body).status == status
 
 

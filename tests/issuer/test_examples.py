@@ -75,6 +75,9 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             ("POST", "/v1/agents/{namespace}/{name}/join-tokens"): _ask(
                 who, "POST", f"{path}/join-tokens", {}
             ),
+            ("POST", "/v1/revocations/preview"): _ask(
+                who, "POST", "/v1/revocations/preview", revoke
+            ),
             ("POST", "/v1/revocations"): _ask(who, "POST", "/v1/revocations", revoke),
             ("GET", "/v1/revocations/facts"): _ask(who, "GET", "/v1/revocations/facts"),
             **_confirmations(running, admin),

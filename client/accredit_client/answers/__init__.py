@@ -33,6 +33,7 @@ from accredit_client.answers.revocation import (
     ConfirmationsAnswer,
     FactRecord,
     NamedVerifiers,
+    PreviewAnswer,
     UnnamedVerifiers,
     VerifierRecord,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "NodeJoinTokenAnswer",
     "NodeRecord",
     "NonceAnswer",
+    "PreviewAnswer",
     "RelationshipRecord",
     "SignerRecord",
     "SubordinateRecord",

@@ -1,5 +1,6 @@
 """Revocation facts and whom they have reached, as admins see them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -30,6 +31,39 @@ class FactRecord:
             expires_at=members.moment("expires_at"),
             actor=members.text("actor"),
             reason=members.text("reason"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewAnswer:
+    """What a fact would end, or give back, if it were stated now.
+
+    Attributes:
+        would_be: what its targets would be: revoked, suspended or restored.
+        credentials: unexpired ones, by kind.
+        last_end: when the last of them would end by itself.
+    """
+
+    would_be: str
+    targets: tuple[str, ...]
+    credentials: Mapping[str, int]
+    instances: int
+    manifests: int
+    agents: int
+    last_end: datetime | None
+
+    @classmethod
+    def of(cls, members: Members) -> Self:
+        """Read the answer."""
+        counted = members.member("credentials")
+        return cls(
+            would_be=members.text("would_be"),
+            targets=members.texts("targets"),
+            credentials={kind: counted.number(kind) for kind in counted.values},
+            instances=members.number("instances"),
+            manifests=members.number("manifests"),
+            agents=members.number("agents"),
+            last_end=members.optional_moment("last_end"),
         )
 
 

@@ -314,6 +314,15 @@ ANSWERS: Mapping[Call, Any] = {
     },
     ("POST", "/v1/revocations"): {"facts": [_FACT]},
     ("GET", "/v1/revocations/facts"): {"facts": [_FACT]},
+    ("POST", "/v1/revocations/preview"): {
+        "would_be": "revoked",
+        "targets": ["agent:support/ticket-summarizer"],
+        "credentials": {"x509": 4, "jwt": 2, "wit": 0, "task": 6, "ca": 0},
+        "instances": 4,
+        "manifests": 2,
+        "agents": 1,
+        "last_end": _MOMENT,
+    },
     ("POST", "/v1/revocations/acknowledgements"): {},
     ("GET", "/v1/revocations/confirmations"): {
         "through": 12,
