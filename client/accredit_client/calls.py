@@ -367,6 +367,11 @@ def revocation_facts() -> Call[tuple[answers.FactRecord, ...]]:
     return _get("/v1/revocations/facts", _facts)
 
 
+def status() -> Call[answers.StatusAnswer]:
+    """The issuer at one look."""
+    return _get("/v1/status", answers.StatusAnswer.of)
+
+
 def authorities() -> Call[tuple[answers.AuthorityRecord, ...]]:
     """Every key that signs for the trust domain, the oldest first."""
     return _get("/v1/authorities", _authorities)

@@ -16,6 +16,7 @@ from accredit_issuer.api import (
     nodes,
     operations,
     problems,
+    status,
     subordinates,
     trust,
 )
@@ -62,6 +63,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         nodes.routes(issuer, callers),
         history.routes(issuer, callers),
         federation.routes(issuer, callers),
+        status.routes(issuer, callers),
         operations.routes(issuer, metrics),
         documentation.routes(app),
     ):

@@ -133,6 +133,7 @@ TABLE = {
     "GET /v1/revocations/confirmations": Route(
         READERS, path="/v1/revocations/confirmations?through=1"
     ),
+    "GET /v1/status": Route(READERS),
     "GET /v1/authorities": Route(READERS),
     # One is prepared already, and nothing of the id 00 exists: past the door nothing is changed.
     "POST /v1/authorities/{kind}/prepare": Route(OPERATORS, {}, "/v1/authorities/jwt/prepare"),

@@ -162,6 +162,32 @@ def test_what_is_kept_is_bounded(audience: Audience, monkeypatch: pytest.MonkeyP
         audience.acknowledge(listener_id, 6, ONE)
 
 
+def test_a_fact_of_long_ago_has_no_times(audience: Audience, seconds: Seconds) -> None:
+    """Whoever asks for one whose commit is not kept is told who confirmed, and no other's times."""
+    with audience.listening() as listener_id:
+        audience.acknowledge(listener_id, 3, ONE)
+        audience.stated(4)
+        seconds.now += 1
+        audience.acknowledge(listener_id, 4, ONE)
+        found = audience.confirmations(3)
+        assert (found.complete, found.elapsed, found.named.slowest) == (True, None, None)
+        assert audience.confirmations(4).named.slowest == 1
+
+
+def test_of_many_that_are_missing_some_are_named(audience: Audience) -> None:
+    """All are counted; those farthest behind are told by name."""
+    with ExitStack() as streams:
+        for number in range(3 * module.MAX_MISSING):
+            listener_id = streams.enter_context(audience.listening())
+            verifier = Verifier("spiffe://example.org/x", f"{number:04}")
+            audience.acknowledge(listener_id, 1 if number >= module.MAX_MISSING else 2, verifier)
+        found = audience.confirmations(3)
+        assert (found.named.listening, found.named.confirmed) == (3 * module.MAX_MISSING, 0)
+        assert len(found.missing) == module.MAX_MISSING
+        assert {each.through for each in found.missing} == {1}
+        assert not found.complete
+
+
 def test_a_wait_ends_with_the_last_acknowledgement(audience: Audience) -> None:
     """Whoever follows is answered once the last verifier has confirmed, and not before."""
 

@@ -135,7 +135,9 @@ def _confirmations(running: RunningIssuer, admin: Admin) -> dict[tuple[str, str]
             confirmed = _ask(who, "GET", f"{root}/confirmations?through={newest}")
             if confirmed["named"]["gone"]:
                 break
+        status = _ask(who, "GET", "/v1/status")
     return {
+        ("GET", "/v1/status"): status,
         ("POST", f"{root}/acknowledgements"): acknowledged,
         ("GET", f"{root}/confirmations"): confirmed,
     }
@@ -206,7 +208,7 @@ def _shape(value: Any) -> Any:
     """The members of an answer, all the way down; what is free-form inside is left out."""
     match value:
         case dict():
-            free = {"record", "actions"}
+            free = {"record", "actions", "to_do"}
             return {name: None if name in free else _shape(part) for name, part in value.items()}
         case [dict() as first, *_]:
             return [_shape(first)]

@@ -37,16 +37,27 @@ from accredit_client.answers.revocation import (
     UnnamedVerifiers,
     VerifierRecord,
 )
+from accredit_client.answers.status import (
+    CrlRecord,
+    DutyRecord,
+    FactCount,
+    FeedStatus,
+    StatusAnswer,
+)
 
 __all__ = [
     "Admin",
     "AgentRecord",
     "AuthorityRecord",
     "ConfirmationsAnswer",
+    "CrlRecord",
     "DeclaredResource",
+    "DutyRecord",
     "Explanation",
+    "FactCount",
     "FactRecord",
     "FederatedBundle",
+    "FeedStatus",
     "InstanceProblem",
     "InstanceState",
     "JoinTokenAnswer",
@@ -62,6 +73,7 @@ __all__ = [
     "PreviewAnswer",
     "RelationshipRecord",
     "SignerRecord",
+    "StatusAnswer",
     "SubordinateRecord",
     "TaskTokenAnswer",
     "UnnamedVerifiers",

@@ -73,6 +73,8 @@ class VerifierRecord:
 
     Attributes:
         silent_seconds: since it acknowledged anything.
+        behind_seconds: since the first fact that it has not confirmed was stated; 0 where there is
+            none, None where that is too long ago to be known.
         gone: whether it does not listen any more.
     """
 
@@ -80,6 +82,7 @@ class VerifierRecord:
     instance: str
     through: int
     silent_seconds: float
+    behind_seconds: float | None
     gone: bool
 
     @classmethod
@@ -90,6 +93,7 @@ class VerifierRecord:
             instance=members.text("instance"),
             through=members.number("through"),
             silent_seconds=members.amount("silent_seconds"),
+            behind_seconds=members.optional_amount("behind_seconds"),
             gone=members.truth("gone"),
         )
 

@@ -61,6 +61,7 @@ def positions(found: Iterable[Position]) -> list[dict[str, Any]]:
             "instance": each.verifier.instance,
             "through": each.through,
             "silent_seconds": round(each.silent, 1),
+            "behind_seconds": None if each.behind is None else round(each.behind, 1),
             "gone": each.gone,
         }
         for each in ordered[:MAX_SHOWN]

@@ -87,6 +87,7 @@ _AUTHORITY = {
     "planned": ["active_from", "last_use", "removal"],
     "resting": 0,
 }
+_AUTHORITY_SHOWN = {name: each for name, each in _AUTHORITY.items() if name != "resting"}
 _AUTHORITIES = {"authorities": [_AUTHORITY]}
 _PEM = "-----BEGIN CERTIFICATE-----\nMIIC…\n-----END CERTIFICATE-----\n"
 _SUBORDINATE = {
@@ -157,6 +158,7 @@ _POSITION = {
     "instance": "5d0e6a3c-52c2-4c5e-9b42-9f4a6b4f1c11",
     "through": 11,
     "silent_seconds": 12.4,
+    "behind_seconds": 0.4,
     "gone": False,
 }
 _ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
@@ -374,6 +376,31 @@ ANSWERS: Mapping[Call, Any] = {
     },
     ("PUT", "/v1/federation/{trust_domain}/allows"): _RELATIONSHIP,
     ("POST", "/v1/federation/{trust_domain}/refresh"): _RELATIONSHIP,
+    ("GET", "/v1/status"): {
+        "trust_domain": "example.org",
+        "at": _MOMENT,
+        "to_do": [{"urgent": False, "text": "the next CRL of 7d9c0b6e2a41 is late: …"}],
+        "facts": [{"target": "agent", "revoked": 2, "suspended": 1}],
+        "feed": {
+            "through": 12,
+            "streams": 44,
+            "named": 40,
+            "unnamed": 3,
+            "silent": 1,
+            "verifiers": [_POSITION],
+        },
+        "crls": [
+            {
+                "authority": "7d9c0b6e2a41f3589c07be1d46a8f25301ce97ab",
+                "number": 7,
+                "this_update": _MOMENT,
+                "next_update": "2026-11-21T15:30:00Z",
+                "entries": 3,
+                "bytes": 612,
+            }
+        ],
+        "authorities": [_AUTHORITY_SHOWN],
+    },
     ("GET", "/health/live"): {"live": True},
     ("GET", "/health/ready"): {"ready": True, "federation_overdue": 0},
 }

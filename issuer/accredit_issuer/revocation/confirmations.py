@@ -14,10 +14,13 @@ import asyncio
 import hashlib
 import secrets
 import threading
+from bisect import bisect_right
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from heapq import nsmallest
+from typing import NamedTuple
 
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.revocation.waiting import Waiting
@@ -25,13 +28,13 @@ from accredit_issuer.revocation.waiting import Waiting
 MAX_LISTENERS = 10_000  # as many as there may be connections; further streams are not counted
 MAX_COMMITS = 256  # the newest, whose acknowledgements are timed
 MAX_GONE = 1000
+MAX_MISSING = 100  # that are told by name
 GONE_FOR = 60.0  # seconds: twice the time after which our own verifiers refuse everything
 SETTLING = 0.02  # seconds between two looks while a thousand acknowledgements come in
 ID_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Verifier:
+class Verifier(NamedTuple):
     """Who acknowledges: two processes of one agent are two verifiers."""
 
     spiffe_id: str
@@ -45,12 +48,15 @@ class Position:
     Attributes:
         through: the newest fact that it said it applies, on the slowest of its streams.
         silent: seconds since it said anything.
+        behind: seconds since the commit of the first fact that it has not confirmed: 0 where it has
+            confirmed all, None where that is too long ago to be known.
         gone: whether none of its streams is open any more.
     """
 
     verifier: Verifier
     through: int
     silent: float
+    behind: float | None
     gone: bool = False
 
 
@@ -70,7 +76,7 @@ class Confirmations:
     Attributes:
         through: its sequence number.
         elapsed: seconds since its commit; None where that is too long ago to be known.
-        missing: named verifiers that listen and have not confirmed it.
+        missing: named verifiers that listen and have not confirmed it, those farthest behind.
         gone: named verifiers that left shortly before, or since, without having confirmed it.
         silent: streams that never acknowledged anything.
     """
@@ -86,12 +92,12 @@ class Confirmations:
     @property
     def complete(self) -> bool:
         """Whether everybody confirmed it of whom that can be expected."""
-        return not self.missing and self.unnamed.confirmed == self.unnamed.listening
+        return all(each.confirmed == each.listening for each in (self.named, self.unnamed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
-    """Everybody who listens now, and who left a moment ago."""
+    """Everybody who listens now, and who left a moment ago; those farthest behind first."""
 
     named: tuple[Position, ...]
     unnamed: int
@@ -121,6 +127,56 @@ class _Gone:
     heard_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One moment, to be looked at while acknowledgements go on coming in."""
+
+    now: float
+    newest: int
+    kept_after: int
+    commits: list[tuple[int, float]]
+    heard: list[tuple[Verifier | None, int, float]]
+    gone: list[tuple[Verifier, _Gone]]
+    silent: int
+
+    def named(self) -> dict[Verifier, tuple[int, float]]:
+        """By verifier: up to which fact, by the slowest of its streams, and heard when."""
+        found: dict[Verifier, tuple[int, float]] = {}
+        for verifier, through, heard_at in self.heard:
+            if verifier is None:
+                continue
+            known = found.get(verifier)
+            if known is not None:
+                through, heard_at = min(through, known[0]), max(heard_at, known[1])  # noqa: PLW2901
+            found[verifier] = through, heard_at
+        return found
+
+    def unnamed(self) -> list[int]:
+        """Up to which fact those have come that have no name."""
+        return [through for verifier, through, _ in self.heard if verifier is None]
+
+    def recently_gone(self, moment: float) -> list[Position]:
+        """Who left not long before this moment, or since."""
+        return [
+            self.position(verifier, each.through, each.heard_at, gone=True)
+            for verifier, each in self.gone
+            if each.at > moment - GONE_FOR
+        ]
+
+    def position(
+        self, verifier: Verifier, through: int, heard_at: float, *, gone: bool = False
+    ) -> Position:
+        """Where a verifier stands."""
+        behind: float | None = 0.0
+        if through < self.kept_after:
+            behind = None
+        elif through < self.newest:
+            missed = bisect_right(self.commits, through, key=lambda each: each[0])
+            behind = self.now - self.commits[missed][1]
+        silent = self.now - heard_at
+        return Position(verifier=verifier, through=through, silent=silent, behind=behind, gone=gone)
+
+
 class Audience:
     """Who listens, and how far each has come."""
 
@@ -133,16 +189,19 @@ class Audience:
         self._gone: OrderedDict[Verifier, _Gone] = OrderedDict()
         self._commits: deque[_Commit] = deque(maxlen=MAX_COMMITS)
         self._newest = 0
+        self._kept_after = 0  # every commit after this fact is kept
         self._changed = Waiting()
         self._closed = False
 
     def load(self, through: int) -> None:
         """Take up the newest sequence number that the database holds."""
-        self._newest = through
+        self._newest = self._kept_after = through
 
     def stated(self, through: int) -> None:
         """Facts up to this one are durable and in force. Called on the writing thread."""
         with self._lock:
+            if len(self._commits) == MAX_COMMITS:
+                self._kept_after = self._commits[0].through
             self._newest = through
             self._commits.append(_Commit(through, self._monotonic()))
 
@@ -197,55 +256,82 @@ class Audience:
     def confirmations(self, through: int) -> Confirmations:
         """Who confirmed the facts up to ``through`` so far."""
         with self._lock:
-            now = self._monotonic()
-            commit = next((each for each in self._commits if each.through >= through), None)
-            named = self._named(now)
-            gone = self._recently_gone(now if commit is None else commit.at, now)
-            heard = [each for each in self._listeners.values() if each.through is not None]
-            unnamed = [each.through for each in heard if each.verifier is None]
-            missing = [each for each in named if each.through < through]
-            return Confirmations(
-                through=through,
-                elapsed=None if commit is None else now - commit.at,
-                named=Tally(
-                    listening=len(named),
-                    confirmed=len(named) - len(missing),
-                    slowest=None if commit is None else commit.slowest_named,
-                ),
-                unnamed=Tally(
-                    listening=len(unnamed),
-                    confirmed=sum(1 for each in unnamed if (each or 0) >= through),
-                    slowest=None if commit is None else commit.slowest_unnamed,
-                ),
-                missing=tuple(missing),
-                gone=tuple(each for each in gone if each.through < through),
-                silent=len(self._listeners) - len(heard),
-            )
+            seen, commit = self._seen(), self._commit_of(through)
+        named, unnamed = seen.named(), seen.unnamed()
+        missing = [
+            (reached, verifier, heard_at)
+            for verifier, (reached, heard_at) in named.items()
+            if reached < through
+        ]
+        gone = seen.recently_gone(seen.now if commit is None else commit.at)
+        return Confirmations(
+            through=through,
+            elapsed=None if commit is None else seen.now - commit.at,
+            named=Tally(
+                listening=len(named),
+                confirmed=len(named) - len(missing),
+                slowest=None if commit is None else commit.slowest_named,
+            ),
+            unnamed=Tally(
+                listening=len(unnamed),
+                confirmed=sum(1 for reached in unnamed if reached >= through),
+                slowest=None if commit is None else commit.slowest_unnamed,
+            ),
+            missing=tuple(
+                seen.position(verifier, reached, heard_at)
+                for reached, verifier, heard_at in nsmallest(MAX_MISSING, missing)
+            ),
+            gone=tuple(each for each in gone if each.through < through),
+            silent=seen.silent,
+        )
 
     async def followed(self, through: int, seconds: float) -> Confirmations:
         """As ``confirmations``, once it is complete or so much time has passed."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while True:
+            began = loop.time()
             found = self.confirmations(through)
-            left = until - loop.time()
-            if found.complete or left <= 0 or self._closed:
+            now = loop.time()
+            if found.complete or now >= until or self._closed:
                 return found
-            await self._changed.wait(left)
-            await asyncio.sleep(min(SETTLING, left))
+            await self._changed.wait(until - now)
+            # Whoever looks takes a tenth of the event loop at most, however many listen.
+            await asyncio.sleep(min(max(SETTLING, 10 * (now - began)), max(0.0, until - now)))
 
     def listeners(self) -> Listeners:
-        """Everybody, those farthest behind first."""
+        """Everybody."""
         with self._lock:
-            now = self._monotonic()
-            named = [*self._named(now), *self._recently_gone(now, now)]
-            silent = sum(1 for each in self._listeners.values() if each.through is None)
-            streams = self._streams.total()
-            return Listeners(
-                named=tuple(sorted(named, key=lambda each: (each.through, each.verifier))),
-                unnamed=len(self._listeners) - streams - silent,
-                silent=silent,
-            )
+            seen = self._seen()
+        here = [seen.position(who, *reached) for who, reached in seen.named().items()]
+        named = [*here, *seen.recently_gone(seen.now)]
+        return Listeners(
+            named=tuple(sorted(named, key=lambda each: (each.through, each.verifier))),
+            unnamed=len(seen.unnamed()),
+            silent=seen.silent,
+        )
+
+    def _seen(self) -> _Seen:
+        heard = [
+            (each.verifier, each.through, each.heard_at)
+            for each in self._listeners.values()
+            if each.through is not None
+        ]
+        return _Seen(
+            self._monotonic(),
+            self._newest,
+            self._kept_after,
+            [(each.through, each.at) for each in self._commits],
+            heard,
+            list(self._gone.items()),
+            len(self._listeners) - len(heard),
+        )
+
+    def _commit_of(self, through: int) -> _Commit | None:
+        """The commit that brought a fact, while it is kept; a copy."""
+        if through <= self._kept_after:
+            return None
+        return next((replace(each) for each in self._commits if each.through >= through), None)
 
     def _time(self, listener: _Listener, through: int) -> None:
         now = self._monotonic()
@@ -276,25 +362,6 @@ class Audience:
                     while len(self._gone) > MAX_GONE:
                         self._gone.popitem(last=False)
         self._changed.wake()
-
-    def _named(self, now: float) -> list[Position]:
-        found: dict[Verifier, tuple[int, float]] = {}
-        for each in self._listeners.values():
-            if each.verifier is not None:
-                through, heard_at = each.through or 0, each.heard_at
-                known = found.get(each.verifier, (through, heard_at))
-                found[each.verifier] = min(through, known[0]), max(heard_at, known[1])
-        return [
-            Position(verifier=verifier, through=through, silent=now - heard_at)
-            for verifier, (through, heard_at) in found.items()
-        ]
-
-    def _recently_gone(self, moment: float, now: float) -> list[Position]:
-        return [
-            Position(verifier=verifier, through=each.through, silent=now - each.heard_at, gone=True)
-            for verifier, each in self._gone.items()
-            if each.at > moment - GONE_FOR
-        ]
 
 
 def _key(listener_id: str) -> bytes:
