@@ -11,6 +11,7 @@ from sqlalchemy import select
 from accredit_issuer.authority.lifecycle import State
 from accredit_issuer.errors import Refusal, Unavailable
 from accredit_issuer.issuer import Issuer
+from accredit_issuer.status import is_still
 from accredit_issuer.store.models import crls
 
 T = TypeVar("T")
@@ -110,6 +111,12 @@ class Metrics:
             ("accredit_feed_sequence", "Newest revocation fact", issuer.feed.through),
             ("accredit_feed_facts", "Facts in the feed", len(issuer.feed.facts)),
             ("accredit_feed_listeners", "Streams of the feed", issuer.feed.listeners),
+            # Without names: who listens is for admins to know.
+            (
+                "accredit_feed_verifiers_still",
+                "Verifiers that listen and do not confirm what they are told",
+                sum(map(is_still, issuer.feed.audience.listeners().named)),
+            ),
             ("accredit_log_size", "Records in the log", issuer.log.frontier.size),
             ("accredit_writes_waiting", "Writes that wait", issuer.writer.waiting),
             # Without names: whoever reads this need not know whom we federate with.

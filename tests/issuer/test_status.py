@@ -12,6 +12,7 @@ from support.raw_http import RawClient
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Unavailable
+from accredit_issuer.metrics import Metrics
 from accredit_issuer.revocation.confirmations import Audience, Verifier
 from accredit_issuer.status import LATE, STILL, Status, look
 from accredit_issuer.store.models import authorities, crls
@@ -147,6 +148,9 @@ def test_a_verifier_that_stands_still_is_told(offline: Offline) -> None:
         now[0] += STILL + 1
         (text,) = told(look(offline.issuer), urgent=False)
         assert str(ONE.spiffe_id) in text
+        metrics = Metrics(offline.issuer).text().decode()
+        assert "accredit_feed_verifiers_still 1.0" in metrics
+        assert ONE.spiffe_id not in metrics, "metrics are public"
         audience.acknowledge(listener_id, 0, ONE)
         assert look(offline.issuer).to_do == ()
         offline.agent()
