@@ -40,7 +40,7 @@ def follow(issuer: Issuer, stated: Sequence[FactRecord], wait: float) -> Confirm
                 show(_progress(found))
     except KeyboardInterrupt:
         output.note("not followed any longer; the fact stays in force")
-    except ClientError as error:
+    except (ClientError, OSError) as error:
         output.warning(f"whom it has reached is not known: {error}")
     return found
 
