@@ -98,10 +98,21 @@ def test_an_acknowledgement_that_cannot_be_is_refused(audience: Audience) -> Non
         assert audience.listeners().silent == 1
         audience.acknowledge(listener_id, 2, ONE)
         assert refused(audience, listener_id, 1, ONE) is Kind.CONFLICT
-        assert refused(audience, listener_id, 3, TWO) is Kind.FORBIDDEN
         audience.acknowledge(listener_id, 2, ONE)
         (position,) = audience.listeners().named
         assert (position.verifier, position.through) == (ONE, 2)
+
+
+def test_a_stream_has_the_name_that_was_shown_last(audience: Audience) -> None:
+    """Who attests anew is another instance on the same stream; its former name is not missing."""
+    with audience.listening() as listener_id, audience.listening() as other:
+        audience.acknowledge(listener_id, 2, ONE)
+        audience.acknowledge(listener_id, 3, TWO)
+        (position,) = audience.listeners().named
+        assert (position.verifier, position.gone) == (TWO, False)
+        audience.acknowledge(other, 2, TWO)
+        assert [each.through for each in audience.listeners().named] == [2]
+    assert [(each.verifier, each.gone) for each in audience.listeners().named] == [(TWO, True)]
 
 
 def test_ids_are_long_and_never_the_same(audience: Audience) -> None:

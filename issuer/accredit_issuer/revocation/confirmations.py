@@ -230,14 +230,12 @@ class Audience:
         """A listener says that it applies the facts up to ``through``.
 
         Raises:
-            Refusal: no open stream has this id, it is another verifier's, or the number cannot be.
+            Refusal: no open stream has this id, or the number cannot be.
         """
         with self._lock:
             listener = self._listeners.get(_key(listener_id))
             if listener is None:
                 raise Refusal(Kind.NOT_FOUND, "no open stream has this listener id")
-            if verifier is not None and listener.verifier not in {None, verifier}:
-                raise Refusal(Kind.FORBIDDEN, "the stream is another verifier's")
             if through > self._newest:
                 raise Refusal(
                     Kind.CONFLICT,
@@ -245,7 +243,10 @@ class Audience:
                 )
             if listener.through is not None and through < listener.through:
                 raise Refusal(Kind.CONFLICT, f"fact {listener.through} was acknowledged already")
-            if verifier is not None and listener.verifier is None:
+            if verifier is not None and verifier != listener.verifier:
+                # Also another than before: whoever attests anew is another instance, and its stream
+                # goes on. Nobody else knows the id.
+                self._forget_name(listener)
                 listener.verifier = verifier
                 self._streams[verifier] += 1
                 self._gone.pop(verifier, None)
@@ -352,16 +353,24 @@ class Audience:
     def _left(self, listener_id: str) -> None:
         with self._lock:
             listener = self._listeners.pop(_key(listener_id), None)
-            if listener is not None and (verifier := listener.verifier) is not None:
-                self._streams[verifier] -= 1
-                if not self._streams[verifier]:
-                    del self._streams[verifier]
-                    self._gone[verifier] = _Gone(
-                        self._monotonic(), listener.through or 0, listener.heard_at
-                    )
-                    while len(self._gone) > MAX_GONE:
-                        self._gone.popitem(last=False)
+            if listener is not None and (verifier := self._forget_name(listener)) is not None:
+                self._gone[verifier] = _Gone(
+                    self._monotonic(), listener.through or 0, listener.heard_at
+                )
+                while len(self._gone) > MAX_GONE:
+                    self._gone.popitem(last=False)
         self._changed.wake()
+
+    def _forget_name(self, listener: _Listener) -> Verifier | None:
+        """Take a stream from its verifier; returns the verifier if that was its last."""
+        verifier, listener.verifier = listener.verifier, None
+        if verifier is None:
+            return None
+        self._streams[verifier] -= 1
+        if self._streams[verifier]:
+            return None
+        del self._streams[verifier]
+        return verifier
 
 
 def _key(listener_id: str) -> bytes:
