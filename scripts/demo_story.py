@@ -473,7 +473,7 @@ def security_revokes(story: Story, stage: Stage, agent: Watched) -> None:
     with stage.attested("ticket-summarizer") as identity:
         revoke = ("agent", AGENT, "--reason", "prompt injection, INC-4711", "--json")
         with story.step(f"accredit revoke agent {AGENT}") as figures:
-            stage.accredit("revoke", *revoke)
+            figures["shown"] = _confirmed(stage.accredit("revoke", *revoke)["confirmations"])
         with story.step("the agent's next call is refused, or it is ended before one") as figures:
             said = _stated_at(stage)
             refused = agent.wait_for("refused", "over", "ended")
@@ -498,6 +498,14 @@ def security_revokes(story: Story, stage: Stage, agent: Watched) -> None:
         explained = stage.accredit("log", "explain", last, "--json")
     for line in _told(explained["records"]):
         story.console.print(Text("      " + line, style="dim"), soft_wrap=True)
+
+
+def _confirmed(found: dict[str, Any]) -> str:
+    """How many verifiers apply the fact by now, and how long the slowest of them took."""
+    named = found["named"]
+    slowest = named["slowest_milliseconds"]
+    after = "" if slowest is None else f", the slowest after {slowest:.0f} ms"
+    return f"confirmed by {named['confirmed']} of {named['listening']} verifiers{after}"
 
 
 def _told(records: list[dict[str, Any]]) -> Iterator[str]:

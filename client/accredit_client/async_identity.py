@@ -191,12 +191,14 @@ class AsyncAgentIdentity(BaseIdentity):
         url, timeouts = self._keeper.issuer_url, Timeouts(read=SILENCE)
         issuer = AsyncIssuer(url, self._public_contexts, timeouts=timeouts)
         await undo.enter_async_context(issuer)
+        confirm_at = AsyncIssuer(url, self._confirming_contexts)
         return AsyncRevocationFeed(
             issuer,
             self._keeper.trusted,
             clock=self._keeper.clock,
             draw=self._draw,
             ask=self._ask_for_bundle,
+            confirm_at=await undo.enter_async_context(confirm_at),
         )
 
     async def _follow_others(self) -> None:

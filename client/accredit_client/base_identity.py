@@ -273,6 +273,9 @@ class BaseIdentity:
         self._public_contexts = Latest(
             self._issuer_context, lambda: self._knowing(View(keeper.trusted(), None))
         )
+        self._confirming_contexts = Latest(
+            self._issuer_context, lambda: self._knowing(self._named_if_possible())
+        )
 
     @property
     def x509(self) -> X509Identity:
@@ -486,6 +489,13 @@ class BaseIdentity:
 
     def _foreign_feed(self, trust_domain: TrustDomain) -> FeedState | None:
         return None if self.federation is None else self.federation.feed_of(trust_domain)
+
+    def _named_if_possible(self) -> View:
+        """What to meet the issuer with where being known is not needed."""
+        try:
+            return self._keeper.issuer_view()
+        except ClientError:
+            return View(self._keeper.trusted(), None)
 
     def _knowing(self, view: View) -> View:
         return view if self._facts is None else view._replace(refused=self._facts.authorities)

@@ -114,6 +114,12 @@ def revocation_stream(*, after: int, limit: int = STATEMENT_LIMIT) -> Call[bytes
     return Call(method="GET", path=path, read=bytes, limit=limit)
 
 
+def acknowledgement(listener: str, through: int) -> Call[None]:
+    """Say up to which fact the listener of a stream applies what it was told."""
+    body = {"listener": listener, "through": through}
+    return _post("/v1/revocations/acknowledgements", lambda _: None, body)
+
+
 def log_key() -> Call[str]:
     """The log's verifier key (C2SP vkey)."""
     return Call(method="GET", path="/v1/log/key", read=_ascii)
@@ -344,9 +350,26 @@ def revoke(*, target: str, kind: str, reason: str) -> Call[tuple[answers.FactRec
     return _post("/v1/revocations", _facts, body)
 
 
+def revocation_preview(*, target: str, kind: str, reason: str) -> Call[answers.PreviewAnswer]:
+    """What ``revoke`` would end; nothing is stated. An older issuer refuses the path."""
+    body = {"target": target, "kind": kind, "reason": reason}
+    return _post("/v1/revocations/preview", answers.PreviewAnswer.of, body)
+
+
+def confirmations(*, through: int, wait: float = 0.0) -> Call[answers.ConfirmationsAnswer]:
+    """Which verifiers apply the facts up to one: once all do, or after ``wait`` seconds."""
+    path = _path("/v1/revocations/confirmations", through=through, wait=f"{wait:.3f}")
+    return _get(path, answers.ConfirmationsAnswer.of)
+
+
 def revocation_facts() -> Call[tuple[answers.FactRecord, ...]]:
     """Every fact, as admins see it."""
     return _get("/v1/revocations/facts", _facts)
+
+
+def status() -> Call[answers.StatusAnswer]:
+    """The issuer at one look."""
+    return _get("/v1/status", answers.StatusAnswer.of)
 
 
 def authorities() -> Call[tuple[answers.AuthorityRecord, ...]]:

@@ -221,6 +221,7 @@ class AgentIdentity(BaseIdentity):
             clock=self._keeper.clock,
             draw=self._draw,
             ask=self._ask_for_bundle,
+            confirm_at=undo.enter_context(Issuer(url, self._confirming_contexts)),
         )
 
     def _follow_others(self) -> None:

@@ -3,9 +3,9 @@
 Opens the issuer's stream, verifies every statement with the bundle of the moment, and applies it
 to a ``FeedState``. A gap is closed with a new snapshot; a stream that ends or falls silent is
 opened again after a pause. A statement that speaks of a newer bundle, or that an unknown key
-signed, makes whoever holds the bundle ask for it (``ask``). Nothing here decides how old is too
-old: whoever checks says so, and refuses when the feed has been gone for longer
-(``FeedState.check``).
+signed, makes whoever holds the bundle ask for it (``ask``). What was applied is acknowledged to our
+own issuer (``confirming``). Nothing here decides how old is too old: whoever checks says so, and
+refuses when the feed has been gone for longer (``FeedState.check``).
 """
 
 import asyncio
@@ -17,6 +17,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from accredit_client import calls, renewal
 from accredit_client.call import Call
+from accredit_client.confirming import (
+    EVENT,
+    Acknowledgement,
+    Said,
+    TaskConfirmer,
+    ThreadConfirmer,
+)
 from accredit_client.effects import (
     AsyncWaiter,
     Clock,
@@ -93,6 +100,7 @@ class _Follower:
         self._ask = ask
         self._failures = 0
         self._from_start = False
+        self._said = Said()
         # Only of another trust domain the facts are bounded; its bytes are then too.
         self._budget = None if max_facts is None else FeedBudget()
 
@@ -134,6 +142,8 @@ class _Follower:
         """Whether an event is a statement; it is paid for in either case."""
         if self._budget is not None:
             self._budget.spend(len(data), self._clock())
+        if event == EVENT:
+            self._said.begin(data)
         return event == "statement"  # the issuer may say more than we understand, beside these
 
     @contextmanager
@@ -159,8 +169,14 @@ class _Follower:
         self._failures = 0
         self.last_error = None
 
+    def acknowledgement(self) -> Acknowledgement | None:
+        """What to tell the issuer now that a statement was applied."""
+        as_of = self.state.as_of
+        return None if as_of is None else self._said.next(self.state.through, as_of)
+
     def failed(self, error: Exception) -> float:
         """Take note that the stream was lost; returns the seconds until the next try."""
+        self._said.end()
         self.last_error = error
         self._failures += 1
         pause = renewal.pause_after(self._failures, draw=self._draw)
@@ -186,6 +202,8 @@ class RevocationFeed:
         max_facts: how many may be in force, see ``FeedState``; for a feed of another trust domain,
             of which no more is looked at than ``feed_budget`` says.
         max_life: how long one may hold; see ``FeedState``.
+        confirm_at: the issuer as who acknowledges what was applied, by its SVID or as nobody; None
+            acknowledges nothing, as towards another trust domain.
     """
 
     def __init__(
@@ -197,6 +215,7 @@ class RevocationFeed:
         waiter: Waiter | None = None,
         draw: Draw = system_draw,
         ask: Ask | None = None,
+        confirm_at: "Issuer | None" = None,
         max_facts: int | None = None,
         max_life: timedelta | None = None,
     ) -> None:
@@ -204,6 +223,7 @@ class RevocationFeed:
         self._follower = _Follower(
             bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts, max_life=max_life
         )
+        self._confirmer = None if confirm_at is None else ThreadConfirmer(confirm_at)
         self._waiter = waiter or ThreadWaiter()
         self._changed = threading.Condition()
         self._line: Line | None = None
@@ -250,6 +270,8 @@ class RevocationFeed:
         """Stop following; cuts the connection and waits for nothing."""
         self._closing = True
         self._waiter.wake()
+        if self._confirmer is not None:
+            self._confirmer.stop()
         line = self._line
         if line is not None:
             line.cut()
@@ -261,6 +283,8 @@ class RevocationFeed:
         ends by itself.
         """
         self.stop()
+        if self._confirmer is not None:
+            self._confirmer.close()
         if self._thread is None:
             return True
         self._thread.join(timeout)
@@ -293,6 +317,9 @@ class RevocationFeed:
                 if self._follower.take(event, data):
                     with self._changed:
                         self._changed.notify_all()
+                    word = self._follower.acknowledgement()
+                    if word is not None and self._confirmer is not None:
+                        self._confirmer.say(word)
         raise IssuerUnreachable("the issuer ended the revocation stream")
 
 
@@ -308,6 +335,7 @@ class AsyncRevocationFeed:
         waiter: AsyncWaiter | None = None,
         draw: Draw = system_draw,
         ask: Ask | None = None,
+        confirm_at: "AsyncIssuer | None" = None,
         max_facts: int | None = None,
         max_life: timedelta | None = None,
     ) -> None:
@@ -315,6 +343,7 @@ class AsyncRevocationFeed:
         self._follower = _Follower(
             bundle, clock=clock, draw=draw, ask=ask, max_facts=max_facts, max_life=max_life
         )
+        self._confirmer = None if confirm_at is None else TaskConfirmer(confirm_at)
         self._waiter = waiter or TaskWaiter()
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[Any] | None = None
@@ -359,6 +388,8 @@ class AsyncRevocationFeed:
         One that has not, because the other side keeps its connection from closing, ends by itself
         or with the event loop.
         """
+        if self._confirmer is not None:
+            await self._confirmer.aclose()
         task = self._task
         if task is None:
             return True
@@ -391,4 +422,7 @@ class AsyncRevocationFeed:
                         told(self._follower.news)
                     async with self._changed:
                         self._changed.notify_all()
+                    word = self._follower.acknowledgement()
+                    if word is not None and self._confirmer is not None:
+                        self._confirmer.say(word)
         raise IssuerUnreachable("the issuer ended the revocation stream")

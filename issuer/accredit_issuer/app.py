@@ -7,6 +7,7 @@ from accredit_issuer.api import (
     admins,
     agents,
     authorities,
+    confirmations,
     discovery,
     documentation,
     examples,
@@ -16,6 +17,7 @@ from accredit_issuer.api import (
     ocsp,
     operations,
     problems,
+    status,
     subordinates,
     trust,
 )
@@ -51,6 +53,8 @@ def make_app(issuer: Issuer) -> FastAPI:
     for router in (
         agents.routes(issuer, callers, metrics),
         nodes.hot_routes(issuer, callers, metrics),
+        confirmations.hot_routes(issuer, callers),
+        confirmations.routes(issuer, callers),
         trust.routes(issuer),
         ocsp.routes(issuer),
         discovery.routes(issuer),
@@ -61,6 +65,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         nodes.routes(issuer, callers),
         history.routes(issuer, callers),
         federation.routes(issuer, callers),
+        status.routes(issuer, callers),
         operations.routes(issuer, metrics),
         documentation.routes(app),
     ):

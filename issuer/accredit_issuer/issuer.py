@@ -22,7 +22,7 @@ from accredit_issuer.authority.rollover import Rollover
 from accredit_issuer.authority.subordinates import Subordinates
 from accredit_issuer.authority.upstream import Upstream
 from accredit_issuer.clock import Clock
-from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady
+from accredit_issuer.clock_guard import ClockGuard, ClockWrong, Steady, steady_clock
 from accredit_issuer.data_folder import check_present, check_trust_domain
 from accredit_issuer.errors import InvalidSettings, Unavailable
 from accredit_issuer.federation.fetching import check_ca_file
@@ -39,6 +39,7 @@ from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.feed import Feed
 from accredit_issuer.revocation.ocsp_answers import OcspAnswers
+from accredit_issuer.revocation.preview import Preview, preview
 from accredit_issuer.revocation.responders import Responders
 from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
 from accredit_issuer.settings import Config
@@ -78,7 +79,13 @@ class Issuer:
         self.guarded_clock = ClockGuard(clock, newest, steady)
         self.writer = Writer(database.writing, self.log)
         self.authorities = Authorities(config, keys, upstream)
-        self.feed = Feed(config.trust_domain, self.authorities, clock, config.heartbeat)
+        self.feed = Feed(
+            config.trust_domain,
+            self.authorities,
+            clock,
+            config.heartbeat,
+            steady=steady or steady_clock,
+        )
         self.registry = Registry(database)
         self.revocation = Revocation(config, self.authorities, self.feed)
         self.authorities.heed(
@@ -156,6 +163,14 @@ class Issuer:
                 self.keep_up()
         return stated
 
+    def preview(self, request: FactRequest) -> Preview:
+        """What ``state`` would do, counted; nothing is stated.
+
+        Raises:
+            Refusal: as ``state``.
+        """
+        return preview(self.revocation, self.changes, self.database, request, self.clock())
+
     def keep_up(self) -> None:
         """Do what is due: rotate authorities, publish CRLs, renew responders, forget what expired.
 
@@ -199,7 +214,7 @@ class Issuer:
 
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which ``keep_up`` can have something to do."""
-        unsigned = self.revocation.crls.is_one_unsigned
+        unsigned = self.revocation.crls.unsigned
         crls = UNSIGNED_AGAIN if unsigned else self.config.crl_lifetime / 4
         return min(self.authorities.next_due(now), now + crls)
 

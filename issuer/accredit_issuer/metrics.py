@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from accredit_issuer.authority.lifecycle import State
 from accredit_issuer.errors import Refusal, Unavailable
 from accredit_issuer.issuer import Issuer
+from accredit_issuer.status import is_still
 
 T = TypeVar("T")
 
@@ -104,6 +105,12 @@ class Metrics:
             ("accredit_feed_sequence", "Newest revocation fact", issuer.feed.through),
             ("accredit_feed_facts", "Facts in the feed", len(issuer.feed.facts)),
             ("accredit_feed_listeners", "Streams of the feed", issuer.feed.listeners),
+            # Without names: who listens is for admins to know.
+            (
+                "accredit_feed_verifiers_still",
+                "Verifiers that listen and do not confirm what they are told",
+                sum(map(is_still, issuer.feed.audience.listeners().named)),
+            ),
             ("accredit_log_size", "Records in the log", issuer.log.frontier.size),
             ("accredit_writes_waiting", "Writes that wait", issuer.writer.waiting),
             # Without names: whoever reads this need not know whom we federate with.

@@ -37,6 +37,7 @@ from accredit_issuer.settings import HttpsWeb
 
 BACKLOG = 4096  # a thousand verifiers that connect again at once
 SHUTDOWN_SECONDS = 2
+UNREACHABLE_SECONDS = 30  # without a sign that what was sent arrived: a stream's end is seen then
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection: theirs to close
 RETRY_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 30.0  # a sleeping machine's timers stand still: the clock is asked often
@@ -305,6 +306,9 @@ def _listen(host: str, port: int, section: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; what is accepted inherits it
+        milliseconds = UNREACHABLE_SECONDS * 1000
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     try:
         listening.bind((host, port))
         listening.listen(BACKLOG)

@@ -95,3 +95,22 @@ def test_empty_table_says_so_on_stderr(capsys: pytest.CaptureFixture[str]) -> No
 def test_moment_tells_how_far_it_is(distance: timedelta, said: str) -> None:
     """An end is shown with its distance, in units that a human thinks in."""
     assert output.until(NOW + distance, NOW).endswith(f"({said})")
+
+
+def test_a_live_line_is_written_anew_and_gone_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal one line moves, cut to its width and harmless; elsewhere nothing is written."""
+    with output.live_line() as show:
+        show("nobody watches")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    with output.live_line() as show:
+        show("confirmed by 1 of 2 verifiers")
+        show(HOSTILE)
+    written = capsys.readouterr().err
+    steps = written.split("\r")
+    assert steps[1] == "confirmed by 1 of 2\x1b[K"
+    assert harmless(steps[2].removesuffix("\x1b[K"))
+    assert steps[3:] == ["\x1b[K", ""]

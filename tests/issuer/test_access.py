@@ -86,6 +86,8 @@ TABLE = {
     "GET /v1/ocsp/{authority}/{encoded:path}": Route(EVERYONE, path="/v1/ocsp/00/MAA="),
     "GET /v1/revocations": Route(EVERYONE),
     "GET /v1/revocations/stream": Route(EVERYONE, path="/v1/revocations/stream?after=9999"),
+    # Public, and refused for its id: nobody's is past the door.
+    "POST /v1/revocations/acknowledgements": Route(EVERYONE, {"listener": "A" * 22, "through": 0}),
     "GET /v1/log/key": Route(EVERYONE),
     "GET /v1/log/checkpoint": Route(EVERYONE),
     "GET /v1/log/tile/{path:path}": Route(EVERYONE, path="/v1/log/tile/0/x001/000"),
@@ -125,7 +127,15 @@ TABLE = {
         frozenset({"security", "owner", "admin"}),
         {"target": "agent:support/nobody", "reason": "x"},
     ),
+    "POST /v1/revocations/preview": Route(
+        frozenset({"security", "owner", "admin"}),
+        {"target": "agent:support/nobody", "reason": "x"},
+    ),
     "GET /v1/revocations/facts": Route(READERS),
+    "GET /v1/revocations/confirmations": Route(
+        READERS, path="/v1/revocations/confirmations?through=1"
+    ),
+    "GET /v1/status": Route(READERS),
     "GET /v1/authorities": Route(READERS),
     # One is prepared already, and nothing of the id 00 exists: past the door nothing is changed.
     "POST /v1/authorities/{kind}/prepare": Route(OPERATORS, {}, "/v1/authorities/jwt/prepare"),
@@ -411,6 +421,8 @@ def test_an_owner_sees_its_own_only(world: World, caller: str, namespace: str, s
 def test_who_may_revoke_what(world: World, caller: str, target: str, status: int) -> None:
     """An owner revokes within its namespaces only; what lies in none or in several is not its."""
     body = {"target": target, "reason": "x"}
+    preview = world.callers[caller].ask("POST", "/v1/revocations/preview", body)
+    assert preview.status == (200 if status == 201 else status), "it is allowed to the same"
     assert world.callers[caller].ask("POST", "/v1/revocations", body).status == status
 
 

@@ -163,6 +163,10 @@ def test_no_change_of_an_admin_stands_after_the_fact_against_it(
             lambda: "/v1/agents/support/summarizer/join-tokens",
             {},
         ),
+        "POST /v1/revocations/preview": (
+            lambda: "/v1/revocations/preview",
+            {"target": "admin:first", "kind": "suspended", "reason": "revenge"},
+        ),
         "POST /v1/revocations": (
             lambda: "/v1/revocations",
             {"target": "admin:first", "kind": "suspended", "reason": "revenge"},

@@ -327,7 +327,7 @@ def test_a_key_that_does_not_answer_holds_no_fact_up(
         offline.state(f"serial:{svid.serial}")
         offline.issuer.keep_up()
     assert published(offline) is before
-    assert offline.issuer.revocation.crls.is_one_unsigned
+    assert offline.issuer.revocation.crls.unsigned
     assert offline.issuer.revocation.facts.match([f"serial:{svid.serial}"])
     soon = offline.issuer.next_due(offline.clock()) - offline.clock()
     assert soon == UNSIGNED_AGAIN
@@ -341,7 +341,7 @@ def test_a_key_that_does_not_answer_holds_no_fact_up(
     assert svid.serial in after.entries
     assert (next_one.serial in after.entries) == (back == "fact")
     assert after.times.number > before.times.number
-    assert not offline.issuer.revocation.crls.is_one_unsigned
+    assert not offline.issuer.revocation.crls.unsigned
     offline.reopen()
     assert published(offline).der == after.der
 
@@ -364,7 +364,7 @@ def test_one_key_that_does_not_answer_keeps_no_other_crl(
         patched.setattr(module, "sign_crl", sign)
         offline.issuer.keep_up()
     assert published(offline).times.number > before.times.number
-    assert offline.issuer.revocation.crls.is_one_unsigned
+    assert offline.issuer.revocation.crls.unsigned
 
 
 KILLED = """

@@ -1,6 +1,7 @@
 """The documented answers are the real ones."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from support.issuer import (
 )
 
 from accredit_attestors.manifest import generate_signer_key
+from accredit_client import calls
 from accredit_client.call import Call
 from accredit_client.calls import certificate_request
 from accredit_client.wire import Issuer
@@ -73,8 +75,12 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             ("POST", "/v1/agents/{namespace}/{name}/join-tokens"): _ask(
                 who, "POST", f"{path}/join-tokens", {}
             ),
+            ("POST", "/v1/revocations/preview"): _ask(
+                who, "POST", "/v1/revocations/preview", revoke
+            ),
             ("POST", "/v1/revocations"): _ask(who, "POST", "/v1/revocations", revoke),
             ("GET", "/v1/revocations/facts"): _ask(who, "GET", "/v1/revocations/facts"),
+            **_confirmations(running, admin),
             ("GET", "/v1/crls"): _ask(who, "GET", "/v1/crls"),
             **_authority_answers(who),
             ("GET", "/v1/log/entries"): _ask(who, "GET", "/v1/log/entries"),
@@ -105,6 +111,35 @@ def _authority_answers(who: Issuer) -> dict[tuple[str, str], Any]:
         ("POST", f"{calls}/activate"): activated,
         ("POST", f"{calls}/taint"): tainted,
         ("POST", f"{calls}/revoke"): revoked,
+    }
+
+
+def _confirmations(running: RunningIssuer, admin: Admin) -> dict[tuple[str, str], Any]:
+    """One verifier that confirmed, left, and is missed by the next fact."""
+    who, root = admin.client, "/v1/revocations"
+    through = running.issuer.feed.through
+    verifier = running.connect(attest_node(running, admin, "verifier"))
+    with ExitStack() as streams:
+        acknowledged = None
+        for client in (verifier, running.connect(attest_node(running, admin, "gone"))):
+            events = streams.enter_context(client.stream(calls.revocation_stream(after=0)))
+            body = {"listener": next(events)[1], "through": through}
+            acknowledged = _ask(client, "POST", f"{root}/acknowledgements", body)
+        streams.pop_all().close()
+        events = streams.enter_context(verifier.stream(calls.revocation_stream(after=0)))
+        body = {"listener": next(events)[1], "through": through}
+        _ask(verifier, "POST", f"{root}/acknowledgements", body)
+        _ask(who, "POST", root, {"target": "signer:ci", "reason": "over"})
+        newest = running.issuer.feed.through
+        for _ in range(200):  # the issuer has to see first that a stream is over
+            confirmed = _ask(who, "GET", f"{root}/confirmations?through={newest}")
+            if confirmed["named"]["gone"]:
+                break
+        status = _ask(who, "GET", "/v1/status")
+    return {
+        ("GET", "/v1/status"): status,
+        ("POST", f"{root}/acknowledgements"): acknowledged,
+        ("GET", f"{root}/confirmations"): confirmed,
     }
 
 
@@ -173,7 +208,7 @@ def _shape(value: Any) -> Any:
     """The members of an answer, all the way down; what is free-form inside is left out."""
     match value:
         case dict():
-            free = {"record", "actions"}
+            free = {"record", "actions", "to_do"}
             return {name: None if name in free else _shape(part) for name, part in value.items()}
         case [dict() as first, *_]:
             return [_shape(first)]

@@ -29,7 +29,7 @@ from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.issuer import initialise, open_issuer
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.scheduler import Scheduler
-from accredit_issuer.server import OwnIdentity, Server
+from accredit_issuer.server import UNREACHABLE_SECONDS, OwnIdentity, Server, _listen
 
 
 @pytest.fixture
@@ -58,6 +58,18 @@ def test_the_server_has_an_svid_of_its_own(running: RunningIssuer) -> None:
     ):
         assert connection.getpeercert(binary_form=True) == client_der
         assert connection.version() == "TLSv1.3"
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="of Linux")
+def test_a_peer_that_vanished_is_given_up() -> None:
+    """Whoever acknowledges no bytes any more is cut in half a minute, not a quarter hour."""
+    with (
+        _listen("127.0.0.1", 0, "test") as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        found = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert found == UNREACHABLE_SECONDS * 1000
 
 
 def _der(certificate: x509.Certificate) -> bytes:

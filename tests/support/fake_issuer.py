@@ -92,6 +92,8 @@ class FakeIssuer:
     _streams: list["queue.Queue[str | None]"] = field(default_factory=list)
     url: str = ""
     token_issuer: str = ISSUER
+    listener_id: str | None = None
+    """With which streams begin; None as an issuer that knows no acknowledgements."""
 
     # What a test says
 
@@ -195,6 +197,7 @@ class FakeIssuer:
             "/v1/svids/jwt": self._jwt,
             "/v1/task-tokens": self._task_token,
             "/v1/revocations": self._revocations,
+            "/v1/revocations/acknowledgements": lambda *_: _json({}),
         }
         if path not in known:
             return _problem(404, "not-found", "no such thing")
@@ -311,6 +314,12 @@ class FakeIssuer:
     def _revocations(self, asked: Asked, _peer: bytes | None) -> tuple[int, bytes, dict[str, str]]:
         after = int(asked.path.partition("after=")[2] or 0)
         return 200, self.statement(after).encode(), {}
+
+    def beginning(self) -> bytes:
+        """What stands before a stream's first statement."""
+        if self.listener_id is None:
+            return b""
+        return f"event: listener\ndata: {self.listener_id}\n\n".encode()
 
     @contextmanager
     def stream(self, after: int) -> Iterator["queue.Queue[str | None]"]:
@@ -438,6 +447,7 @@ def _handler(fake: FakeIssuer) -> type[BaseHTTPRequestHandler]:
             self.send_response(200)
             self.send_header("content-type", "text/event-stream")
             self.end_headers()
+            self.wfile.write(fake.beginning())
             with fake.stream(int(self.path.partition("after=")[2] or 0)) as texts:
                 while (text := texts.get()) is not None:
                     self.wfile.write(f"event: statement\ndata: {text}\n\n".encode())

@@ -57,6 +57,21 @@ class Members:
         """A whole number, or None where it is null or left out."""
         return None if self.values.get(name) is None else self.number(name)
 
+    def truth(self, name: str) -> bool:
+        """True or false."""
+        return self._of_type(name, bool, "true or false")
+
+    def amount(self, name: str) -> float:
+        """A number, whole or not."""
+        value = self.values.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(name, "a number")
+        return float(value)
+
+    def optional_amount(self, name: str) -> float | None:
+        """A number, or None where it is null or left out."""
+        return None if self.values.get(name) is None else self.amount(name)
+
     def moment(self, name: str) -> datetime:
         """A moment in RFC 3339, in UTC."""
         try:

@@ -33,6 +33,7 @@ COMMANDS = {
     "suspend": Entry(f"{_HERE}.revocation", "Revoke until restored."),
     "restore": Entry(f"{_HERE}.revocation", "End a suspension."),
     "facts": Entry(f"{_HERE}.revocation", "List what is revoked and suspended."),
+    "status": Entry(f"{_HERE}.status", "What is in force, who has not heard, what is to do."),
     "log": Entry(f"{_HERE}.log", "Read, verify and explain the issuer's log."),
 }
 

@@ -7,6 +7,7 @@ elsewhere they are aligned plain text that no line break falls into. ``NO_COLOR`
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,11 @@ def line(text: object = "") -> None:
 def note(text: str) -> None:
     """One line on stderr, beside the result."""
     print(shown(text), file=sys.stderr)  # noqa: T201
+
+
+def warning(text: str) -> None:
+    """What somebody has to know though nothing failed."""
+    note(f"warning: {text}")
 
 
 def error(message: str, hint: str | None = None) -> None:
@@ -127,6 +133,24 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda number: bar.advance(task, number)
+
+
+@contextmanager
+def live_line() -> Iterator[Callable[[str], None]]:
+    """One line on stderr that is written anew, where somebody is watching; gone at the end."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+
+    def write(text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1  # a line that is folded is not overwritten
+        print(f"\r{shown(text)[:width]}\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
+
+    try:
+        yield write
+    finally:
+        write("")
+        print("\r", end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _rich_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> None:

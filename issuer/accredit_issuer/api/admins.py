@@ -18,6 +18,7 @@ from accredit_issuer.metrics import Metrics
 from accredit_issuer.registry.listing import Listing, text_of
 from accredit_issuer.registry.roles import Admin, Operation, Reach, reach
 from accredit_issuer.registry.targets import namespace_of
+from accredit_issuer.revocation.preview import Preview
 from accredit_issuer.revocation.revocation import FactRequest, StatedFact
 
 
@@ -156,22 +157,29 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
             status_code=201,
         )
 
-    @router.post("/revocations", summary="Revoke, suspend or restore", status_code=201)
-    def revoke(body: bodies.RevocationBody, by: ByAnyClock) -> Response:
+    def fact_request(body: bodies.RevocationBody, by: AdminCaller) -> FactRequest:
         target = _target(body.target)
         with issuer.database.read() as connection:
             actor = by.require(Operation.REVOKE, namespace_of(connection, target))
-        stated = issuer.state(
-            FactRequest(
-                target=target,
-                kind=FactKind(body.kind),
-                reason=body.reason,
-                actor=actor,
-                may_overrule=reach(by.admin, Operation.REVOKE) is Reach.ALL,
-            )
+        return FactRequest(
+            target=target,
+            kind=FactKind(body.kind),
+            reason=body.reason,
+            actor=actor,
+            may_overrule=reach(by.admin, Operation.REVOKE) is Reach.ALL,
         )
+
+    @router.post("/revocations", summary="Revoke, suspend or restore", status_code=201)
+    def revoke(body: bodies.RevocationBody, by: ByAnyClock) -> Response:
+        stated = issuer.state(fact_request(body, by))
         metrics.facts.labels(body.kind).inc(len(stated))
         return JSONResponse({"facts": list(map(_fact, stated))}, status_code=201)
+
+    # A path of its own: whoever forgets a member of a body must not have revoked by mistake.
+    @router.post("/revocations/preview", summary="What a fact would end; nothing is stated")
+    def preview(body: bodies.RevocationBody, by: ByAnyClock) -> Response:
+        request = fact_request(body, by)
+        return JSONResponse(_preview(request, issuer.preview(request)))
 
     @router.get("/revocations/facts", summary="The facts in force")
     def facts(by: ByAdmin) -> Response:
@@ -197,6 +205,18 @@ def _target(text: str) -> Target:
     except CredentialError as error:
         raise Refusal(Kind.MALFORMED, str(error)) from None
     return target
+
+
+def _preview(request: FactRequest, found: Preview) -> dict[str, Any]:
+    return {
+        "would_be": request.kind.value,
+        "targets": [str(each) for each in found.targets],
+        "credentials": dict(found.credentials),
+        "instances": found.instances,
+        "manifests": found.manifests,
+        "agents": found.agents,
+        "last_end": None if found.last_end is None else text_of(found.last_end),
+    }
 
 
 def _fact(stated: StatedFact) -> dict[str, Any]:

@@ -275,6 +275,21 @@ class RevocationBody(Body):
     ]
 
 
+class Acknowledgement(Body):
+    """Up to which fact a verifier applies what the feed says."""
+
+    listener: Annotated[
+        str,
+        Field(
+            pattern="^[A-Za-z0-9_-]{22}$",
+            description="with which its stream began",
+            repr=False,
+            examples=["kOCzZ0bDqvq1cUNYRjpHcg"],
+        ),
+    ]
+    through: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True, examples=[4711])]
+
+
 Allows = Annotated[
     list[dict[str, Any]],
     Field(

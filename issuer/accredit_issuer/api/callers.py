@@ -20,6 +20,7 @@ from accredit_credentials.errors import CredentialError
 from accredit_credentials.keys import b64url
 from accredit_credentials.x509_svid import X509Svid, authority_key_id, parse_der
 from accredit_issuer.clock import Clock
+from accredit_issuer.clock_guard import ClockWrong
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_not_revoked
 from accredit_issuer.issuer import Issuer
@@ -126,6 +127,13 @@ class Callers:
     def _is_signed_by(self, leaf: bytes, key_id: str) -> bool:
         ca = self._issuer.authorities.issuing_ca(key_id)
         return ca is not None and ca.certificate is not None and is_signed_by(leaf, ca.certificate)
+
+    async def anyone_or_nobody(self, request: Request) -> Caller | None:
+        """Whoever holds an accepted SVID, or nobody: for calls that a name only adds to."""
+        try:
+            return await self.anyone(request)
+        except (Refusal, ClockWrong):
+            return None
 
     async def agent(self, request: Request) -> Caller:
         """An agent.

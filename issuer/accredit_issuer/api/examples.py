@@ -87,6 +87,7 @@ _AUTHORITY = {
     "planned": ["active_from", "last_use", "removal"],
     "resting": 0,
 }
+_AUTHORITY_SHOWN = {name: each for name, each in _AUTHORITY.items() if name != "resting"}
 _AUTHORITIES = {"authorities": [_AUTHORITY]}
 _PEM = "-----BEGIN CERTIFICATE-----\nMIIC…\n-----END CERTIFICATE-----\n"
 _SUBORDINATE = {
@@ -151,6 +152,14 @@ _NODE = {
     "state": "active",
     "svid_expires_at": _MOMENT,
     "instances": 12,
+}
+_POSITION = {
+    "spiffe_id": "spiffe://example.org/node/build-7",
+    "instance": "5d0e6a3c-52c2-4c5e-9b42-9f4a6b4f1c11",
+    "through": 11,
+    "silent_seconds": 12.4,
+    "behind_seconds": 0.4,
+    "gone": False,
 }
 _ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
 
@@ -307,6 +316,30 @@ ANSWERS: Mapping[Call, Any] = {
     },
     ("POST", "/v1/revocations"): {"facts": [_FACT]},
     ("GET", "/v1/revocations/facts"): {"facts": [_FACT]},
+    ("POST", "/v1/revocations/preview"): {
+        "would_be": "revoked",
+        "targets": ["agent:support/ticket-summarizer"],
+        "credentials": {"x509": 4, "jwt": 2, "wit": 0, "task": 6, "ca": 0},
+        "instances": 4,
+        "manifests": 2,
+        "agents": 1,
+        "last_end": _MOMENT,
+    },
+    ("POST", "/v1/revocations/acknowledgements"): {},
+    ("GET", "/v1/revocations/confirmations"): {
+        "through": 12,
+        "complete": False,
+        "elapsed_milliseconds": 412.6,
+        "named": {
+            "listening": 40,
+            "confirmed": 39,
+            "slowest_milliseconds": 48.3,
+            "missing": [_POSITION],
+            "gone": [{**_POSITION, "spiffe_id": "spiffe://example.org/node/build-8", "gone": True}],
+        },
+        "unnamed": {"listening": 3, "confirmed": 3, "slowest_milliseconds": 21.7},
+        "silent": 1,
+    },
     ("GET", "/v1/authorities"): _AUTHORITIES,
     ("POST", "/v1/authorities/{kind}/prepare"): _AUTHORITIES,
     ("POST", "/v1/authorities/{authority}/activate"): _AUTHORITIES,
@@ -343,6 +376,31 @@ ANSWERS: Mapping[Call, Any] = {
     },
     ("PUT", "/v1/federation/{trust_domain}/allows"): _RELATIONSHIP,
     ("POST", "/v1/federation/{trust_domain}/refresh"): _RELATIONSHIP,
+    ("GET", "/v1/status"): {
+        "trust_domain": "example.org",
+        "at": _MOMENT,
+        "to_do": [{"urgent": False, "text": "the next CRL of 7d9c0b6e2a41 is late: …"}],
+        "facts": [{"target": "agent", "revoked": 2, "suspended": 1}],
+        "feed": {
+            "through": 12,
+            "streams": 44,
+            "named": 40,
+            "unnamed": 3,
+            "silent": 1,
+            "verifiers": [_POSITION],
+        },
+        "crls": [
+            {
+                "authority": "7d9c0b6e2a41f3589c07be1d46a8f25301ce97ab",
+                "number": 7,
+                "this_update": _MOMENT,
+                "next_update": "2026-11-21T15:30:00Z",
+                "entries": 3,
+                "bytes": 612,
+            }
+        ],
+        "authorities": [_AUTHORITY_SHOWN],
+    },
     ("GET", "/health/live"): {"live": True},
     ("GET", "/health/ready"): {"ready": True, "federation_overdue": 0},
 }

@@ -12,6 +12,7 @@ from accredit_issuer.api.documents import Document, Kept, answer
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.revocation.crl import Crl
+from accredit_issuer.revocation.feed import Feed
 
 After = Annotated[int, Query(ge=0, le=2**63 - 1, description="the newest fact that you know")]
 
@@ -50,7 +51,7 @@ def routes(issuer: Issuer) -> APIRouter:
     @router.get("/revocations/stream", summary="Signed statements as server-sent events")
     async def stream(after: Annotated[int, Depends(known_after)]) -> Response:
         return StreamingResponse(
-            _events(issuer.feed.follow(after)),
+            _events(issuer.feed, after),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store"},
         )
@@ -86,7 +87,9 @@ def _listed(crls: tuple[Crl, ...], max_age: int) -> Document:
     return Document.of_json({"crls": listed}, max_age=max_age)
 
 
-async def _events(statements: AsyncIterator[str]) -> AsyncIterator[str]:
-    # A JWS is one line; nothing in it can end the event early.
-    async for statement in statements:
-        yield f"event: statement\ndata: {statement}\n\n"
+async def _events(feed: Feed, after: int) -> AsyncIterator[str]:
+    # A JWS is one line, and so is an id; nothing in them can end the event early.
+    with feed.audience.listening() as listener_id:
+        yield f"event: listener\ndata: {listener_id}\n\n"
+        async for statement in feed.follow(after):
+            yield f"event: statement\ndata: {statement}\n\n"

@@ -233,6 +233,10 @@ class Authorities:
             for a in self.now_in_force.authorities
         ]
 
+    def due(self, now: datetime) -> list[Due]:
+        """The steps of every kind that are due and not taken."""
+        return [step for kind in self._rules for step in self._due(kind, now)]
+
     def next_due(self, now: datetime) -> datetime:
         """The next moment at which something can be due."""
         standings = self.standings()

@@ -105,9 +105,9 @@ class Crls:
         return any(each not in held for each in self.publishing)
 
     @property
-    def is_one_unsigned(self) -> bool:
-        """Whether a CRL lacks what the facts say, because its CA's key did not answer."""
-        return bool(self._unsigned)
+    def unsigned(self) -> frozenset[str]:
+        """The CAs whose CRL lacks what facts say, because their key did not answer."""
+        return self._unsigned
 
     @property
     def publishing(self) -> tuple[str, ...]:

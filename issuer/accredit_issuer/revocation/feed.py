@@ -6,7 +6,7 @@ serves all who ask for the same thing: a thousand verifiers cost as much as one.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,7 +15,10 @@ from accredit_credentials.revocation_feed import Statement, sign
 from accredit_credentials.spiffe_id import TrustDomain
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.clock import Clock
+from accredit_issuer.clock_guard import Steady, steady_clock
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.revocation.confirmations import Audience
+from accredit_issuer.revocation.waiting import Waiting
 
 MAX_BACKLOG = 1000  # facts; more of them come as a snapshot
 MAX_CACHED = 1024
@@ -35,7 +38,13 @@ class Feed:
     """The facts that some living credential may match, and their signed statements."""
 
     def __init__(
-        self, trust_domain: TrustDomain, authorities: Authorities, clock: Clock, heartbeat: float
+        self,
+        trust_domain: TrustDomain,
+        authorities: Authorities,
+        clock: Clock,
+        heartbeat: float,
+        *,
+        steady: Steady = steady_clock,
     ) -> None:
         self._trust_domain = trust_domain
         self._authorities = authorities
@@ -45,10 +54,11 @@ class Feed:
         self._through = 0
         self._signed: dict[int, _Signed] = {}
         self._signed_characters = 0
-        self._waiting = _Waiting()
+        self._waiting = Waiting()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self.listeners = 0
+        self.audience = Audience(steady)
 
     @property
     def through(self) -> int:
@@ -64,6 +74,7 @@ class Feed:
         """Take up the facts that the database holds."""
         self._facts = _carried(facts)
         self._through = through
+        self.audience.load(through)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve listeners on this loop."""
@@ -74,6 +85,7 @@ class Feed:
         new = list(facts)
         self._facts = [*self._facts, *_carried(new)]
         self._through = max([self._through, *(fact.sequence for fact in new)])
+        self.audience.stated(self._through)
         self._wake_listeners()
 
     def bundle_changed(self) -> None:
@@ -93,7 +105,9 @@ class Feed:
     def close(self) -> None:
         """End all streams."""
         self._closed = True
+        self.audience.close()
         self._wake_listeners()
+        self._call_soon(self.audience.wake)
 
     def statement(self, after: int) -> str:
         """A signed statement of the facts after a sequence number; 0 is a snapshot.
@@ -171,8 +185,11 @@ class Feed:
         self._signed_characters += len(signed.text)
 
     def _wake_listeners(self) -> None:
+        self._call_soon(self._waiting.wake)
+
+    def _call_soon(self, call: Callable[[], None]) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._waiting.wake)
+            self._loop.call_soon_threadsafe(call)
 
 
 def _told(facts: list[RevocationFact], after: int) -> tuple[int, tuple[RevocationFact, ...]]:
@@ -191,38 +208,3 @@ def _carried(facts: Iterable[RevocationFact]) -> list[RevocationFact]:
     # Facts about a signer or an owner were expanded into others. The feed is public, and who
     # answers for what is not.
     return [fact for fact in facts if fact.target.kind not in EXPANDED]
-
-
-class _Waiting:
-    """Whoever waits for the next statement, on one event loop.
-
-    ``asyncio.wait_for`` would make a task of each: for a thousand of them that takes as long as to
-    tell them.
-    """
-
-    def __init__(self) -> None:
-        self._futures = set[asyncio.Future[None]]()
-        self.wakes = 0
-
-    async def wait(self, seconds: float) -> None:
-        """Return at the next ``wake``, or after so many seconds."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _let_go, future)
-        self._futures.add(future)
-        try:
-            await future
-        finally:
-            timer.cancel()
-            self._futures.discard(future)
-
-    def wake(self) -> None:
-        """Let everybody go who waits now."""
-        self.wakes += 1
-        for future in self._futures:
-            _let_go(future)
-
-
-def _let_go(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)

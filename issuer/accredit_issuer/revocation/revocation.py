@@ -139,8 +139,8 @@ class Revocation:
         Raises:
             Refusal: an unknown target, nothing to restore, or revoked already.
         """
-        self._check_possible(transaction, request, now)
-        targets = [request.target, *also, *self._expanded(transaction, request, now)]
+        first, *expanded = self.targets(transaction, request, now)
+        targets = [first, *also, *expanded]
         last_end = _last_end(transaction) or now
         stated = [
             RevocationFact(
@@ -175,6 +175,17 @@ class Revocation:
 
         transaction.after_commit(put_into_force)
         return [StatedFact(fact, request.actor.name) for fact in stated]
+
+    def targets(
+        self, transaction: Transaction, request: FactRequest, now: datetime
+    ) -> list[Target]:
+        """What a fact would be about if it were stated now; nothing is written.
+
+        Raises:
+            Refusal: an unknown target, nothing to restore, or revoked already.
+        """
+        self._check_possible(transaction, request, now)
+        return [request.target, *self._expanded(transaction, request, now)]
 
     def _check_possible(
         self, transaction: Transaction, request: FactRequest, now: datetime
