@@ -41,6 +41,16 @@ from accredit_issuer.store.writer import Transaction
 BATCH = 1000  # rows that are held at a time
 
 _X509 = "x509"
+_LOOKED_UP = frozenset(  # what is found by an index of its own
+    {
+        TargetKind.NAMESPACE,
+        TargetKind.AGENT,
+        TargetKind.MANIFEST,
+        TargetKind.NODE,
+        TargetKind.INSTANCE,
+        TargetKind.SERIAL,
+    }
+)
 _ENTRY = (
     revoked_certificates.c.authority,
     revoked_certificates.c.serial,
@@ -97,7 +107,7 @@ def project(
             literal(fact.at, revoked_certificates.c.at.type),
             credentials.c.expires_at,
         ).where(
-            credentials.c.kind == _X509,
+            _is_certificate(fact.target.kind),
             credentials.c.expires_at > now,
             credentials.c.authority.in_(publishing),
             condition,
@@ -110,6 +120,13 @@ def project(
             if ca.id == fact.target.value:
                 changes += put_on(transaction, fact, ca.serial, ca.root, ca.expires_at)
     return changes
+
+
+def _is_certificate(target: TargetKind) -> ColumnElement[bool]:
+    if target in _LOOKED_UP:
+        # SQLite would prefer the index of kinds, and read all certificates that live.
+        return credentials.c.kind.concat("") == _X509
+    return credentials.c.kind == _X509
 
 
 def put_on(
