@@ -15,6 +15,7 @@ from accredit_issuer.api import (
     nodes,
     operations,
     problems,
+    status_lists,
     subordinates,
     trust,
 )
@@ -51,6 +52,7 @@ def make_app(issuer: Issuer) -> FastAPI:
         agents.routes(issuer, callers, metrics),
         nodes.hot_routes(issuer, callers, metrics),
         trust.routes(issuer),
+        status_lists.routes(issuer),
         discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),
         authorities.routes(issuer, callers, metrics),
@@ -78,6 +80,9 @@ def make_public_app(issuer: Issuer) -> FastAPI:
         telemetry={"auto_configure": False},
     )
     problems.install(app)
-    for router in (trust.bundle_routes(issuer), discovery.routes(issuer)):
+    routers = [trust.bundle_routes(issuer), discovery.routes(issuer)]
+    if issuer.config.status_list_url is not None:
+        routers.append(status_lists.routes(issuer))
+    for router in routers:
         app.router.routes.extend(router.routes)
     return app

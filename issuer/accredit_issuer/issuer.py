@@ -39,6 +39,7 @@ from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.feed import Feed
 from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
+from accredit_issuer.revocation.status_lists import StatusLists
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Writer
@@ -86,6 +87,14 @@ class Issuer:
             self.revocation.load(connection, clock())
             check_recorded(connection, self.log.frontier)
             self.authorities.load(connection)
+        self.status_lists = StatusLists(
+            config,
+            database=database,
+            authorities=self.authorities,
+            revocation=self.revocation,
+            feed=self.feed,
+            clock=clock,
+        )
         self.changes = Changes(self.writer, lambda: self.revocation.facts)
         self.rollover = Rollover(
             authorities=self.authorities,
@@ -118,6 +127,7 @@ class Issuer:
                 authorities=self.authorities,
                 registry=self.registry,
                 revocation=self.revocation,
+                status_lists=self.status_lists,
                 subordinates=self.subordinates,
                 attestors=load_attestors(),
                 nodes=self.nodes,

@@ -108,6 +108,11 @@ class RevocationSettings(_Section):
     crl_url: str | None = None
     """Base URL of the CRLs as relying parties reach them; written into every certificate. Without
     it certificates name no CRL."""
+    status_list_url: str | None = None
+    """Base URL of the Token Status Lists as relying parties reach them; written into every task
+    token, with the token's index. Without it there are none."""
+    status_list_ttl: int = Field(default=30, ge=1, le=300)
+    """Seconds after which a relying party fetches a status list again; at twice that it is over."""
 
 
 class HttpsWebSettings(_Section):
@@ -283,6 +288,8 @@ class Config:
     upstream: CaInFiles | ParentAt | None
     federation_ca_file: Path | None = None
     wit_svids: bool = False
+    status_list_url: str | None = None
+    status_list_ttl: int = 30
 
     @property
     def database(self) -> Path:
@@ -350,6 +357,16 @@ def check(settings: Settings, *, folder: Path) -> Config:
         upstream=_upstream(settings.upstream, folder),
         federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
         wit_svids=settings.wit.enabled,
+        status_list_url=(
+            base_url(
+                "revocation.status_list_url",
+                settings.revocation.status_list_url,
+                schemes=("http", "https"),
+            )
+            if settings.revocation.status_list_url
+            else None
+        ),
+        status_list_ttl=settings.revocation.status_list_ttl,
     )
 
 

@@ -28,7 +28,8 @@ from accredit_issuer.clock import system_clock
 
 def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path) -> None:
     """What the OpenAPI document shows of an answer is what the issuer sends, member by member."""
-    with running_issuer(tmp_path / "issuer") as running:
+    lists = {"status_list_url": "https://lists.example.org"}
+    with running_issuer(tmp_path / "issuer", revocation=lists) as running:
         admin = log_in(running, running.first_token)
         agent = write_agent(tmp_path / "agent", key=generate_signer_key(), now=system_clock())
         register(running, admin, agent)
@@ -57,6 +58,7 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             ("POST", "/v1/svids/x509"): _ask(who, "POST", "/v1/svids/x509", {"csr": csr}),
             ("POST", "/v1/svids/jwt"): _ask(holder, "POST", "/v1/svids/jwt", {"audience": ["a"]}),
             ("POST", "/v1/task-tokens"): (token := _ask(holder, "POST", "/v1/task-tokens", task)),
+            ("GET", "/v1/status-lists"): _ask(who, "GET", "/v1/status-lists"),
             ("GET", "/v1/whoami"): _ask(who, "GET", "/v1/whoami"),
             ("GET", "/v1/admins"): _ask(who, "GET", "/v1/admins"),
             ("POST", "/v1/admins"): _ask(

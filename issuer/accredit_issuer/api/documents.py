@@ -23,23 +23,25 @@ _ELEMENT = re.compile(r'[ \t,]*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?=,|$)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON document.
+    """A public document.
 
     Attributes:
         body: UTF-8.
         tag: a strong entity tag, quotes included: it changes with every byte.
         max_age: seconds for which whoever has it need not ask again.
+        media_type: what it is.
     """
 
     body: bytes = field(repr=False)
     tag: str
     max_age: int
+    media_type: str = "application/json"
 
     @classmethod
-    def of(cls, text: str, *, max_age: int) -> "Document":
+    def of(cls, text: str, *, max_age: int, media_type: str = "application/json") -> "Document":
         """The document of a text."""
         body = text.encode()
-        return cls(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', max_age)
+        return cls(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', max_age, media_type)
 
     @classmethod
     def of_json(cls, value: Any, *, max_age: int) -> "Document":
@@ -72,7 +74,7 @@ def answer(document: Document, request: Request) -> Response:
     headers = {"ETag": document.tag, "Cache-Control": f"max-age={document.max_age}"}
     if has_it(request.headers.getlist("if-none-match"), document.tag):
         return Response(status_code=304, headers=headers)
-    return Response(document.body, media_type="application/json", headers=headers)
+    return Response(document.body, media_type=document.media_type, headers=headers)
 
 
 def has_it(if_none_match: Sequence[str], tag: str) -> bool:

@@ -173,6 +173,7 @@ ANSWERS: Mapping[Call, Any] = {
         "tls_client_certificate_bound_access_tokens": True,
         "authorization_details_types_supported": ["accredit:resource"],
         "service_documentation": f"{_ISSUER}/docs",
+        "status_list_aggregation_endpoint": f"{_ISSUER}/v1/status-lists",
     },
     ("GET", "/.well-known/jwks.json"): {
         "keys": [
@@ -234,6 +235,7 @@ ANSWERS: Mapping[Call, Any] = {
         "expires_at": _MOMENT,
     },
     ("GET", "/v1/crls"): {"crls": [{"authority": "5f3a…", "number": 7, "der": "MIIB…"}]},
+    ("GET", "/v1/status-lists"): {"status_lists": [f"{_ISSUER}/v1/status-lists/5f3ac1e09b7d2846"]},
     ("POST", "/v1/svids/jwt"): {
         "spiffe_id": _AGENT_ID,
         "token": "eyJh…",
