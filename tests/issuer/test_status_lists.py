@@ -339,7 +339,7 @@ def lists_of(offline: Offline, new_indexes: Callable[[], Indexes]) -> StatusList
 
 def test_two_tokens_never_share_an_index(listing: Offline) -> None:
     """Taken on eight threads at once, over several lists: as many places as were asked for."""
-    lists = lists_of(listing, functools.partial(Indexes, size=512, most=256))
+    lists = lists_of(listing, functools.partial(Indexes, bits=9, most=256))
     end = listing.clock() + timedelta(minutes=5)
     taken: list[tuple[str, int]] = []
     start = threading.Barrier(8)
@@ -364,7 +364,7 @@ def test_two_tokens_never_share_an_index(listing: Offline) -> None:
 def test_an_index_is_drawn_until_it_is_free() -> None:
     """The draws are the CSPRNG's alone, and one that was given already is drawn again."""
     draws = iter([3, 3, 3, 1, 1, 3, 0])
-    indexes = Indexes(4, 3, lambda size: next(draws) if size == 4 else -1)
+    indexes = Indexes(2, 3, lambda bits: next(draws) if bits == 2 else -1)
     assert [indexes.take() for _ in range(3)] == [3, 1, 0]
     with pytest.raises(ValueError, match="full"):
         indexes.take()
@@ -388,7 +388,7 @@ def test_indexes_tell_nothing_of_the_order() -> None:
 
 def test_a_list_goes_away_once_everything_in_it_is_over(listing: Offline) -> None:
     """Listed while one of its tokens lives, and gone after; the one that is filled stays."""
-    listing.issuer.status_lists = lists = lists_of(listing, lambda: Indexes(8, 2))
+    listing.issuer.status_lists = lists = lists_of(listing, lambda: Indexes(3, 2))
     now = listing.clock()
     ends = [now + timedelta(seconds=seconds) for seconds in (10, 20, 30, 40)]
     places = [place for end in ends if (place := lists.take(end))]

@@ -7,7 +7,8 @@ several of them, and a list that is half empty hides how many there are.
 import secrets
 from collections.abc import Callable
 
-SIZE = 2**17  # indexes of a list; two bits each make 32 KiB, of which few are not 0
+INDEX_BITS = 17
+SIZE = 2**INDEX_BITS  # indexes of a list; two bits each make 32 KiB, of which few are not 0
 MOST_TAKEN = SIZE // 2  # a free index is found at the second draw at the latest, on average
 
 
@@ -16,13 +17,13 @@ class Indexes:
 
     def __init__(
         self,
-        size: int = SIZE,
+        bits: int = INDEX_BITS,
         most: int = MOST_TAKEN,
-        draw: Callable[[int], int] = secrets.randbelow,
+        draw: Callable[[int], int] = secrets.randbits,
     ) -> None:
-        self._size = size
+        self._bits = bits
         self._draw = draw
-        self._taken = bytearray(size)
+        self._taken = bytearray(2**bits)
         self.left = most
 
     def take(self) -> int:
@@ -33,9 +34,9 @@ class Indexes:
         """
         if self.left <= 0:
             raise ValueError("the list is full")
-        index = self._draw(self._size)
+        index = self._draw(self._bits)
         while self._taken[index]:
-            index = self._draw(self._size)
+            index = self._draw(self._bits)
         self._taken[index] = 1
         self.left -= 1
         return index

@@ -14,7 +14,7 @@ import json
 import secrets
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -50,6 +50,9 @@ ID_OCTETS = 8
 MANY = 256
 ROWS_AT_ONCE = 1000
 
+# Columns of a row that are of the token alone; the others are of all tokens of its holder.
+_OWN = 5
+_KINDS = ("instance", "authority", "manifest", "node", "signer", "owner")
 _VALID = StatusList.of_values({}, size=SIZE, bits=BITS)
 
 
@@ -215,9 +218,18 @@ class StatusLists:
                 self._look_at(connection.execute(_living(now).where(condition)))
 
     def _look_at(self, rows: Iterable[Row[Any]]) -> None:
+        facts = self._revocation.facts
+        of_holders: dict[tuple[Any, ...], Status] = {}  # what thousands of tokens have in common
         for row in rows:
-            status = status_of(self._revocation.facts, _marks(row))
-            self._put(row.status_list, row.status_index, status)
+            columns: tuple[Any, ...] = tuple(row)
+            list_id, index, jti, task, ancestors = columns[:_OWN]
+            holder = columns[_OWN:]
+            status = of_holders.get(holder)
+            if status is None:
+                status = of_holders[holder] = status_of(facts, _holder_marks(holder))
+            if status is not Status.INVALID:
+                status = _stronger(status, status_of(facts, _own_marks(jti, task, ancestors)))
+            self._put(list_id, index, status)
 
     def _put(self, list_id: str, index: int, status: Status) -> None:
         octets = self._octets.get(list_id)
@@ -244,30 +256,39 @@ class StatusLists:
 
 def status_of(facts: FactSet, marks: Iterable[str]) -> Status:
     """What the facts say of a token with these marks: the strongest of all that match."""
-    matching = {fact.kind for mark in marks if (fact := facts.match((mark,))) is not None}
-    if FactKind.REVOKED in matching:
-        return Status.INVALID
-    return Status.SUSPENDED if matching else Status.VALID
+    status = Status.VALID
+    for mark in marks:
+        fact = facts.match((mark,))
+        if fact is not None:
+            if fact.kind is FactKind.REVOKED:
+                return Status.INVALID
+            status = Status.SUSPENDED
+    return status
+
+
+def _stronger(one: Status, other: Status) -> Status:
+    return Status.INVALID if Status.INVALID in (one, other) else max(one, other)
 
 
 _spiffe_id = lru_cache(maxsize=4096)(SpiffeId.parse)  # an agent asks again and again
 
 
-def _marks(row: Row[Any]) -> Iterator[str]:
-    """What a fact can match of a token, by its row: what it carries, and what the issuer knows."""
-    carried = (
-        ("jti", row.id),
-        ("task", row.task),
-        *(("task", ancestor) for ancestor in row.ancestors or ()),
-        ("instance", row.instance),
-        ("manifest", row.manifest),
-        ("authority", row.authority),
-        ("signer", row.signer),
-        ("owner", row.owner),
-        ("node", row.node),
-    )
-    yield from (f"{kind}:{value}" for kind, value in carried if value is not None)
-    yield from identity_marks(_spiffe_id(row.subject))
+def _own_marks(jti: str, task: str | None, ancestors: str | None) -> Iterator[str]:
+    """What a fact can match of one token alone, by its row and that of its task."""
+    yield f"jti:{jti}"
+    if task is not None:
+        yield f"task:{task}"
+    if ancestors is not None:
+        yield from (f"task:{ancestor}" for ancestor in json.loads(ancestors))
+
+
+def _holder_marks(holder: Sequence[Any]) -> Iterator[str]:
+    """What a fact can match of all tokens of one holder: what they carry, and what we know."""
+    subject, *known = holder
+    yield from identity_marks(_spiffe_id(subject))
+    for kind, value in zip(_KINDS, known, strict=True):
+        if value is not None:
+            yield f"{kind}:{value}"
 
 
 def _lives(now: datetime) -> tuple[ColumnElement[bool], ...]:
@@ -288,14 +309,14 @@ def _living(now: datetime) -> Any:
     )
     return (
         select(
-            credentials.c.id,
-            credentials.c.subject,
-            credentials.c.instance,
-            credentials.c.task,
-            credentials.c.authority,
             credentials.c.status_list,
             credentials.c.status_index,
-            tasks.c.ancestors,
+            credentials.c.id,
+            credentials.c.task,
+            type_coerce(tasks.c.ancestors, String),
+            credentials.c.subject,
+            credentials.c.instance,
+            credentials.c.authority,
             instances.c.manifest,
             instances.c.node,
             manifests.c.signer,
