@@ -38,6 +38,7 @@ from accredit_issuer.registry.nodes import Nodes
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.feed import Feed
+from accredit_issuer.revocation.introspection import Introspection
 from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
 from accredit_issuer.revocation.status_lists import StatusLists
 from accredit_issuer.settings import Config
@@ -95,6 +96,7 @@ class Issuer:
             feed=self.feed,
             clock=clock,
         )
+        self.introspection = Introspection(config, database, self.authorities, self.revocation)
         self.changes = Changes(self.writer, lambda: self.revocation.facts)
         self.rollover = Rollover(
             authorities=self.authorities,

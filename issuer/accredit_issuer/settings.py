@@ -7,7 +7,7 @@ nest (leaf < issuing CA < root), addresses are addresses, and paths are absolute
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from accredit_credentials.errors import CredentialError
-from accredit_credentials.spiffe_id import TrustDomain
+from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_issuer.addresses import base_url, origin
 from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.wrong_keys import said_of
@@ -115,6 +115,14 @@ class RevocationSettings(_Section):
     """Seconds after which a relying party fetches a status list again; at twice that it is over."""
 
 
+class IntrospectionSettings(_Section):
+    """Who may ask about which tokens; see docs/credentials.md."""
+
+    resource_servers: dict[str, list[str]] = {}
+    """By audience, the SPIFFE IDs of those that answer for it: they may ask about its tokens, as
+    whoever's own SPIFFE ID is the audience, and admins who may read about the agent."""
+
+
 class HttpsWebSettings(_Section):
     """The public documents once more, under a certificate of a Web CA."""
 
@@ -182,6 +190,7 @@ class Settings(_Section):
     keys: KeySettings = KeySettings()
     lifetimes: LifetimeSettings = LifetimeSettings()
     revocation: RevocationSettings = RevocationSettings()
+    introspection: IntrospectionSettings = IntrospectionSettings()
     bundle: BundleSettings = BundleSettings()
     wit: WitSettings = WitSettings()
     upstream: UpstreamSettings = UpstreamSettings()
@@ -290,6 +299,8 @@ class Config:
     wit_svids: bool = False
     status_list_url: str | None = None
     status_list_ttl: int = 30
+    introspectors: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The audiences that a SPIFFE ID answers for, beside its own."""
 
     @property
     def database(self) -> Path:
@@ -367,7 +378,30 @@ def check(settings: Settings, *, folder: Path) -> Config:
             else None
         ),
         status_list_ttl=settings.revocation.status_list_ttl,
+        introspectors=_introspectors(settings.introspection.resource_servers, trust_domain),
     )
+
+
+def _introspectors(
+    raw: Mapping[str, list[str]], trust_domain: TrustDomain
+) -> Mapping[str, frozenset[str]]:
+    audiences: dict[str, frozenset[str]] = {}
+    for audience, servers in raw.items():
+        if not audience or not servers:
+            raise InvalidSettings("introspection.resource_servers must name audiences and servers")
+        for server in servers:
+            try:
+                spiffe_id = SpiffeId.parse(server)
+            except CredentialError as error:
+                raise InvalidSettings(f"introspection.resource_servers: {error}") from error
+            if spiffe_id.trust_domain != trust_domain or not spiffe_id.path:
+                raise InvalidSettings(
+                    f"introspection.resource_servers: {server[:200]} must be somebody of "
+                    f"{trust_domain}"
+                )
+            known = audiences.get(str(spiffe_id), frozenset())
+            audiences[str(spiffe_id)] = known | {audience}
+    return audiences
 
 
 _UPSTREAM_NEEDS: Mapping[str, tuple[str, ...]] = {

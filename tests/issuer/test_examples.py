@@ -16,6 +16,7 @@ from support.issuer import (
     running_issuer,
     write_agent,
 )
+from support.raw_http import RawClient
 
 from accredit_attestors.manifest import generate_signer_key
 from accredit_client.call import Call
@@ -58,6 +59,7 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             ("POST", "/v1/svids/x509"): _ask(who, "POST", "/v1/svids/x509", {"csr": csr}),
             ("POST", "/v1/svids/jwt"): _ask(holder, "POST", "/v1/svids/jwt", {"audience": ["a"]}),
             ("POST", "/v1/task-tokens"): (token := _ask(holder, "POST", "/v1/task-tokens", task)),
+            ("POST", "/v1/introspect"): _introspected(running, admin, holder),
             ("GET", "/v1/status-lists"): _ask(who, "GET", "/v1/status-lists"),
             ("GET", "/v1/whoami"): _ask(who, "GET", "/v1/whoami"),
             ("GET", "/v1/admins"): _ask(who, "GET", "/v1/admins"),
@@ -90,6 +92,19 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
         }
     for call, answer in answers.items():
         assert _shape(answer) == _shape(ANSWERS[call]), call
+
+
+def _introspected(running: RunningIssuer, admin: Admin, holder: Issuer) -> Any:
+    task = {
+        "resource": "tickets",
+        "actions": ["read"],
+        "task": {"purpose": "x"},
+        "principal": "user:maria@example.org",
+    }
+    token = _ask(holder, "POST", "/v1/task-tokens", task)["access_token"]
+    caller = RawClient.at(running.url, running.bundle, admin.identity)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    return caller.ask("POST", "/v1/introspect", f"token={token}".encode(), headers=form).json
 
 
 def _authority_answers(who: Issuer) -> dict[tuple[str, str], Any]:

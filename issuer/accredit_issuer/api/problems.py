@@ -24,6 +24,9 @@ _INTERNAL = "the issuer could not answer; its log says why"
 _log = structlog.get_logger("accredit.api")
 # A body without a type is refused where one is read. The framework would take any ``…+json``.
 _ACCEPTED = frozenset({b"application/json", b""})
+# The one call whose body is not ours to choose (RFC 7662 §2.1).
+_FORM = frozenset({b"application/x-www-form-urlencoded", b""})
+_ACCEPTED_AT = {"/v1/introspect": _FORM}
 TOO_LARGE = Refusal(Kind.TOO_LARGE, "a body has at most 65536 bytes")
 NO_SUCH_METHOD = Refusal(Kind.METHOD_NOT_ALLOWED, "the path has no such method")
 NOT_JSON = Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
@@ -89,10 +92,11 @@ class RefuseBodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""
         headers = dict(scope["headers"]) if scope["type"] == "http" else {}
+        accepted = _ACCEPTED_AT.get(scope.get("path", ""), _ACCEPTED)
         status = None
         if _content_length(headers) > self._limit:
             status = 413
-        elif headers.get(b"content-type", b"").partition(b";")[0].strip().lower() not in _ACCEPTED:
+        elif headers.get(b"content-type", b"").partition(b";")[0].strip().lower() not in accepted:
             status = 415
         if status is None:
             await self._app(scope, receive, send)
