@@ -199,6 +199,7 @@ class Issuer:
         """Finish what is waiting and close everything."""
         self.polling.close()
         self.feed.close()
+        self.status_lists.close()
         self.writer.close()
         self.keys.close()
         self.database.close()

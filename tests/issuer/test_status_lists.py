@@ -1,5 +1,6 @@
 """Token Status Lists: every task token has an index of its own, and the facts say what it means."""
 
+import asyncio
 import functools
 import itertools
 import random
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 from starlette.testclient import TestClient
+from support.issuer import log_in, running_issuer
 from support.nodes import Nodes
-from support.offline import Offline, offline_issuer
+from support.offline import Offline, offline_issuer, task_request
+from support.raw_http import RawClient
 from support.tokens import claims_in
 
 from accredit_credentials import jws, status_list
@@ -36,6 +39,7 @@ from accredit_issuer.store.models import credentials
 
 URL = "https://lists.example.org"
 TTL = 30
+TIMEOUT = 20.0
 
 
 @contextmanager
@@ -475,6 +479,59 @@ def test_a_relying_party_decides_by_the_list(listing: Offline) -> None:
             uri=token.status.uri,
             now=listing.clock(),
         )
+
+
+def test_tokens_asked_for_at_once_have_places_of_their_own(listing: Offline) -> None:
+    """Three hundred on one event loop: each row has the place that its token says."""
+    svid = listing.agent()
+
+    async def ask_all() -> list[TaskToken]:
+        tokens = listing.issuer.issuance.tokens
+        asked = (tokens.task_token(svid, task_request()) for _ in range(300))
+        return [each.content for each in await asyncio.gather(*asked)]
+
+    said = {
+        (token.jti, token.status.uri.rpartition("/")[2], token.status.index)
+        for token in listing.do(ask_all())
+        if token.status is not None
+    }
+    with listing.issuer.database.read() as connection:
+        rows = connection.execute(select(credentials).where(credentials.c.kind == "task")).all()
+    assert {(row.id, row.status_list, row.status_index) for row in rows} == said
+    assert len({(list_id, index) for _, list_id, index in said}) == 300
+
+
+def test_who_waits_for_a_list_keeps_nobody_else_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More strangers than the pool has threads wait for a list; an admin is answered meanwhile."""
+    lists = {"status_list_url": URL}
+    with running_issuer(tmp_path / "issuer", revocation=lists) as running:
+        admin = log_in(running, running.first_token)
+        made, made_to_wait = threading.Event(), running.issuer.status_lists
+        catch_up = made_to_wait._catch_up
+        monkeypatch.setattr(
+            made_to_wait, "_catch_up", lambda now: (made.wait(TIMEOUT), catch_up(now))
+        )
+        stranger = RawClient.at(running.url, running.bundle)
+        answers: list[int] = []
+
+        def ask_for_lists() -> None:
+            answers.append(stranger.ask("GET", "/v1/status-lists").status)
+
+        threads = [threading.Thread(target=ask_for_lists) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        try:
+            caller = RawClient.at(running.url, running.bundle, admin.identity)
+            for _ in range(3):
+                assert caller.ask("GET", "/v1/agents").status == 200
+            assert answers == []
+        finally:
+            made.set()
+            for thread in threads:
+                thread.join(TIMEOUT)
+        assert answers == [200] * 50
 
 
 def audited(offline: Offline) -> Report:

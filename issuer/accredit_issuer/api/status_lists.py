@@ -24,17 +24,17 @@ def routes(issuer: Issuer) -> APIRouter:
 
     @router.head(PATH, include_in_schema=False)
     @router.get(PATH, summary="The Token Status Lists that living task tokens name")
-    def aggregation(request: Request) -> Response:
-        listed = {"status_lists": lists.uris()}
+    async def aggregation(request: Request) -> Response:
+        listed = {"status_lists": await lists.told_uris()}
         return answer(Document.of_json(listed, max_age=max_age), request)
 
     @router.head(f"{PATH}/{{list_id}}", include_in_schema=False)
     @router.get(f"{PATH}/{{list_id}}", summary="One Token Status List, signed")
-    def one(list_id: ListId, request: Request) -> Response:
+    async def one(list_id: ListId, request: Request) -> Response:
         if "time" in request.query_params:
             # What holds now is no answer to somebody who asks what held then (draft §8.4).
             raise Refusal(Kind.NOT_IMPLEMENTED, "no status list of another time is kept")
-        text = lists.signed(list_id)
+        text = await lists.told(list_id)
         return answer(Document.of(text, max_age=max_age, media_type=MEDIA_TYPE), request)
 
     return router

@@ -10,11 +10,13 @@ Each process fills lists of its own, under ids that nobody guesses: two never sh
 list goes away once everything in it is over.
 """
 
+import asyncio
 import json
 import secrets
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -106,6 +108,8 @@ class StatusLists:
         self._list_id = ""
         self._ends: dict[str, datetime] = {}
         self._making = threading.Lock()
+        # Strangers that wait for a list must not fill the pool in which admins' calls are answered.
+        self._maker = ThreadPoolExecutor(1, thread_name_prefix="accredit-status-lists")
         self._through: int | None = None
         self._octets: dict[str, bytearray] = {}
         self._signed: dict[str, _Signed] = {}
@@ -122,6 +126,21 @@ class StatusLists:
             self._ends[list_id] = max(expires_at, self._ends.get(list_id, expires_at))
             index = self._indexes.take()
         return Place(list_id, index, self._uri(list_id))
+
+    async def told_uris(self) -> list[str]:
+        """As ``uris``, for the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._maker, self.uris)
+
+    async def told(self, list_id: str) -> str:
+        """As ``signed``, for the event loop: at once where nothing changed."""
+        at_hand = self._at_hand(list_id)
+        if at_hand is not None:
+            return at_hand
+        return await asyncio.get_running_loop().run_in_executor(self._maker, self.signed, list_id)
+
+    def close(self) -> None:
+        """End the thread that makes lists."""
+        self._maker.shutdown()
 
     def uris(self) -> list[str]:
         """The lists that some living token may name, in no order that would say anything.
@@ -158,12 +177,23 @@ class StatusLists:
     def _uri(self, list_id: str) -> str:
         return f"{self.url}/{list_id}"
 
+    def _at_hand(self, list_id: str) -> str | None:
+        now, known = self._clock(), self._signed.get(list_id)
+        end = self._ends.get(list_id)
+        if known is None or end is None or self._through != self._feed.through:
+            return None
+        return known.text if end > now and self._is_fresh(known, now) else None
+
+    def _is_fresh(self, known: _Signed, now: datetime) -> bool:
+        _, kid = self._authorities.jwt_signer()
+        # With what a cache may add, nobody's list is older than its ttl by then.
+        fresh = timedelta(seconds=self.ttl / 2)
+        return known.authority == kid and timedelta(0) <= now - known.as_of < fresh
+
     def _signed_list(self, list_id: str, now: datetime) -> str:
         key, kid = self._authorities.jwt_signer()
         known = self._signed.get(list_id)
-        # With what a cache may add, nobody's list is older than its ttl by then.
-        fresh = timedelta(seconds=self.ttl / 2)
-        if known and known.authority == kid and timedelta(0) <= now - known.as_of < fresh:
+        if known and self._is_fresh(known, now):
             return known.text
         octets = self._octets.get(list_id)
         token = StatusListToken(
