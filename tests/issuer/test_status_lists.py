@@ -327,6 +327,30 @@ def test_a_fact_that_comes_while_a_list_is_made_is_on_the_next(
     assert status(listing, token) is Status.INVALID
 
 
+@pytest.mark.parametrize("minutes", [10, 60 * 24])
+def test_a_clock_that_was_ahead_hides_no_fact(listing: Offline, minutes: int) -> None:
+    """By it the token was over when the fact came; put right, the list has the fact."""
+    token = token_of(listing, listing.agent())
+    assert status(listing, token) is Status.VALID
+    right = listing.clock()
+    listing.clock.advance(minutes=minutes)
+    listing.state("agent:support/summarizer")
+    listing.issuer.status_lists.uris()
+    listing.clock.now = right + timedelta(seconds=1)
+    assert status(listing, token) is Status.INVALID
+
+
+def test_a_clock_that_is_put_right_by_seconds_hides_no_fact(listing: Offline) -> None:
+    """What ended a moment ago is looked at, too: nothing is begun again for a small step."""
+    token = token_of(listing, listing.agent())
+    status(listing, token)
+    listing.clock.now = token.expires_at + timedelta(seconds=5)
+    listing.state(f"jti:{token.jti}")
+    listing.issuer.status_lists.uris()
+    listing.clock.now = token.expires_at - timedelta(seconds=4)
+    assert status(listing, token) is Status.INVALID
+
+
 def lists_of(offline: Offline, new_indexes: Callable[[], Indexes]) -> StatusLists:
     """Status lists beside the issuer's own, with smaller ones."""
     issuer = offline.issuer

@@ -51,6 +51,7 @@ ID_OCTETS = 8
 # Targets of new facts that are looked for one by one; of more, all that lives is read once.
 MANY = 256
 ROWS_AT_ONCE = 1000
+SLACK = timedelta(seconds=10)  # so far back a clock may be set without anybody noticing
 
 # Columns of a row that are of the token alone; the others are of all tokens of its holder.
 _OWN = 5
@@ -111,6 +112,7 @@ class StatusLists:
         # Strangers that wait for a list must not fill the pool in which admins' calls are answered.
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="accredit-status-lists")
         self._through: int | None = None
+        self._looked_at: datetime | None = None
         self._octets: dict[str, bytearray] = {}
         self._signed: dict[str, _Signed] = {}
 
@@ -210,6 +212,7 @@ class StatusLists:
 
     def _catch_up(self, now: datetime) -> None:
         """Take up lists of before, drop those that are over, and look at what new facts mean."""
+        self._begin_again_if_set_back(now)
         # Asked for before the facts and the rows are: what comes meanwhile is looked at twice,
         # and what was released before one of these facts is in the rows.
         through = self._feed.through
@@ -227,9 +230,19 @@ class StatusLists:
             self._through = through
         self._drop(now)
 
+    def _begin_again_if_set_back(self, now: datetime) -> None:
+        """By a clock that was ahead, tokens were passed over that are alive by the right one."""
+        if self._looked_at is not None and now < self._looked_at - SLACK:
+            self._through = None
+            self._octets.clear()
+            self._signed.clear()
+        if self._looked_at is None or self._through is None or now > self._looked_at:
+            self._looked_at = now
+
     def _take_up(self, connection: Connection, now: datetime) -> None:
+        ends = func.max(credentials.c.expires_at).label("ends")
         rows = connection.execute(
-            select(credentials.c.status_list, func.max(credentials.c.expires_at).label("ends"))
+            select(credentials.c.status_list, ends)
             .where(*_lives(now))
             .group_by(credentials.c.status_list)
         ).all()
@@ -324,7 +337,7 @@ def _holder_marks(holder: Sequence[Any]) -> Iterator[str]:
 def _lives(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return (
         credentials.c.kind == "task",
-        credentials.c.expires_at > now,
+        credentials.c.expires_at > now - SLACK,
         credentials.c.status_list.is_not(None),
     )
 
