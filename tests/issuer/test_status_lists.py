@@ -337,6 +337,10 @@ def test_a_clock_that_was_ahead_hides_no_fact(listing: Offline, minutes: int) ->
     listing.state("agent:support/summarizer")
     listing.issuer.status_lists.uris()
     listing.clock.now = right + timedelta(seconds=1)
+    assert token.status is not None
+    path = token.status.uri.removeprefix(URL)
+    text = ask(listing, path).text
+    assert text == listing.issuer.status_lists.signed(path.rpartition("/")[2])
     assert status(listing, token) is Status.INVALID
 
 
@@ -466,6 +470,21 @@ def test_one_signature_serves_all_until_something_changes(listing: Offline) -> N
     texts.append(signed(list_id))
     assert len(set(texts)) == len(texts)
     assert signed(list_id) == texts[-1]
+
+
+def test_what_is_at_hand_needs_no_other_thread(
+    listing: Offline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked again with nothing new, the event loop answers; after a fact it does not."""
+    svid = listing.agent()
+    token = token_of(listing, svid)
+    assert token.status is not None
+    lists, list_id = listing.issuer.status_lists, token.status.uri.rpartition("/")[2]
+    before = listing.do(lists.told(list_id))
+    monkeypatch.setattr(lists, "signed", lambda _list_id: "made anew")
+    assert listing.do(lists.told(list_id)) == before
+    listing.state(f"serial:{svid.serial}")
+    assert listing.do(lists.told(list_id)) == "made anew"
 
 
 def test_a_fact_about_others_makes_no_list_anew(listing: Offline) -> None:

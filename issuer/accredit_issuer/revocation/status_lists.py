@@ -184,7 +184,11 @@ class StatusLists:
         end = self._ends.get(list_id)
         if known is None or end is None or self._through != self._feed.through:
             return None
-        return known.text if end > now and self._is_fresh(known, now) else None
+        stands = end > now and not self._is_set_back(now)
+        return known.text if stands and self._is_fresh(known, now) else None
+
+    def _is_set_back(self, now: datetime) -> bool:
+        return self._looked_at is not None and now < self._looked_at - SLACK
 
     def _is_fresh(self, known: _Signed, now: datetime) -> bool:
         _, kid = self._authorities.jwt_signer()
@@ -232,7 +236,7 @@ class StatusLists:
 
     def _begin_again_if_set_back(self, now: datetime) -> None:
         """By a clock that was ahead, tokens were passed over that are alive by the right one."""
-        if self._looked_at is not None and now < self._looked_at - SLACK:
+        if self._is_set_back(now):
             self._through = None
             self._octets.clear()
             self._signed.clear()
