@@ -64,7 +64,6 @@ def _made() -> Iterator[Row]:
         new_folder(folder, more=LISTS)
         issuer = open_issuer(load(folder / "issuer.toml"), system_clock)
         try:
-            # Attested while the issuer was down, as far as it knows: all rows of one instance.
             jtis, task = _fill(issuer)
             list_id = issuer.status_lists.uris()[0].rpartition("/")[2]
             for what, targets in (
