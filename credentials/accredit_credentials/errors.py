@@ -10,6 +10,7 @@
     ├── InvalidCheckpoint      not a signed checkpoint of the expected log
     ├── InvalidProof           a Merkle proof that does not prove what was claimed
     ├── InvalidRevocation      not a revocation fact, or not a statement of facts
+    ├── InvalidStatusList      not a Token Status List, or an index that is not in it
     └── Refused                well formed, and refused here and now
         ├── Untrusted          no authority of the trust domain vouches for it
         │   └── UnknownAuthority   it names a key that the bundle has not, or not yet
@@ -63,6 +64,10 @@ class InvalidProof(CredentialError):
 
 class InvalidRevocation(CredentialError):
     """The value is not a revocation fact or statement."""
+
+
+class InvalidStatusList(CredentialError):
+    """The token is not a Token Status List, or the list has no such index."""
 
 
 class Refused(CredentialError):

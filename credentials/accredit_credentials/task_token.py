@@ -27,6 +27,7 @@ from accredit_credentials.errors import (
 from accredit_credentials.jwt_svid import CLOCK_LEEWAY, AgentBlock
 from accredit_credentials.keys import PrivateKey
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
+from accredit_credentials.status_list import StatusReference
 from accredit_credentials.x509_svid import identity_marks
 
 TYPES: frozenset[str | None] = frozenset({"at+jwt"})
@@ -105,7 +106,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskToken:
-    """A task token that was verified, or that is to be signed."""
+    """A task token that was verified, or that is to be signed.
+
+    ``status`` is for whoever asks a Token Status List; who follows the feed needs none.
+    """
 
     issuer: str
     principal: str
@@ -119,6 +123,7 @@ class TaskToken:
     agent: AgentBlock
     binding: Binding
     authority: str | None = None
+    status: StatusReference | None = None
 
     @property
     def scope(self) -> str:
@@ -175,6 +180,8 @@ def claims_of(token: TaskToken) -> dict[str, Any]:
         }
     if token.binding.kind is not BindingKind.BEARER:
         claims["cnf"] = {token.binding.kind.value: token.binding.thumbprint}
+    if token.status is not None:
+        claims["status"] = token.status.to_claim()
     return claims
 
 
@@ -364,6 +371,7 @@ def _of_claims(claims: Mapping[str, Any], authority: str) -> TaskToken:
         agent=AgentBlock.of_claim(claims.get("agent")),
         binding=_binding_of(claims),
         authority=authority,
+        status=StatusReference.of_claims(claims),
     )
 
 

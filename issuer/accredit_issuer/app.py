@@ -13,11 +13,13 @@ from accredit_issuer.api import (
     examples,
     federation,
     history,
+    introspection,
     nodes,
     ocsp,
     operations,
     problems,
     status,
+    status_lists,
     subordinates,
     trust,
 )
@@ -57,6 +59,8 @@ def make_app(issuer: Issuer) -> FastAPI:
         confirmations.routes(issuer, callers),
         trust.routes(issuer),
         ocsp.routes(issuer),
+        status_lists.routes(issuer),
+        introspection.routes(issuer, callers),
         discovery.routes(issuer),
         admins.routes(issuer, callers, metrics),
         authorities.routes(issuer, callers, metrics),
@@ -85,6 +89,9 @@ def make_public_app(issuer: Issuer) -> FastAPI:
         telemetry={"auto_configure": False},
     )
     problems.install(app)
-    for router in (trust.bundle_routes(issuer), discovery.routes(issuer)):
+    routers = [trust.bundle_routes(issuer), discovery.routes(issuer)]
+    if issuer.config.status_list_url is not None:
+        routers.append(status_lists.routes(issuer))
+    for router in routers:
         app.router.routes.extend(router.routes)
     return app

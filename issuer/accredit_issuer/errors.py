@@ -26,6 +26,7 @@ class Kind(Enum):
     CONFLICT = ("conflict", 409, "it exists already, or was used up")
     BUSY = ("busy", 429, "too much is waiting")
     INTERNAL = ("internal", 500, "our fault")
+    NOT_IMPLEMENTED = ("not-implemented", 501, "not offered here")
     UNAVAILABLE = ("unavailable", 503, "cannot record or sign now")
 
     def __init__(self, wire: str, status: int, title: str) -> None:

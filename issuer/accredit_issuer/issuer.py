@@ -38,10 +38,12 @@ from accredit_issuer.registry.nodes import Nodes
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.registry.roles import Admin, Role
 from accredit_issuer.revocation.feed import Feed
+from accredit_issuer.revocation.introspection import Introspection
 from accredit_issuer.revocation.ocsp_answers import OcspAnswers
 from accredit_issuer.revocation.preview import Preview, preview
 from accredit_issuer.revocation.responders import Responders
 from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
+from accredit_issuer.revocation.status_lists import StatusLists
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Writer
@@ -99,6 +101,15 @@ class Issuer:
         # In this order: node daemons that hear of another bundle ask for the CRLs.
         self.authorities.on_change(self._publish_missing_crls)
         self.authorities.on_change(self.feed.bundle_changed)
+        self.status_lists = StatusLists(
+            config,
+            database=database,
+            authorities=self.authorities,
+            revocation=self.revocation,
+            feed=self.feed,
+            clock=clock,
+        )
+        self.introspection = Introspection(config, database, self.authorities, self.revocation)
         self.changes = Changes(self.writer, lambda: self.revocation.facts)
         self.responders = Responders(config, self.authorities, self.changes, SELF)
         self.ocsp = OcspAnswers(
@@ -136,6 +147,7 @@ class Issuer:
                 authorities=self.authorities,
                 registry=self.registry,
                 revocation=self.revocation,
+                status_lists=self.status_lists,
                 subordinates=self.subordinates,
                 attestors=load_attestors(),
                 nodes=self.nodes,
@@ -222,6 +234,7 @@ class Issuer:
         """Finish what is waiting and close everything."""
         self.polling.close()
         self.feed.close()
+        self.status_lists.close()
         self.writer.close()
         self.keys.close()
         self.database.close()

@@ -7,7 +7,7 @@ nest (leaf < issuing CA < root), addresses are addresses, and paths are absolute
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from accredit_credentials.errors import CredentialError
-from accredit_credentials.spiffe_id import TrustDomain
+from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_issuer.addresses import base_url, origin
 from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.wrong_keys import said_of
@@ -113,6 +113,19 @@ class RevocationSettings(_Section):
     ocsp_url: str | None = None
     """Base URL of the OCSP responder as relying parties reach it; written into every certificate.
     Without it certificates name no responder."""
+    status_list_url: str | None = None
+    """Base URL of the Token Status Lists as relying parties reach them; written into every task
+    token, with the token's index. Without it there are none."""
+    status_list_ttl: int = Field(default=30, ge=1, le=300)
+    """Seconds after which a relying party fetches a status list again; at twice that it is over."""
+
+
+class IntrospectionSettings(_Section):
+    """Who may ask about which tokens; see docs/credentials.md."""
+
+    resource_servers: dict[str, list[str]] = {}
+    """By audience, the SPIFFE IDs of those that answer for it: they may ask about its tokens, as
+    whoever's own SPIFFE ID is the audience, and admins who may read about the agent."""
 
 
 class HttpsWebSettings(_Section):
@@ -182,6 +195,7 @@ class Settings(_Section):
     keys: KeySettings = KeySettings()
     lifetimes: LifetimeSettings = LifetimeSettings()
     revocation: RevocationSettings = RevocationSettings()
+    introspection: IntrospectionSettings = IntrospectionSettings()
     bundle: BundleSettings = BundleSettings()
     wit: WitSettings = WitSettings()
     upstream: UpstreamSettings = UpstreamSettings()
@@ -290,6 +304,10 @@ class Config:
     upstream: CaInFiles | ParentAt | None
     federation_ca_file: Path | None = None
     wit_svids: bool = False
+    status_list_url: str | None = None
+    status_list_ttl: int = 30
+    introspectors: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The audiences that a SPIFFE ID answers for, beside its own."""
 
     @property
     def database(self) -> Path:
@@ -355,6 +373,11 @@ def check(settings: Settings, *, folder: Path) -> Config:
         upstream=_upstream(settings.upstream, folder),
         federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
         wit_svids=settings.wit.enabled,
+        status_list_url=_status_url(
+            "revocation.status_list_url", settings.revocation.status_list_url
+        ),
+        status_list_ttl=settings.revocation.status_list_ttl,
+        introspectors=_introspectors(settings.introspection.resource_servers, trust_domain),
     )
 
 
@@ -362,6 +385,28 @@ def _status_url(name: str, text: str | None) -> str | None:
     # Plain HTTP is fine: what is fetched there is signed, and asking by TLS for the status of a
     # certificate would need a certificate whose status is known (RFC 5280 §8).
     return base_url(name, text, schemes=("http", "https")) if text else None
+
+
+def _introspectors(
+    raw: Mapping[str, list[str]], trust_domain: TrustDomain
+) -> Mapping[str, frozenset[str]]:
+    audiences: dict[str, frozenset[str]] = {}
+    for audience, servers in raw.items():
+        if not audience or not servers:
+            raise InvalidSettings("introspection.resource_servers must name audiences and servers")
+        for server in servers:
+            try:
+                spiffe_id = SpiffeId.parse(server)
+            except CredentialError as error:
+                raise InvalidSettings(f"introspection.resource_servers: {error}") from error
+            if spiffe_id.trust_domain != trust_domain or not spiffe_id.path:
+                raise InvalidSettings(
+                    f"introspection.resource_servers: {server[:200]} must be somebody of "
+                    f"{trust_domain}"
+                )
+            known = audiences.get(str(spiffe_id), frozenset())
+            audiences[str(spiffe_id)] = known | {audience}
+    return audiences
 
 
 _UPSTREAM_NEEDS: Mapping[str, tuple[str, ...]] = {

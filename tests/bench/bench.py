@@ -27,6 +27,7 @@ import measuring  # noqa: E402, F401
 import memory  # noqa: E402, F401
 import parts  # noqa: E402, F401
 import starting  # noqa: E402, F401
+import statuses  # noqa: E402, F401
 import storing  # noqa: E402, F401
 import verifying  # noqa: E402, F401
 import workload  # noqa: E402, F401
@@ -46,6 +47,7 @@ ORDER = (
     "cutoff",
     "stored",
     "crl_100k",
+    "status_lists",
     "start_issuer",
     "import_client",
     "first_credential",

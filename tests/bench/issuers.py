@@ -114,10 +114,12 @@ def resident_mb(pid: int) -> float:
     raise ValueError(f"process {pid} has no resident memory")
 
 
-def new_folder(folder: Path, fill: Fill | None = None) -> tuple[str, TrustBundle]:
-    """Make an issuer's folder; returns the first admin's token and the bundle."""
+def new_folder(
+    folder: Path, fill: Fill | None = None, *, more: str = ""
+) -> tuple[str, TrustBundle]:
+    """Make an issuer's folder, with ``more`` settings; the first admin's token and the bundle."""
     folder.mkdir(parents=True)
-    (folder / "issuer.toml").write_text(SETTINGS)
+    (folder / "issuer.toml").write_text(SETTINGS + more)
     config = load(folder / "issuer.toml")
     token = initialise(config, system_clock).text
     issuer = open_issuer(config, system_clock)
@@ -162,11 +164,11 @@ def started(folder: Path, *, pinned: bool = True) -> Iterator[Process]:
 
 
 @contextmanager
-def running(fill: Fill | None = None) -> Iterator[Bench]:
-    """An issuer under load, in a new folder."""
+def running(fill: Fill | None = None, *, more: str = "") -> Iterator[Bench]:
+    """An issuer under load, in a new folder, with ``more`` settings."""
     with tempfile.TemporaryDirectory(prefix="accredit-bench-") as name, ExitStack() as clients:
         folder = Path(name)
-        token, bundle = new_folder(folder / "issuer", fill)
+        token, bundle = new_folder(folder / "issuer", fill, more=more)
         with started(folder / "issuer") as process:
             url = f"https://{process.host}:{process.port}"
             wire = Wire(url, token, clients, bundle)

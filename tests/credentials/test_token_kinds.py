@@ -13,6 +13,7 @@ from accredit_credentials import (
     dpop,
     jwt_svid,
     revocation_feed,
+    status_list,
     task_token,
     wit_svid,
     workload_proof,
@@ -61,6 +62,8 @@ CLAIMS: dict[str, Any] = {
     "htm": METHOD,
     "htu": AUDIENCE,
     "wth": WIT.token_hash,
+    "ttl": 30,
+    "status_list": {"bits": 2, "lst": "eNo76fITAAPfAgc"},
 }
 HEADERS: dict[str, dict[str, Any]] = {
     "JWT-SVID": {"kid": AUTHORITY.kid, "typ": "JWT"},
@@ -68,6 +71,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     "JWT-SVID without typ": {"kid": AUTHORITY.kid},
     "task token": {"kid": AUTHORITY.kid, "typ": "at+jwt"},
     "statement": {"kid": AUTHORITY.kid, "typ": revocation_feed.TYPE},
+    "status list": {"kid": AUTHORITY.kid, "typ": status_list.TYPE},
     "DPoP proof": {"jwk": jwk_of(PUBLIC), "typ": "dpop+jwt"},
     "WIT-SVID": {"kid": AUTHORITY.kid, "typ": "wit+jwt"},
     "workload proof": {"typ": "wpt+jwt"},
@@ -80,6 +84,9 @@ READERS: dict[str, Callable[[str], object]] = {
         token, bundle=AUTHORITY.bundle, issuer=ISSUER, audience=AUDIENCE, now=NOW
     ),
     "statement": lambda token: revocation_feed.verify(token, bundle=AUTHORITY.bundle),
+    "status list": lambda token: status_list.verify(
+        token, bundle=AUTHORITY.bundle, issuer=ISSUER, uri=str(AUTHORITY.id()), now=NOW
+    ),
     "DPoP proof": lambda token: dpop.verify_proof(
         token, method=METHOD, url=AUDIENCE, access_token=None, now=NOW
     ),

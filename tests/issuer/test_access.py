@@ -88,6 +88,12 @@ TABLE = {
     "GET /v1/revocations/stream": Route(EVERYONE, path="/v1/revocations/stream?after=9999"),
     # Public, and refused for its id: nobody's is past the door.
     "POST /v1/revocations/acknowledgements": Route(EVERYONE, {"listener": "A" * 22, "through": 0}),
+    "GET /v1/status-lists": Route(EVERYONE),
+    "HEAD /v1/status-lists": Route(EVERYONE),
+    "GET /v1/status-lists/{list_id}": Route(EVERYONE, path="/v1/status-lists/00"),
+    "HEAD /v1/status-lists/{list_id}": Route(EVERYONE, path="/v1/status-lists/00"),
+    # Somebody known, and refused for a body that does not say what it is.
+    "POST /v1/introspect": Route(KNOWN, b"token=x"),
     "GET /v1/log/key": Route(EVERYONE),
     "GET /v1/log/checkpoint": Route(EVERYONE),
     "GET /v1/log/tile/{path:path}": Route(EVERYONE, path="/v1/log/tile/0/x001/000"),

@@ -156,7 +156,7 @@ def test_a_fact_that_no_crl_has_is_named(place: Place) -> None:
     """A row of a fact that was put beside the issuer matches its own certificate: it says so."""
     place.change(
         "INSERT INTO credential SELECT 1, '7f', 'x509', 'spiffe://example.org/ns/a/agent/b', 'i', "
-        "NULL, NULL, id, prepared_at, '2099-01-01 00:00:00.000000' FROM authority "
+        "NULL, NULL, id, prepared_at, '2099-01-01 00:00:00.000000', NULL, NULL FROM authority "
         "WHERE kind = 'x509'",
         "INSERT INTO fact SELECT 1, 'serial:7f', 'revoked', prepared_at, "
         "'2099-01-01 00:00:00.000000', 'x', 'x', 0 FROM authority WHERE kind = 'x509'",

@@ -17,6 +17,7 @@ from support.issuer import (
     running_issuer,
     write_agent,
 )
+from support.raw_http import RawClient
 
 from accredit_attestors.manifest import generate_signer_key
 from accredit_client import calls
@@ -30,7 +31,8 @@ from accredit_issuer.clock import system_clock
 
 def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path) -> None:
     """What the OpenAPI document shows of an answer is what the issuer sends, member by member."""
-    with running_issuer(tmp_path / "issuer") as running:
+    lists = {"status_list_url": "https://lists.example.org"}
+    with running_issuer(tmp_path / "issuer", revocation=lists) as running:
         admin = log_in(running, running.first_token)
         agent = write_agent(tmp_path / "agent", key=generate_signer_key(), now=system_clock())
         register(running, admin, agent)
@@ -59,6 +61,8 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
             ("POST", "/v1/svids/x509"): _ask(who, "POST", "/v1/svids/x509", {"csr": csr}),
             ("POST", "/v1/svids/jwt"): _ask(holder, "POST", "/v1/svids/jwt", {"audience": ["a"]}),
             ("POST", "/v1/task-tokens"): (token := _ask(holder, "POST", "/v1/task-tokens", task)),
+            ("POST", "/v1/introspect"): _introspected(running, admin, holder),
+            ("GET", "/v1/status-lists"): _ask(who, "GET", "/v1/status-lists"),
             ("GET", "/v1/whoami"): _ask(who, "GET", "/v1/whoami"),
             ("GET", "/v1/admins"): _ask(who, "GET", "/v1/admins"),
             ("POST", "/v1/admins"): _ask(
@@ -94,6 +98,19 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
         }
     for call, answer in answers.items():
         assert _shape(answer) == _shape(ANSWERS[call]), call
+
+
+def _introspected(running: RunningIssuer, admin: Admin, holder: Issuer) -> Any:
+    task = {
+        "resource": "tickets",
+        "actions": ["read"],
+        "task": {"purpose": "x"},
+        "principal": "user:maria@example.org",
+    }
+    token = _ask(holder, "POST", "/v1/task-tokens", task)["access_token"]
+    caller = RawClient.at(running.url, running.bundle, admin.identity)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    return caller.ask("POST", "/v1/introspect", f"token={token}".encode(), headers=form).json
 
 
 def _authority_answers(who: Issuer) -> dict[tuple[str, str], Any]:

@@ -132,6 +132,7 @@ def test_the_example_loads_with_everything_in_it(tmp_path: Path) -> None:
     config = load(file)
     assert config.crl_url == "http://crl.example.org"
     assert config.ocsp_url == "http://ocsp.example.org"
+    assert config.status_list_url == "https://issuer.example.org:8443"
     assert config.keys == KeysOnDisk(tmp_path / "data/keys", tmp_path / "issuer.passphrase")
     in_token = full.replace('kind = "disk"', 'kind = "pkcs11"')
     file.write_text(re.sub(r"^passphrase_file = .*", "", in_token, flags=re.MULTILINE))

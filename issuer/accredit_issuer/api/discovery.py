@@ -22,7 +22,9 @@ from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.keys import PublicKey, jwk_of, jws_algorithms
 from accredit_credentials.task_token import DETAIL_TYPE
 from accredit_issuer.api.documents import Document, Kept, answer
+from accredit_issuer.api.introspection import PATH as INTROSPECTION
 from accredit_issuer.issuer import Issuer
+from accredit_issuer.revocation.status_lists import PATH as STATUS_LISTS
 from accredit_issuer.settings import Config
 
 OPENID = "/.well-known/openid-configuration"
@@ -71,6 +73,7 @@ def openid_configuration(config: Config, bundle: TrustBundle) -> dict[str, Any]:
 
 def authorization_server(config: Config) -> dict[str, Any]:
     """What an OAuth client or resource server has to know (RFC 8414 §2)."""
+    lists = config.status_list_url
     return {
         "issuer": config.token_issuer,
         "jwks_uri": config.token_issuer + JWKS,
@@ -81,7 +84,10 @@ def authorization_server(config: Config) -> dict[str, Any]:
         "response_types_supported": ["none"],  # required, and there is nothing that would respond
         "tls_client_certificate_bound_access_tokens": True,
         "authorization_details_types_supported": [DETAIL_TYPE],
+        "introspection_endpoint": config.url + INTROSPECTION,
+        "introspection_endpoint_auth_methods_supported": ["tls_client_auth"],
         "service_documentation": f"{config.url}/docs",
+        **({"status_list_aggregation_endpoint": lists + STATUS_LISTS} if lists else {}),
     }
 
 

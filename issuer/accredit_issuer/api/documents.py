@@ -26,6 +26,7 @@ class Document:
     Attributes:
         tag: a strong entity tag, quotes included: it changes with every byte.
         max_age: seconds for which whoever has it need not ask again.
+        media_type: what it is.
     """
 
     body: bytes = field(repr=False)
@@ -34,10 +35,10 @@ class Document:
     media_type: str = "application/json"
 
     @classmethod
-    def of(cls, text: str, *, max_age: int) -> "Document":
+    def of(cls, text: str, *, max_age: int, media_type: str = "application/json") -> "Document":
         """The document of a text."""
         body = text.encode()
-        return cls(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', max_age)
+        return cls(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"', max_age, media_type)
 
     @classmethod
     def of_json(cls, value: Any, *, max_age: int) -> "Document":

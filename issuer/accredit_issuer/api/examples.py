@@ -181,7 +181,10 @@ ANSWERS: Mapping[Call, Any] = {
         "response_types_supported": ["none"],
         "tls_client_certificate_bound_access_tokens": True,
         "authorization_details_types_supported": ["accredit:resource"],
+        "introspection_endpoint": f"{_ISSUER}/v1/introspect",
+        "introspection_endpoint_auth_methods_supported": ["tls_client_auth"],
         "service_documentation": f"{_ISSUER}/docs",
+        "status_list_aggregation_endpoint": f"{_ISSUER}/v1/status-lists",
     },
     ("GET", "/.well-known/jwks.json"): {
         "keys": [
@@ -243,6 +246,45 @@ ANSWERS: Mapping[Call, Any] = {
         "expires_at": _MOMENT,
     },
     ("GET", "/v1/crls"): {"crls": [{"authority": "5f3a…", "number": 7, "der": "MIIB…"}]},
+    ("GET", "/v1/status-lists"): {"status_lists": [f"{_ISSUER}/v1/status-lists/5f3ac1e09b7d2846"]},
+    ("POST", "/v1/introspect"): {
+        "active": True,
+        "token_type": "Bearer",
+        "iss": _ISSUER,
+        "sub": "user:maria@example.org",
+        "client_id": _AGENT_ID,
+        "aud": "https://tickets.example.org",
+        "jti": "780702f9-0880-48c5-a9b3-e549b924489a",
+        "iat": 1795225841,
+        "exp": 1795226141,
+        "scope": "tickets:read",
+        "authorization_details": [
+            {
+                "type": "accredit:resource",
+                "identifier": "tickets",
+                "locations": ["https://tickets.example.org"],
+                "actions": ["read"],
+            }
+        ],
+        "task": {
+            "id": "affb2b33-ddd9-4923-a48e-7751b1fa1f4a",
+            "purpose": "summarise ticket 4711",
+            "parent": None,
+            "depth": 0,
+            "ancestors": [],
+        },
+        "agent": {
+            "version": "1.0.0",
+            "instance": _INSTANCE,
+            "manifest": _DIGEST,
+            "assurance": "self",
+        },
+        "act": {"sub": _AGENT_ID, "iss": _ISSUER, "sub_profile": "ai_agent"},
+        "cnf": {"x5t#S256": "2jtNPCYGUd21p0gZfs2DEkmH9YtDwwN1qgBe-Gragq8"},
+        "status": {
+            "status_list": {"idx": 4711, "uri": f"{_ISSUER}/v1/status-lists/5f3ac1e09b7d2846"}
+        },
+    },
     ("POST", "/v1/svids/jwt"): {
         "spiffe_id": _AGENT_ID,
         "token": "eyJh…",

@@ -24,6 +24,9 @@ _INTERNAL = "the issuer could not answer; its log says why"
 _log = structlog.get_logger("accredit.api")
 # A body without a type is refused where one is read. The framework would take any ``…+json``.
 _ACCEPTED = frozenset({b"application/json", b""})
+# The one call whose body is not ours to choose (RFC 7662 §2.1).
+_FORM = frozenset({b"application/x-www-form-urlencoded", b""})
+_ACCEPTED_AT = {"/v1/introspect": _FORM}
 TOO_LARGE = Refusal(Kind.TOO_LARGE, "a body has at most 65536 bytes")
 # Bodies below it are of another type, which its routes look at themselves.
 _OTHER_BODIES = "/v1/ocsp/"
@@ -105,7 +108,8 @@ class RefuseBodies:
 
 def _is_accepted(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    return content_type in _ACCEPTED or _has_other_body(scope)
+    accepted = _ACCEPTED_AT.get(scope.get("path", ""), _ACCEPTED)
+    return content_type in accepted or _has_other_body(scope)
 
 
 def _has_other_body(scope: Scope) -> bool:

@@ -114,6 +114,7 @@ def _issued(row: Row[Any]) -> Issued:
         agent=row.agent,
         manifest=row.manifest,
         record=record,
+        status=(row.status_list, row.status_index),
     )
 
 

@@ -80,7 +80,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issued:
-    """An intent and its release, as the database has them.
+    """An intent and its release, as the database has them; ``status`` is list and index.
 
     Attributes:
         id: serial in hex, or jti.
@@ -108,6 +108,7 @@ class Issued:
     agent: str | None
     manifest: str | None
     record: Recorded | None = field(repr=False)
+    status: tuple[str | None, int | None] = (None, None)
 
     @property
     def what(self) -> str:
@@ -180,6 +181,7 @@ def _record(issued: Issued) -> Iterator[str]:
     }
     if issued.kind == "task" or issued.task is not None:
         said["details.task"] = issued.task
+        said["details.status_list"], said["details.status_index"] = issued.status
     if issued.agent is not None:
         said["details.manifest"] = issued.manifest
     if issued.is_older:

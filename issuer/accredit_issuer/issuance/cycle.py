@@ -41,6 +41,7 @@ class Intent:
         subject: the SPIFFE ID it speaks of.
         marks: what a revocation fact can match once it is signed.
         reasons: why it was granted, for the log.
+        status: where the token's status stands: the list, and the index in it.
         details: what else the log should say.
     """
 
@@ -56,6 +57,7 @@ class Intent:
     manifest: str | None = None
     admin: str | None = None
     task: str | None = None
+    status: tuple[str, int] | None = None
     details: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -184,6 +186,7 @@ class _Outcome:
 
 
 def _row_of(intent: Intent, number: int) -> dict[str, Any]:
+    status_list, status_index = intent.status or (None, None)
     return {
         "number": number,
         "id": intent.id,
@@ -195,11 +198,13 @@ def _row_of(intent: Intent, number: int) -> dict[str, Any]:
         "authority": intent.authority,
         "decided_at": intent.decided_at,
         "expires_at": intent.expires_at,
+        "status_list": status_list,
+        "status_index": status_index,
     }
 
 
 def _details_of(intent: Intent, digest: str) -> dict[str, Any]:
-    details = {
+    details: dict[str, Any] = {
         "credential": intent.kind,
         "instance": intent.instance,
         "authority": intent.authority,
@@ -209,5 +214,7 @@ def _details_of(intent: Intent, digest: str) -> dict[str, Any]:
     }
     if intent.manifest is not None:
         details["manifest"] = intent.manifest
+    if intent.status is not None:
+        details["status_list"], details["status_index"] = intent.status
     details |= {name: value for name, value in intent.details.items() if value is not None}
     return details

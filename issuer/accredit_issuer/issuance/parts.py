@@ -11,6 +11,7 @@ from accredit_issuer.clock import Clock
 from accredit_issuer.registry.nodes import Nodes
 from accredit_issuer.registry.registry import Registry
 from accredit_issuer.revocation.revocation import Revocation
+from accredit_issuer.revocation.status_lists import StatusLists
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Writer
@@ -27,6 +28,7 @@ class Parts:
     authorities: Authorities
     registry: Registry
     revocation: Revocation
+    status_lists: StatusLists
     subordinates: Subordinates
     attestors: Mapping[str, Attestor]
     nodes: Nodes

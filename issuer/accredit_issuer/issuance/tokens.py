@@ -213,6 +213,7 @@ class Tokens:
             now=now,
         )
         key, kid = self._parts.authorities.jwt_signer()
+        place = self._parts.status_lists.take(granted.expires_at)
         content = TaskToken(
             issuer=self._config.token_issuer,
             principal=choice.principal,
@@ -226,6 +227,7 @@ class Tokens:
             agent=_agent_block(claimant),
             binding=request.binding,
             authority=kid,
+            status=None if place is None else place.reference,
         )
         intent = _intent(
             claimant,
@@ -238,6 +240,7 @@ class Tokens:
             marks=(*content.marks(), *claimant.marks),
             reasons=granted.reasons,
             task=choice.task.id,
+            status=None if place is None else (place.list_id, place.index),
             details={
                 "audience": granted.audience,
                 "scope": content.scope,

@@ -160,6 +160,8 @@ class CredentialRow(Model, table=True):
     authority: str
     decided_at: datetime = Field(sa_type=Moment)
     expires_at: datetime = Field(sa_type=Moment)
+    status_list: str | None = None  # where a task token's status stands, and at which index
+    status_index: int | None = None
 
 
 class ReleaseRow(Model, table=True):
