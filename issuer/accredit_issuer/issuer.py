@@ -41,6 +41,10 @@ from accredit_issuer.revocation.feed import Feed
 from accredit_issuer.revocation.preview import Preview, preview
 from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
 from accredit_issuer.settings import Config
+from accredit_issuer.signals.polling import Polling as StreamPolling
+from accredit_issuer.signals.posting import CA_FILE
+from accredit_issuer.signals.pushing import Pushing
+from accredit_issuer.signals.streams import Streams
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Writer
 
@@ -116,6 +120,17 @@ class Issuer:
             clock=self.guarded_clock,
             ca_file=config.federation_ca_file,
         )
+        self.streams = Streams(
+            config,
+            database,
+            self.changes,
+            self.writer,
+            feed=self.feed,
+            authorities=self.authorities,
+            clock=clock,
+        )
+        self.stream_polling = StreamPolling(self.streams)
+        self.pushing = Pushing(self.streams, ca_file=config.signals_ca_file)
         self.issuance = Issuance(
             Parts(
                 config=config,
@@ -201,6 +216,8 @@ class Issuer:
     def close(self) -> None:
         """Finish what is waiting and close everything."""
         self.polling.close()
+        self.pushing.close()
+        self.stream_polling.close()
         self.feed.close()
         self.writer.close()
         self.keys.close()
@@ -283,6 +300,7 @@ def open_issuer(
     """
     check_present(config)
     check_ca_file(config.federation_ca_file)
+    check_ca_file(config.signals_ca_file, CA_FILE)
     upstream = open_upstream(config, clock())
     database = Database(config.database)
     database.migrate()

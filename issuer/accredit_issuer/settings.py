@@ -166,6 +166,13 @@ class FederationSettings(_Section):
     system's."""
 
 
+class SharedSignalsSettings(_Section):
+    """How security events are pushed to their receivers."""
+
+    ca_file: Path | None = None
+    """Certificates (PEM) that push endpoints are verified with, in place of the system's."""
+
+
 class Settings(_Section):
     """The whole of ``issuer.toml``."""
 
@@ -181,6 +188,7 @@ class Settings(_Section):
     wit: WitSettings = WitSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     federation: FederationSettings = FederationSettings()
+    shared_signals: SharedSignalsSettings = SharedSignalsSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +291,7 @@ class Config:
     upstream: CaInFiles | ParentAt | None
     federation_ca_file: Path | None = None
     wit_svids: bool = False
+    signals_ca_file: Path | None = None
 
     @property
     def database(self) -> Path:
@@ -326,7 +335,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
     data = (folder / settings.data).resolve()
     url = origin("server.url", settings.server.url)
     token_issuer = settings.server.token_issuer
-    ca_file = settings.federation.ca_file
+    ca_file, signals_ca_file = settings.federation.ca_file, settings.shared_signals.ca_file
     return Config(
         trust_domain=trust_domain,
         data=data,
@@ -350,6 +359,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         upstream=_upstream(settings.upstream, folder),
         federation_ca_file=(folder / ca_file).resolve() if ca_file else None,
         wit_svids=settings.wit.enabled,
+        signals_ca_file=(folder / signals_ca_file).resolve() if signals_ca_file else None,
     )
 
 

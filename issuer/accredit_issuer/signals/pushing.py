@@ -1,0 +1,178 @@
+"""Push-based delivery (RFC 8935): to each receiver one event after the other, until it has it.
+
+Runs on a thread of its own, never on the event loop of the server: a receiver that is slow, dead or
+hostile costs one task that waits. It is told at once of a new fact; after a failure the next
+attempt waits for one second, then twice as long each time, up to five minutes. An event is sent
+again until it is accepted, the receiver says that it is no event, or its fact has expired.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from accredit_credentials.x509_svid import X509Identity
+from accredit_issuer.errors import IssuerError
+from accredit_issuer.signals.posting import (
+    EventRefused,
+    PostFailed,
+    Receiver,
+    connected,
+)
+from accredit_issuer.signals.streams import Method, Streams
+
+FIRST_PAUSE = 1.0  # seconds
+LONGEST_PAUSE = 300.0
+AT_ONCE = 50  # events that are made at a time
+
+_Workers = dict[str, tuple["asyncio.Task[None]", asyncio.Event]]
+"""By stream: its task, and what tells it that something changed."""
+_log = structlog.get_logger("accredit.signals")
+
+
+class Pushing:
+    """Pushes the events of one issuer's streams.
+
+    Args:
+        streams: what there is to send.
+        ca_file: what receivers are verified with in place of the system's CAs.
+        pause: waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        *,
+        ca_file: Path | None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._streams = streams
+        self._ca_file = ca_file
+        self._pause = pause
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._lock = threading.Lock()
+        self.identity: X509Identity | None = None
+        """The issuer's own, for receivers that ask for a client certificate."""
+        streams.heed(self.wake)
+
+    def start(self) -> None:
+        """Begin."""
+        with self._lock:
+            if self._closed or self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name="accredit-push", daemon=True)
+            self._thread.start()
+
+    def wake(self) -> None:
+        """There may be something new. From any thread."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._changed.set)
+
+    def close(self) -> None:
+        """End what is under way, and begin nothing more; what is not accepted stays due."""
+        self._closed = True
+        self.wake()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        with asyncio.Runner() as runner:
+            with self._lock:
+                self._loop = runner.get_loop()
+            try:
+                runner.run(self._keep_workers())
+            finally:
+                with self._lock:
+                    self._loop = None
+
+    async def _keep_workers(self) -> None:
+        """A task for each stream that is pushed; each is told of whatever changed."""
+        workers: _Workers = {}
+        try:
+            while not self._closed:
+                self._changed.clear()
+                try:
+                    self._update(workers)
+                except Exception as error:  # noqa: BLE001 (whatever it was, it must be tried again)
+                    _log.error("streams not read", error=type(error).__name__)
+                    await self._pause(FIRST_PAUSE)
+                    continue
+                if not self._closed:
+                    await self._changed.wait()
+        finally:
+            tasks = [task for task, _ in workers.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _update(self, workers: _Workers) -> None:
+        wanted = {each.id for each in self._streams.all() if each.method is Method.PUSH}
+        for gone in workers.keys() - wanted:
+            workers.pop(gone)[0].cancel()
+        for stream_id in wanted:
+            if stream_id not in workers:
+                news = asyncio.Event()
+                task = asyncio.create_task(self._keep_pushing(stream_id, news))
+                workers[stream_id] = task, news
+            workers[stream_id][1].set()
+
+    async def _keep_pushing(self, stream_id: str, news: asyncio.Event) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            news.clear()
+            try:
+                sent = await self._push(stream_id)
+            except PostFailed as error:
+                self._failed(stream_id, str(error), pause)
+            except IssuerError as error:
+                self._failed(stream_id, f"the issuer cannot record it: {error}", pause)
+            except Exception as error:  # noqa: BLE001 (one stream must not end for good)
+                self._failed(stream_id, f"unexpected {type(error).__name__}", pause)
+            else:
+                pause = FIRST_PAUSE
+                if not sent:
+                    await news.wait()
+                continue
+            await self._pause(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _push(self, stream_id: str) -> bool:
+        """Send what is due, oldest first; whether there was anything."""
+        stream = self._streams.one(stream_id)
+        if stream is None or stream.endpoint_url is None:
+            return False
+        events, _ = self._streams.due(stream, AT_ONCE)
+        if not events:
+            return False
+        receiver = Receiver(stream.endpoint_url, self._ca_file, self.identity)
+        async with connected(receiver) as way:
+            for event in events:
+                done = None
+                try:
+                    await way.post(self._streams.signed(event))
+                except EventRefused as error:
+                    done = self._streams.refused(stream, event, str(error))
+                else:
+                    done = self._streams.accept(stream, [event.jti])
+                if done is not None:
+                    await asyncio.wrap_future(done)
+        return True
+
+    def _failed(self, stream_id: str, reason: str, pause: float) -> None:
+        with suppress(Exception):
+            stream = self._streams.one(stream_id)
+            if stream is not None:
+                self._streams.failed(stream, reason)
+                _log.warning(
+                    "security event not pushed",
+                    stream=stream.name,
+                    reason=reason,
+                    next_attempt_seconds=pause,
+                )
