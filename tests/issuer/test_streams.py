@@ -237,6 +237,28 @@ def test_a_waiting_poll_ends_with_the_fact(offline: Offline) -> None:
     assert told(asyncio.run(wait())) == [target]
 
 
+def test_one_call_waits_for_a_stream(offline: Offline) -> None:
+    """A newer one takes the place of the one before it, which is answered, and gets the fact."""
+    stream = add(offline)
+    target = f"instance:{offline.agent().instance}"
+    polling = offline.issuer.stream_polling
+
+    async def wait() -> tuple[Answer, Answer]:
+        asked = Polled(max_events=10, at_once=False)
+        async with asyncio.timeout(LONG / 2):
+            first = asyncio.create_task(polling.answer(stream, asked))
+            while not polling._waiting._futures:  # noqa: ASYNC110 (a turn each)
+                await asyncio.sleep(0)
+            second = asyncio.create_task(polling.answer(stream, asked))
+            empty = await first
+            threading.Thread(target=offline.state, args=(target,)).start()
+            return empty, await second
+
+    first, second = asyncio.run(wait())
+    assert not first.sets
+    assert told(second) == [target]
+
+
 def test_a_poll_waits_for_a_bounded_time(offline: Offline) -> None:
     """Without news the answer is empty, once the time is over."""
     asked = Polled(max_events=10, at_once=False)

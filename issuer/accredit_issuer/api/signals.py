@@ -28,7 +28,6 @@ EVENTS = [
     security_event.SESSION_REVOKED,
     security_event.SESSION_ESTABLISHED,
     security_event.CREDENTIAL_CHANGE,
-    security_event.VERIFICATION,
 ]
 
 Name = Annotated[str, Path(pattern="^[a-z0-9._-]{1,63}$", description="the stream")]

@@ -1,6 +1,7 @@
 """Poll-based delivery (RFC 8936): a receiver asks, says what it has, and waits for what is new.
 
-What was not acknowledged is offered again. An error that a receiver names (``setErrs``) is an
+Of one stream one call waits: a newer one takes its place. What was not acknowledged is offered
+again. An error that a receiver names (``setErrs``) is an
 acknowledgement as well: it will not take that event another time either.
 """
 
@@ -9,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
-from starlette.concurrency import run_in_threadpool
 
 from accredit_credentials.security_event import SecurityEvent
 from accredit_issuer.revocation.waiting import Waiting
@@ -47,6 +47,7 @@ class Polling:
         self._waiting = Waiting()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._newest: dict[str, object] = {}  # of the calls that wait for a stream
         streams.heed(self._wake)
 
     async def answer(
@@ -59,24 +60,40 @@ class Polling:
         """
         self._loop = asyncio.get_running_loop()
         until = self._loop.time() + longest_wait
-        await run_in_threadpool(self._take, stream, asked)
+        await asyncio.to_thread(self._take, stream, asked)
         while True:
             wakes = self._waiting.wakes
-            known = await run_in_threadpool(self._streams.one, stream.id)
+            known = await asyncio.to_thread(self._streams.one, stream.id)
             if known is None or not asked.max_events:
                 return Answer({}, more=False)
             limit = min(asked.max_events, MAX_EVENTS)
-            events, more = await run_in_threadpool(self._streams.due, known, limit)
+            events, more = await asyncio.to_thread(self._streams.due, known, limit)
             left = until - self._loop.time()
             if events or asked.at_once or left <= 0 or self._closed:
-                return Answer(await run_in_threadpool(self._signed, events), more)
-            if self._waiting.wakes == wakes:
-                await self._waiting.wait(left)
+                return Answer(await asyncio.to_thread(self._signed, events), more)
+            if self._waiting.wakes == wakes and not await self._wait(stream, left):
+                return Answer({}, more=False)
 
     def close(self) -> None:
         """Keep nobody waiting any more. From any thread."""
         self._closed = True
         self._wake()
+
+    async def _wait(self, stream: Stream, seconds: float) -> bool:
+        """Wait for news; False where a newer call waits in place of this one.
+
+        One for each stream: a receiver must not make a fact cost as much as it opens connections.
+        """
+        own = object()
+        if self._newest.get(stream.id) is not None:
+            self._waiting.wake()
+        self._newest[stream.id] = own
+        try:
+            await self._waiting.wait(seconds)
+            return self._newest[stream.id] is own
+        finally:
+            if self._newest.get(stream.id) is own:
+                del self._newest[stream.id]
 
     def _take(self, stream: Stream, asked: Polled) -> None:
         done = self._streams.accept(stream, (*asked.acknowledged, *asked.refused))

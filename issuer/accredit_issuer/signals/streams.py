@@ -13,11 +13,12 @@ import re
 import threading
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -46,6 +47,7 @@ MAX_AUDIENCE_LENGTH = 512
 MAX_STATE_LENGTH = 1024  # of a verification
 
 _AUDIENCE = re.compile(r"[!-~]+")  # it ends in tables and logs
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _log = structlog.get_logger("accredit.signals")
 
 
@@ -181,7 +183,7 @@ class Streams:
 
     def standing(self, stream: Stream) -> Standing:
         """How a stream stands."""
-        waiting = self._waiting(stream)
+        waiting = list(self._waiting(stream))
         return Standing(
             stream,
             len(waiting),
@@ -276,10 +278,11 @@ class Streams:
         with self._lock:
             verification = self._verifications.get(stream.id)
             ahead = frozenset(self._ahead.get(stream.id, ()))
-        waiting = [each for each in self._waiting(stream) if each.sequence not in ahead]
         first = () if verification is None or not limit else (verification,)
-        told = waiting[: max(0, limit - len(first))]
-        return (*first, *self._events(stream, told)), len(told) < len(waiting)
+        room = max(0, limit - len(first))
+        waiting = (each for each in self._waiting(stream) if each.sequence not in ahead)
+        told = list(islice(waiting, room + 1))
+        return (*first, *self._events(stream, told[:room])), len(told) > room
 
     def signed(self, event: SecurityEvent) -> str:
         """The SET of an event, by the key that signs now.
@@ -313,16 +316,14 @@ class Streams:
         if known is None:
             return None
         waiting = self._waiting(known)
+        numbers = _numbers(known, accepted)
         with self._lock:
             verification = self._verifications.get(known.id)
             verified = verification is not None and verification.jti in accepted
             if verified:
                 del self._verifications[known.id]
             ahead = self._ahead.setdefault(known.id, set())
-            ahead |= {each.sequence for each in waiting if _jti(known, each) in accepted}
-            ahead &= {
-                each.sequence for each in waiting
-            }  # what expired meanwhile is waited for no more
+            ahead |= {number for number in numbers if known.through < number <= self._feed.through}
             through = known.through
             for each in waiting:
                 if each.sequence not in ahead:
@@ -360,12 +361,12 @@ class Streams:
 
         transaction.after_commit(pass_on)
 
-    def _waiting(self, stream: Stream) -> Sequence[RevocationFact]:
-        """The facts after those that were accepted, but for the expired."""
+    def _waiting(self, stream: Stream) -> Iterator[RevocationFact]:
+        """The facts after those that were accepted, but for the expired; one after the other."""
         known = self._feed.facts
-        start = bisect_right(known, stream.through, key=lambda fact: fact.sequence)
         now = self._clock()
-        return [fact for fact in known[start:] if fact.expires_at > now]
+        start = bisect_right(known, stream.through, key=lambda fact: fact.sequence)
+        return (known[at] for at in range(start, len(known)) if known[at].expires_at > now)
 
     def _events(self, stream: Stream, told: Sequence[RevocationFact]) -> list[SecurityEvent]:
         query = select(facts.c.sequence, facts.c.actor).where(
@@ -421,6 +422,14 @@ class Streams:
 
 def _jti(stream: Stream, fact: RevocationFact) -> str:
     return f"{stream.id}.{fact.sequence}"
+
+
+def _numbers(stream: Stream, jtis: Iterable[str]) -> Iterator[int]:
+    """The facts that these are events of, as far as they can be."""
+    for jti in jtis:
+        prefix, _, number = jti.partition(".")
+        if prefix == stream.id and _NUMBER.fullmatch(number):
+            yield int(number)
 
 
 def _record(
