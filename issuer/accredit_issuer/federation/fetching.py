@@ -53,24 +53,14 @@ class WebEndpoint:
     Attributes:
         url: where.
         ca_file: the certificates that are trusted in place of the system's.
-        setting: the key that names them.
     """
 
     url: str
     ca_file: Path | None = None
-    setting: str = FEDERATION_CA
 
     def context(self) -> ssl.SSLContext:
         """What decides about the server."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.check_hostname = True
-        context.verify_mode = ssl.CERT_REQUIRED
-        if self.ca_file is None:
-            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-        else:
-            load_ca_file(context, self.ca_file, self.setting)
-        return context
+        return web_context(self.ca_file, FEDERATION_CA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +92,23 @@ class SpiffeEndpoint:
 
 
 Endpoint = WebEndpoint | SpiffeEndpoint
+
+
+def web_context(ca_file: Path | None, setting: str) -> ssl.SSLContext:
+    """What decides about a server by a certificate for its host's name.
+
+    Raises:
+        InvalidSettings: as ``load_ca_file``.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = True
+    context.verify_mode = ssl.CERT_REQUIRED
+    if ca_file is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        load_ca_file(context, ca_file, setting)
+    return context
 
 
 def load_ca_file(context: ssl.SSLContext, file: Path, setting: str) -> None:

@@ -11,7 +11,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from accredit_credentials.strict_json import NotStrictJson, parse_object
 from accredit_credentials.tls import load_identity
 from accredit_credentials.x509_svid import X509Identity
 from accredit_issuer.errors import InvalidSettings
-from accredit_issuer.federation.fetching import WebEndpoint, failure_of
+from accredit_issuer.federation.fetching import failure_of, web_context
 
 CA_FILE = "shared_signals.ca_file"
 MAX_ANSWER = 8 * 1024  # bytes
@@ -53,20 +52,19 @@ class EventRefused(PostFailed):
     """The receiver cannot make anything of this event, and never will."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    """Where to post; ``connected`` opens the way."""
+def trust(ca_file: Path | None, identity: X509Identity | None) -> ssl.SSLContext:
+    """What decides about receivers, and what is shown to those that ask.
 
-    url: str
-    ca_file: Path | None
-    identity: X509Identity | None
-
-    def context(self) -> ssl.SSLContext:
-        """What decides about the receiver, and what is shown to it."""
-        context = WebEndpoint(url=self.url, ca_file=self.ca_file, setting=CA_FILE).context()
-        if self.identity is not None:
-            load_identity(context, self.identity)
-        return context
+    Raises:
+        PostFailed: the settings do not allow any.
+    """
+    try:
+        context = web_context(ca_file, CA_FILE)
+        if identity is not None:
+            load_identity(context, identity)
+    except (CredentialError, InvalidSettings, OSError) as error:
+        raise PostFailed(str(error)) from None
+    return context
 
 
 class Connected:
@@ -119,16 +117,8 @@ class Connected:
 
 
 @asynccontextmanager
-async def connected(receiver: Receiver) -> AsyncIterator[Connected]:
-    """A way to a receiver.
-
-    Raises:
-        PostFailed: the settings do not allow one.
-    """
-    try:
-        context = receiver.context()
-    except (CredentialError, InvalidSettings) as error:
-        raise PostFailed(str(error)) from None
+async def connected(url: str, context: ssl.SSLContext) -> AsyncIterator[Connected]:
+    """A way to a receiver; nothing is connected before the first post."""
     async with httpx2.AsyncClient(
         transport=httpx2.AsyncHTTPTransport(
             verify=context, trust_env=False, limits=httpx2.Limits(max_connections=1)
@@ -137,7 +127,7 @@ async def connected(receiver: Receiver) -> AsyncIterator[Connected]:
         trust_env=False,
         timeout=None,  # ``post`` bounds everything together
     ) as client:
-        yield Connected(receiver.url, client)
+        yield Connected(url, client)
 
 
 def _error_code(body: bytes) -> ErrorCode | None:

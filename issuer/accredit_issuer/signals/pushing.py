@@ -7,30 +7,35 @@ again until it is accepted, the receiver says that it is no event, or its fact h
 """
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from accredit_credentials.x509_svid import X509Identity
 from accredit_issuer.errors import IssuerError
-from accredit_issuer.signals.posting import (
-    EventRefused,
-    PostFailed,
-    Receiver,
-    connected,
-)
+from accredit_issuer.signals.posting import EventRefused, PostFailed, connected, trust
 from accredit_issuer.signals.streams import Method, Streams
 
 FIRST_PAUSE = 1.0  # seconds
 LONGEST_PAUSE = 300.0
 AT_ONCE = 50  # events that are made at a time
+READ_AGAIN = 300.0  # seconds after which the CAs are read again
 
 _Workers = dict[str, tuple["asyncio.Task[None]", asyncio.Event]]
 """By stream: its task, and what tells it that something changed."""
 _log = structlog.get_logger("accredit.signals")
+
+
+@dataclass(frozen=True, slots=True)
+class _Trusted:
+    context: ssl.SSLContext
+    identity: X509Identity | None
+    at: float
 
 
 class Pushing:
@@ -56,6 +61,7 @@ class Pushing:
         self._thread: threading.Thread | None = None
         self._changed = asyncio.Event()
         self._closed = False
+        self._trusted: _Trusted | None = None
         self._lock = threading.Lock()
         self.identity: X509Identity | None = None
         """The issuer's own, for receivers that ask for a client certificate."""
@@ -151,8 +157,7 @@ class Pushing:
         events, _ = self._streams.due(stream, AT_ONCE)
         if not events:
             return False
-        receiver = Receiver(stream.endpoint_url, self._ca_file, self.identity)
-        async with connected(receiver) as way:
+        async with connected(stream.endpoint_url, self._trust()) as way:
             for event in events:
                 done = None
                 try:
@@ -164,6 +169,14 @@ class Pushing:
                 if done is not None:
                     await asyncio.wrap_future(done)
         return True
+
+    def _trust(self) -> ssl.SSLContext:
+        """For all receivers; to read the system's CAs for each would cost a fact its speed."""
+        now, identity = asyncio.get_running_loop().time(), self.identity
+        made = self._trusted
+        if made is None or made.identity is not identity or now - made.at > READ_AGAIN:
+            made = self._trusted = _Trusted(trust(self._ca_file, identity), identity, now)
+        return made.context
 
     def _failed(self, stream_id: str, reason: str, pause: float) -> None:
         with suppress(Exception):
