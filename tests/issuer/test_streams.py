@@ -3,15 +3,13 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.audit_world import audited
 from support.event_receiver import unverified
-from support.offline import Offline, offline_issuer
+from support.offline import Offline
 
 from accredit_credentials import security_event
 from accredit_credentials.spiffe_id import SpiffeId
@@ -23,13 +21,6 @@ from accredit_issuer.signals.streams import MAX_STREAMS, Stream, StreamAsked
 RECEIVER = "spiffe://example.org/ns/security/agent/siem"
 AUDIENCE = "https://siem.example.org"
 LONG = 30.0
-
-
-@pytest.fixture
-def offline(tmp_path: Path) -> Iterator[Offline]:
-    """An issuer without sockets."""
-    with offline_issuer(tmp_path / "issuer") as made:
-        yield made
 
 
 def add(offline: Offline, name: str = "siem", **values: Any) -> Stream:

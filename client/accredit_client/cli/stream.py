@@ -42,7 +42,7 @@ def add(
 ) -> None:
     """Tell another product of facts: signed events, posted to it or polled by it.
 
-    It begins with all facts in force.
+    It begins with all facts that have not expired.
     """
     if (push is None) == (receiver is None):
         raise WrongUsage("say where to push with --push, or who polls with --receiver")

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ import structlog
 from accredit_credentials.x509_svid import X509Identity
 from accredit_issuer.errors import IssuerError
 from accredit_issuer.signals.posting import EventRefused, PostFailed, connected, trust
-from accredit_issuer.signals.streams import Method, Streams
+from accredit_issuer.signals.streams import MAX_STREAMS, Method, Streams
 
 FIRST_PAUSE = 1.0  # seconds
 LONGEST_PAUSE = 300.0
 AT_ONCE = 50  # events that are made at a time
+CLOSING = 5.0  # seconds
 READ_AGAIN = 300.0  # seconds after which the CAs are read again
 
 _Workers = dict[str, tuple["asyncio.Task[None]", asyncio.Event]]
@@ -86,12 +88,16 @@ class Pushing:
         self._closed = True
         self.wake()
         if self._thread is not None:
-            self._thread.join()
+            # A name that is being looked up cannot be called back; nobody waits for its answer.
+            self._thread.join(CLOSING)
 
     def _run(self) -> None:
         with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            # Names are looked up there: those that nobody answers for must not keep the others.
+            loop.set_default_executor(ThreadPoolExecutor(MAX_STREAMS))
             with self._lock:
-                self._loop = runner.get_loop()
+                self._loop = loop
             try:
                 runner.run(self._keep_workers())
             finally:
