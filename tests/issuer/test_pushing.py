@@ -174,6 +174,24 @@ def test_a_verification_is_pushed(world: World, receiver: EventReceiver) -> None
     assert unverified(receiver.accepted[0])["events"] == {security_event.VERIFICATION: {}}
 
 
+def test_a_receiver_that_was_repaired_is_tried_at_once(
+    world: World, receiver: EventReceiver
+) -> None:
+    """Who asks for a verification does not wait for the pause to be over; a new fact does."""
+    receiver.reply = Reply(status=503)
+    stream = world.add(receiver)
+    targets = world.facts(1)
+    world.pauses.wait(1)
+    receiver.reply = Reply()
+    targets += world.facts(1)
+    assert receiver.accepted == []
+    world.offline.issuer.streams.verify(stream)
+    receiver.wait(3)
+    world.settled()
+    assert subjects(receiver) == [stream.id, *targets]
+    assert world.pauses.asked == [FIRST_PAUSE]
+
+
 # --- it does not ----------------------------------------------------------------------------------
 
 

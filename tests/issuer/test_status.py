@@ -12,6 +12,7 @@ from support.raw_http import RawClient
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Unavailable
+from accredit_issuer.metrics import Metrics
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation.confirmations import Audience, Verifier
 from accredit_issuer.signals.streams import StreamAsked
@@ -233,7 +234,9 @@ def test_a_stream_that_is_behind_is_named(offline: Offline) -> None:
     offline.state(f"instance:{offline.agent().instance}")
     offline.clock.advance(seconds=60)
     assert look(offline.issuer).to_do == ()
+    assert b"accredit_streams_behind 0.0" in Metrics(offline.issuer).text()
     offline.clock.advance(seconds=1)
+    assert b"accredit_streams_behind 1.0" in Metrics(offline.issuer).text()
     failure = "the endpoint answered with the status 503"
     offline.issuer.streams.failed(stream, failure)
     (said,) = told(look(offline.issuer), urgent=False)

@@ -2,8 +2,9 @@
 
 Runs on a thread of its own, never on the event loop of the server: a receiver that is slow, dead or
 hostile costs one task that waits. It is told at once of a new fact; after a failure the next
-attempt waits for one second, then twice as long each time, up to five minutes. An event is sent
-again until it is accepted, the receiver says that it is no event, or its fact has expired.
+attempt waits for one second, then twice as long each time, up to five minutes, or until an admin
+asks for a verification. An event is sent again until it is accepted, the receiver says that it is
+no event, or its fact has expired.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -28,8 +29,6 @@ AT_ONCE = 50  # events that are made at a time
 CLOSING = 5.0  # seconds
 READ_AGAIN = 300.0  # seconds after which the CAs are read again
 
-_Workers = dict[str, tuple["asyncio.Task[None]", asyncio.Event]]
-"""By stream: its task, and what tells it that something changed."""
 _log = structlog.get_logger("accredit.signals")
 
 
@@ -38,6 +37,18 @@ class _Trusted:
     context: ssl.SSLContext
     identity: X509Identity | None
     at: float
+
+
+@dataclass(slots=True)
+class _Worker:
+    """What one stream's task goes by; ``pause`` is the next one, should it fail."""
+
+    stream_id: str
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    pause: float = FIRST_PAUSE
+
+
+_Workers = dict[str, tuple["asyncio.Task[None]", _Worker]]
 
 
 class Pushing:
@@ -130,34 +141,44 @@ class Pushing:
             workers.pop(gone)[0].cancel()
         for stream_id in wanted:
             if stream_id not in workers:
-                news = asyncio.Event()
-                task = asyncio.create_task(self._keep_pushing(stream_id, news))
-                workers[stream_id] = task, news
-            workers[stream_id][1].set()
+                worker = _Worker(stream_id)
+                workers[stream_id] = asyncio.create_task(self._keep_pushing(worker)), worker
+            workers[stream_id][1].news.set()
 
-    async def _keep_pushing(self, stream_id: str, news: asyncio.Event) -> None:
-        pause = FIRST_PAUSE
+    async def _keep_pushing(self, worker: _Worker) -> None:
         while True:
-            news.clear()
+            worker.news.clear()
             try:
-                sent = await self._push(stream_id)
+                sent = await self._push(worker)
             except PostFailed as error:
-                self._failed(stream_id, str(error), pause)
+                self._failed(worker, str(error))
             except IssuerError as error:
-                self._failed(stream_id, f"the issuer cannot record it: {error}", pause)
+                self._failed(worker, f"the issuer cannot record it: {error}")
             except Exception as error:  # noqa: BLE001 (one stream must not end for good)
-                self._failed(stream_id, f"unexpected {type(error).__name__}", pause)
+                self._failed(worker, f"unexpected {type(error).__name__}")
             else:
-                pause = FIRST_PAUSE
                 if not sent:
-                    await news.wait()
+                    await worker.news.wait()
                 continue
-            await self._pause(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            seconds, worker.pause = worker.pause, min(2 * worker.pause, LONGEST_PAUSE)
+            await self._rest(worker, seconds)
 
-    async def _push(self, stream_id: str) -> bool:
+    async def _rest(self, worker: _Worker, seconds: float) -> None:
+        """Pause, or until somebody asks whether the stream works by now."""
+        asked = self._streams.verifying(worker.stream_id)
+        pause = asyncio.ensure_future(self._pause(seconds))
+        try:
+            while not pause.done() and self._streams.verifying(worker.stream_id) == asked:
+                worker.news.clear()
+                news = asyncio.ensure_future(worker.news.wait())
+                await asyncio.wait({pause, news}, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+        finally:
+            pause.cancel()
+
+    async def _push(self, worker: _Worker) -> bool:
         """Send what is due, oldest first; whether there was anything."""
-        stream = self._streams.one(stream_id)
+        stream = self._streams.one(worker.stream_id)
         if stream is None or stream.endpoint_url is None:
             return False
         events, _ = self._streams.due(stream, AT_ONCE)
@@ -165,13 +186,13 @@ class Pushing:
             return False
         async with connected(stream.endpoint_url, self._trust()) as way:
             for event in events:
-                done = None
                 try:
                     await way.post(self._streams.signed(event))
                 except EventRefused as error:
                     done = self._streams.refused(stream, event, str(error))
                 else:
                     done = self._streams.accept(stream, [event.jti])
+                worker.pause = FIRST_PAUSE
                 if done is not None:
                     await asyncio.wrap_future(done)
         return True
@@ -184,14 +205,14 @@ class Pushing:
             made = self._trusted = _Trusted(trust(self._ca_file, identity), identity, now)
         return made.context
 
-    def _failed(self, stream_id: str, reason: str, pause: float) -> None:
+    def _failed(self, worker: _Worker, reason: str) -> None:
         with suppress(Exception):
-            stream = self._streams.one(stream_id)
+            stream = self._streams.one(worker.stream_id)
             if stream is not None:
                 self._streams.failed(stream, reason)
                 _log.warning(
                     "security event not pushed",
                     stream=stream.name,
                     reason=reason,
-                    next_attempt_seconds=pause,
+                    next_attempt_seconds=worker.pause,
                 )

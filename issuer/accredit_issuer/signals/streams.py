@@ -306,6 +306,12 @@ class Streams:
             )
         self._tell()
 
+    def verifying(self, stream_id: str) -> str | None:
+        """The ``jti`` of the verification that was asked for and is not accepted yet."""
+        with self._lock:
+            asked = self._verifications.get(stream_id)
+        return None if asked is None else asked.jti
+
     def accept(self, stream: Stream, jtis: Iterable[str]) -> Future[None] | None:
         """The receiver has these events; the future answers once that is durable.
 
