@@ -171,8 +171,10 @@ class Pushing:
             while not pause.done() and self._streams.verifying(worker.stream_id) == asked:
                 worker.news.clear()
                 news = asyncio.ensure_future(worker.news.wait())
-                await asyncio.wait({pause, news}, return_when=asyncio.FIRST_COMPLETED)
-                news.cancel()
+                try:
+                    await asyncio.wait({pause, news}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    news.cancel()
         finally:
             pause.cancel()
 
