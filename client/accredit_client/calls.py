@@ -26,6 +26,7 @@ from accredit_credentials.spiffe_id import AgentId, SpiffeId, TrustDomain
 
 A = TypeVar("A")
 
+_STREAMS = "/v1/ssf/streams"
 STATEMENT_LIMIT = 8 * 1024 * 1024  # a snapshot of revocation facts, a CRL
 
 
@@ -548,6 +549,39 @@ def refresh_federated(trust_domain: TrustDomain) -> Call[answers.RelationshipRec
 def end_federation(trust_domain: TrustDomain) -> Call[None]:
     """End a relationship."""
     return Call(method="DELETE", path=f"/v1/federation/{trust_domain}", read=lambda _: None)
+
+
+def streams() -> Call[tuple[answers.StreamRecord, ...]]:
+    """Every stream of security events."""
+    read = answers.StreamRecord.of
+    return _get(_STREAMS, lambda members: members.each("streams", read))
+
+
+def add_stream(
+    name: str,
+    *,
+    audience: str,
+    endpoint_url: str | None = None,
+    receiver: SpiffeId | None = None,
+) -> Call[answers.StreamRecord]:
+    """Tell another receiver of facts: pushed to an endpoint, or polled by a SPIFFE ID."""
+    body: dict[str, Any] = {"name": name, "audience": audience}
+    if endpoint_url is not None:
+        body["endpoint_url"] = endpoint_url
+    if receiver is not None:
+        body["receiver"] = str(receiver)
+    return _post(_STREAMS, answers.StreamRecord.of, body)
+
+
+def verify_stream(name: str) -> Call[answers.StreamRecord]:
+    """Have an event sent that shows that a stream works."""
+    return _post(f"{_STREAMS}/{quote(name, safe='')}/verify", answers.StreamRecord.of, {})
+
+
+def remove_stream(name: str) -> Call[None]:
+    """Tell a receiver nothing more."""
+    path = f"{_STREAMS}/{quote(name, safe='')}"
+    return Call(method="DELETE", path=path, read=lambda _: None)
 
 
 def log_entries(*, start: int, limit: int) -> Call[answers.LogPage]:

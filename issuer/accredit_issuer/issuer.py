@@ -45,6 +45,10 @@ from accredit_issuer.revocation.responders import Responders
 from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
 from accredit_issuer.revocation.status_lists import StatusLists
 from accredit_issuer.settings import Config
+from accredit_issuer.signals.polling import Polling as StreamPolling
+from accredit_issuer.signals.posting import CA_FILE
+from accredit_issuer.signals.pushing import Pushing
+from accredit_issuer.signals.streams import Streams
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Writer
 
@@ -138,6 +142,17 @@ class Issuer:
             clock=self.guarded_clock,
             ca_file=config.federation_ca_file,
         )
+        self.streams = Streams(
+            config,
+            database,
+            self.changes,
+            self.writer,
+            feed=self.feed,
+            authorities=self.authorities,
+            clock=clock,
+        )
+        self.stream_polling = StreamPolling(self.streams)
+        self.pushing = Pushing(self.streams, ca_file=config.signals_ca_file)
         self.issuance = Issuance(
             Parts(
                 config=config,
@@ -233,6 +248,8 @@ class Issuer:
     def close(self) -> None:
         """Finish what is waiting and close everything."""
         self.polling.close()
+        self.pushing.close()
+        self.stream_polling.close()
         self.feed.close()
         self.status_lists.close()
         self.writer.close()
@@ -316,6 +333,7 @@ def open_issuer(
     """
     check_present(config)
     check_ca_file(config.federation_ca_file)
+    check_ca_file(config.signals_ca_file, CA_FILE)
     upstream = open_upstream(config, clock())
     database = Database(config.database)
     database.migrate()

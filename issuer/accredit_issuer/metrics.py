@@ -113,6 +113,11 @@ class Metrics:
             ),
             ("accredit_log_size", "Records in the log", issuer.log.frontier.size),
             ("accredit_writes_waiting", "Writes that wait", issuer.writer.waiting),
+            (
+                "accredit_streams_behind",
+                "Receivers of security events for whom one has waited for too long",
+                sum(issuer.streams.standing(each).behind(now) for each in issuer.streams.all()),
+            ),
             # Without names: whoever reads this need not know whom we federate with.
             (
                 "accredit_federation_overdue",

@@ -3,7 +3,8 @@
 APScheduler runs ``Issuer.keep_up`` at the next moment at which something can be due, and at least
 every five minutes: sleeping machines and moved clocks are caught up with. A run that fails is
 tried again soon; nothing is lost by it, since what is due stays due. Other trust domains are asked
-for their bundles on a worker of their own: however slow they are, nothing of ours waits for them.
+for their bundles on a worker of their own, and so are receivers told of security events: however
+slow they are, nothing of ours waits for them.
 """
 
 import threading
@@ -42,12 +43,14 @@ class Scheduler:
     def start(self) -> None:
         """Begin."""
         self._scheduler.start()
+        self._issuer.pushing.start()
         self._arm(self._next())
         self._arm_polling(self._issuer.clock())
 
     def close(self) -> None:
         """Finish what runs, and stop."""
         self._issuer.polling.close()
+        self._issuer.pushing.close()
         with self._arming:
             self._closed = True
             # Nothing may come due while the workers go: the library's own thread would fail.

@@ -68,6 +68,7 @@ class OwnIdentity:
         key = generate_key()
         svid = await self._issuer.issuance.own.issue(key.public_key())
         self._identity = X509Identity.of(svid.svid(), key)
+        self._issuer.pushing.identity = self._identity
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -228,6 +229,7 @@ class Server:
 
     def _end_streams(self) -> None:
         self._issuer.feed.close()
+        self._issuer.stream_polling.close()
         if self.web is not None:
             self.web.stop()
 

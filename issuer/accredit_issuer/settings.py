@@ -184,6 +184,13 @@ class FederationSettings(_Section):
     system's."""
 
 
+class SharedSignalsSettings(_Section):
+    """How security events are pushed to their receivers."""
+
+    ca_file: Path | None = None
+    """Certificates (PEM) that push endpoints are verified with, in place of the system's."""
+
+
 class Settings(_Section):
     """The whole of ``issuer.toml``."""
 
@@ -200,6 +207,7 @@ class Settings(_Section):
     wit: WitSettings = WitSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     federation: FederationSettings = FederationSettings()
+    shared_signals: SharedSignalsSettings = SharedSignalsSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +316,7 @@ class Config:
     status_list_ttl: int = 30
     introspectors: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """The audiences that a SPIFFE ID answers for, beside its own."""
+    signals_ca_file: Path | None = None
 
     @property
     def database(self) -> Path:
@@ -351,7 +360,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
     data = (folder / settings.data).resolve()
     url = origin("server.url", settings.server.url)
     token_issuer = settings.server.token_issuer
-    ca_file = settings.federation.ca_file
+    ca_file, signals_ca_file = settings.federation.ca_file, settings.shared_signals.ca_file
     return Config(
         trust_domain=trust_domain,
         data=data,
@@ -378,6 +387,7 @@ def check(settings: Settings, *, folder: Path) -> Config:
         ),
         status_list_ttl=settings.revocation.status_list_ttl,
         introspectors=_introspectors(settings.introspection.resource_servers, trust_domain),
+        signals_ca_file=(folder / signals_ca_file).resolve() if signals_ca_file else None,
     )
 
 

@@ -92,6 +92,7 @@ def look(issuer: Issuer) -> Status:
         *_about_steps([step for step in issuer.authorities.due(now) if step in due_before]),
         *_about_crls(published, issuer.revocation.crls, now),
         *_about_verifiers(listeners),
+        *_about_streams(issuer, now),
     ]
     return Status(
         at=now,
@@ -196,6 +197,16 @@ def _about_verifiers(listeners: Listeners) -> Iterator[Duty]:
             f"{len(still)} verifiers listen and do not confirm, {still[0].verifier.spiffe_id} "
             "for one: a machine asleep, or a process that hangs"
         )
+
+
+def _about_streams(issuer: Issuer, now: datetime) -> Iterator[Duty]:
+    for standing in map(issuer.streams.standing, issuer.streams.all()):
+        if standing.behind(now) and standing.oldest is not None:
+            why = f": {standing.failure}" if standing.failure else ""
+            yield Duty(
+                f"the stream {standing.stream.name} is behind, with {standing.waiting} waiting "
+                f"since {standing.oldest:%Y-%m-%d %H:%M} UTC{why}"
+            )
 
 
 def is_still(position: Position) -> bool:

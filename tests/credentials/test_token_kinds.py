@@ -13,6 +13,7 @@ from accredit_credentials import (
     dpop,
     jwt_svid,
     revocation_feed,
+    security_event,
     status_list,
     task_token,
     wit_svid,
@@ -34,7 +35,7 @@ WIT = UnprovenWit(
     token_hash="hash",
 )
 
-# One payload that satisfies every parser at once (a WIT-SVID's two claims apart, see ``payload``):
+# One payload that satisfies every parser at once (but for what some forbid, see ``payload``):
 # only ``typ`` tells the kinds apart.
 CLAIMS: dict[str, Any] = {
     "iss": ISSUER,
@@ -64,6 +65,8 @@ CLAIMS: dict[str, Any] = {
     "wth": WIT.token_hash,
     "ttl": 30,
     "status_list": {"bits": 2, "lst": "eNo76fITAAPfAgc"},
+    "sub_id": {"format": "opaque", "id": "task:t"},
+    "events": {security_event.SESSION_REVOKED: {}},
 }
 HEADERS: dict[str, dict[str, Any]] = {
     "JWT-SVID": {"kid": AUTHORITY.kid, "typ": "JWT"},
@@ -75,6 +78,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     "DPoP proof": {"jwk": jwk_of(PUBLIC), "typ": "dpop+jwt"},
     "WIT-SVID": {"kid": AUTHORITY.kid, "typ": "wit+jwt"},
     "workload proof": {"typ": "wpt+jwt"},
+    "security event": {"kid": AUTHORITY.kid, "typ": "secevent+jwt"},
 }
 READERS: dict[str, Callable[[str], object]] = {
     "JWT-SVID": lambda token: jwt_svid.validate(
@@ -96,6 +100,9 @@ READERS: dict[str, Callable[[str], object]] = {
     "workload proof": lambda token: workload_proof.verify_proof(
         token, WIT, audience=AUDIENCE, now=NOW, max_lifetime=600
     ),
+    "security event": lambda token: security_event.verify(
+        token, issuer=ISSUER, audience=AUDIENCE, authorities=AUTHORITY.bundle.jwt_authorities
+    ),
 }
 
 
@@ -106,6 +113,8 @@ def payload(reader: str) -> dict[str, Any]:
     if reader == "WIT-SVID":
         borne_by_nobody = {name: value for name, value in CLAIMS.items() if name != "aud"}
         return {**borne_by_nobody, "cnf": {"jwk": {**jwk_of(PUBLIC), "alg": "ES256"}}}
+    if reader == "security event":
+        return {name: value for name, value in CLAIMS.items() if name not in {"sub", "exp"}}
     return CLAIMS
 
 

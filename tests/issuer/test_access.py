@@ -80,6 +80,8 @@ TABLE = {
     "HEAD /.well-known/oauth-authorization-server": Route(EVERYONE),
     "GET /.well-known/jwks.json": Route(EVERYONE),
     "HEAD /.well-known/jwks.json": Route(EVERYONE),
+    "GET /.well-known/ssf-configuration": Route(EVERYONE),
+    "HEAD /.well-known/ssf-configuration": Route(EVERYONE),
     "GET /v1/crl/{authority}.crl": Route(EVERYONE, path="/v1/crl/00.crl"),
     "GET /v1/crls": Route(EVERYONE),
     "POST /v1/ocsp/{authority}": Route(EVERYONE, path="/v1/ocsp/00"),
@@ -199,6 +201,13 @@ TABLE = {
     "DELETE /v1/federation/{trust_domain}": Route(
         frozenset({"admin"}), None, "/v1/federation/b.example"
     ),
+    "GET /v1/ssf/streams": Route(READERS),
+    "POST /v1/ssf/streams": Route(OPERATORS, {"name": "!", "audience": "a"}),
+    "DELETE /v1/ssf/streams/{name}": Route(OPERATORS, path="/v1/ssf/streams/nobody"),
+    "POST /v1/ssf/streams/{name}/verify": Route(OPERATORS, {}, "/v1/ssf/streams/nobody/verify"),
+    # Of whoever a stream names, and there is none.
+    "POST /v1/ssf/poll/{stream_id}": Route(KNOWN, {}, f"/v1/ssf/poll/{'0' * 32}"),
+    "POST /v1/ssf/verify": Route(KNOWN, {"stream_id": "0"}),
     "GET /v1/log/entries": Route(READERS),
     "GET /v1/log/explain/{identifier}": Route(READERS, path=f"/v1/log/explain/{UUID}"),
 }

@@ -30,6 +30,7 @@ from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.registry.changes import AdminActor, Local
 from accredit_issuer.registry.roles import PERMISSIONS, Admin, Operation, Reach, Role
 from accredit_issuer.revocation.revocation import FactRequest
+from accredit_issuer.signals.streams import StreamAsked
 
 AGENT = AgentId.parse("support/summarizer")
 TRUST_DOMAIN = TrustDomain("example.org")
@@ -128,6 +129,27 @@ def test_a_role_that_was_lent(offline: Offline) -> None:
     assert findings(offline) == [
         "watcher was invited with the role viewer, which does not allow to manage admins"
     ]
+
+
+def test_a_stream_by_a_role_that_was_lent(offline: Offline) -> None:
+    """Who may only read lets another product hear of facts; security may."""
+    asked = StreamAsked(name="siem", audience="a", endpoint_url="https://siem.example/events")
+
+    def add(admin: Admin) -> None:
+        by = acting(admin, Operation.MANAGE_STREAMS)
+        offline.issuer.streams.add(asked, by=by, now=offline.clock())
+        offline.issuer.streams.remove("siem", by=by, now=offline.clock())
+
+    add(invited(offline, "guard", Role.SECURITY))
+    assert findings(offline) == []
+    watcher = invited(offline, "watcher", Role.VIEWER)
+    with pytest.raises(Refusal):
+        add(watcher)
+    sql(offline, "UPDATE admin SET role = 'admin' WHERE name = 'watcher'")
+    add(watcher)
+    sql(offline, "UPDATE admin SET role = 'viewer' WHERE name = 'watcher'")
+    said = "watcher was invited with the role viewer, which does not allow to manage streams"
+    assert findings(offline) == [said, said]
 
 
 def test_an_invitation_with_a_role_that_was_lent(offline: Offline) -> None:

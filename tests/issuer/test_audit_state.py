@@ -187,6 +187,15 @@ STATE: dict[str, Case] = {
     "an endpoint": (
         sql("UPDATE federation SET endpoint_url = 'https://evil.example'"),
         "relationship with b.example", "differ in: endpoint_url"),
+    "another receiver of events": (
+        sql("UPDATE stream SET endpoint_url = 'https://evil.example'"),
+        "stream siem", "differ in: endpoint_url"),
+    "a receiver added": (
+        sql("INSERT INTO stream SELECT 'x', 'evil', audience, endpoint_url, receiver, created_at, "
+            "created_by, log_index, through, accepted_at FROM stream"),
+        "stream evil", "does not say who added it"),
+    "a receiver deleted": (
+        sql("DELETE FROM stream"), "stream siem", "the database does not have it"),
 }  # fmt: skip
 
 

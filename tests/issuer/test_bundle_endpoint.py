@@ -37,7 +37,7 @@ from accredit_credentials.spiffe_id import issuer_id
 from accredit_credentials.x509_svid import X509Svid, parse_der, validate
 from accredit_issuer import bundle_endpoint
 from accredit_issuer import connection as connection_module
-from accredit_issuer.api.discovery import JWKS, OAUTH, OPENID
+from accredit_issuer.api.discovery import JWKS, OAUTH, OPENID, SSF
 from accredit_issuer.api.documents import Document, Kept, has_it
 from accredit_issuer.app import make_app, make_public_app
 from accredit_issuer.authority.lifecycle import AuthorityKind
@@ -52,7 +52,7 @@ from accredit_issuer.server import Server
 from accredit_issuer.settings import Config, load
 
 BUNDLE = "/v1/bundle"
-DOCUMENTS = (BUNDLE, OPENID, OAUTH, JWKS)
+DOCUMENTS = (BUNDLE, OPENID, OAUTH, SSF, JWKS)
 
 
 @dataclass

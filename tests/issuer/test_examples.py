@@ -55,6 +55,7 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
                     "/.well-known/openid-configuration",
                     "/.well-known/oauth-authorization-server",
                     "/.well-known/jwks.json",
+                    "/.well-known/ssf-configuration",
                 )
             },
             ("POST", "/v1/attestations/nonce"): _ask(who, "POST", "/v1/attestations/nonce", {}),
@@ -92,6 +93,7 @@ def test_every_documented_answer_has_the_members_of_the_real_one(tmp_path: Path)
                 who, "GET", f"/v1/log/explain/{token['jti']}"
             ),
             **_federation(who),
+            **_signals(who),
             **nodes,
             ("GET", "/health/live"): _ask(who, "GET", "/health/live"),
             ("GET", "/health/ready"): _ask(who, "GET", "/health/ready"),
@@ -160,6 +162,21 @@ def _confirmations(running: RunningIssuer, admin: Admin) -> dict[tuple[str, str]
     }
 
 
+def _signals(who: Issuer) -> dict[tuple[str, str], Any]:
+    """A stream of each kind; the polled one has what was stated before."""
+    root, receiver = "/v1/ssf/streams", "spiffe://example.org/admin/first"
+    pushed = {"name": "hook", "audience": "a", "endpoint_url": "https://127.0.0.1:1/"}
+    polled = _ask(who, "POST", root, {"name": "siem", "audience": "a", "receiver": receiver})
+    return {
+        ("POST", root): _ask(who, "POST", root, pushed),
+        ("GET", root): _ask(who, "GET", root),
+        ("POST", f"{root}/{{name}}/verify"): _ask(who, "POST", f"{root}/siem/verify", {}),
+        ("POST", "/v1/ssf/poll/{stream_id}"): _ask(
+            who, "POST", f"/v1/ssf/poll/{polled['stream_id']}", {}
+        ),
+    }
+
+
 def _federation(who: Issuer) -> dict[tuple[str, str], Any]:
     other = Authority("b.example").bundle
     allows = [{"agents": "spiffe://b.example/*", "resource": "https://a", "actions": ["read"]}]
@@ -225,7 +242,7 @@ def _shape(value: Any) -> Any:
     """The members of an answer, all the way down; what is free-form inside is left out."""
     match value:
         case dict():
-            free = {"record", "actions", "to_do"}
+            free = {"record", "actions", "to_do", "sets"}
             return {name: None if name in free else _shape(part) for name, part in value.items()}
         case [dict() as first, *_]:
             return [_shape(first)]

@@ -8,18 +8,18 @@ import pytest
 from accredit_issuer.registry.roles import Admin, Operation, Reach, Role, may, reach
 
 # role: read, register, enrol, revoke, manage signers, admins, authorities, subordinates, nodes,
-# federate.
+# streams, federate.
 # A: all, o: own, -: not.
 TABLE = {
-    "viewer": "A---------",
-    "registrar": "Aoo-------",
-    "security": "A--A--A-A-",
-    "owner": "oooo------",
-    "admin": "AAAAAAAAAA",
+    "viewer": "A----------",
+    "registrar": "Aoo--------",
+    "security": "A--A--A-AA-",
+    "owner": "oooo-------",
+    "admin": "AAAAAAAAAAA",
 }
 OPERATIONS = [
     "read", "register", "enrol", "revoke", "manage signers", "manage admins", "manage authorities",
-    "manage subordinates", "manage nodes",
+    "manage subordinates", "manage nodes", "manage streams",
     "federate",
 ]  # fmt: skip
 WHERE = {"own": "support", "foreign": "payments", "none": None}

@@ -13,8 +13,10 @@ from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Unavailable
 from accredit_issuer.metrics import Metrics
+from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation import crls as module
 from accredit_issuer.revocation.confirmations import Audience, Verifier
+from accredit_issuer.signals.streams import StreamAsked
 from accredit_issuer.status import LATE, STILL, Status, look
 from accredit_issuer.store.models import authorities
 
@@ -245,3 +247,21 @@ def test_a_parent_that_is_away_is_told(offline: Offline) -> None:
     (text,) = told(look(offline.issuer), urgent=False)
     assert "parent" in text
     assert "secret" not in text
+
+
+def test_a_stream_that_is_behind_is_named(offline: Offline) -> None:
+    """A receiver that has not accepted an event for a minute; one that is about to is not."""
+    asked = StreamAsked(name="siem", audience="a", endpoint_url="https://siem.example/events")
+    stream = offline.issuer.streams.add(asked, by=Local("test"), now=offline.clock())
+    offline.state(f"instance:{offline.agent().instance}")
+    offline.clock.advance(seconds=60)
+    assert look(offline.issuer).to_do == ()
+    assert b"accredit_streams_behind 0.0" in Metrics(offline.issuer).text()
+    offline.clock.advance(seconds=1)
+    assert b"accredit_streams_behind 1.0" in Metrics(offline.issuer).text()
+    failure = "the endpoint answered with the status 503"
+    offline.issuer.streams.failed(stream, failure)
+    (said,) = told(look(offline.issuer), urgent=False)
+    assert (
+        said == f"the stream siem is behind, with 1 waiting since 2026-06-01 12:00 UTC: {failure}"
+    )

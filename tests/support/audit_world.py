@@ -33,6 +33,7 @@ from accredit_issuer.federation.rules import Profile as WebProfile
 from accredit_issuer.federation.rules import Relationship
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.settings import Config
+from accredit_issuer.signals.streams import StreamAsked
 from accredit_issuer.store.database import Database
 
 
@@ -78,6 +79,7 @@ def issue_everything(offline: Offline) -> tuple[X509Svid, X509Svid, X509Svid, st
     federate(offline)
     offline.join_token(offline.register())  # nobody came with it
     run_nodes(offline)
+    add_streams(offline)
     offline.state(f"instance:{revoked.instance}")
     offline.state(f"instance:{second.instance}", "suspended")
     offline.state(f"instance:{second.instance}", "restored")
@@ -94,6 +96,15 @@ def run_nodes(offline: Offline) -> None:
     nodes.list("build-9", "payments")
     nodes.token("build-9")
     offline.issuer.nodes.change("build-9", ("support",), by=Local("test"), now=now)
+
+
+def add_streams(offline: Offline) -> None:
+    """A receiver of security events that is there, and one that was removed."""
+    streams, now = offline.issuer.streams, offline.clock()
+    for name in ("siem", "former"):
+        asked = StreamAsked(name=name, audience="a", endpoint_url="https://siem.example/events")
+        streams.add(asked, by=Local("test"), now=now)
+    streams.remove("former", by=Local("test"), now=now)
 
 
 def federate(offline: Offline) -> None:

@@ -44,6 +44,7 @@ from accredit_client.answers.status import (
     FeedStatus,
     StatusAnswer,
 )
+from accredit_client.answers.streams import StreamRecord
 
 __all__ = [
     "Admin",
@@ -74,6 +75,7 @@ __all__ = [
     "RelationshipRecord",
     "SignerRecord",
     "StatusAnswer",
+    "StreamRecord",
     "SubordinateRecord",
     "TaskTokenAnswer",
     "UnnamedVerifiers",

@@ -24,6 +24,7 @@ COMMANDS = {
     "subordinate": Entry(f"{_HERE}.subordinate", "Other issuers below ours: name them, see them."),
     "node": Entry(f"{_HERE}.node", "Hosts with a node daemon: list, limit and end them."),
     "federation": Entry(f"{_HERE}.federation", "Other trust domains, and what they may ask."),
+    "stream": Entry(f"{_HERE}.stream", "Other products that are told what is revoked."),
     "svid": Entry(f"{_HERE}.svid", "Obtain and show X.509-SVIDs."),
     "run": Entry(f"{_HERE}.run", "Run a command with an identity that is kept fresh."),
     "daemon": Entry(f"{_HERE}.daemon", "The node daemon: identities for this host's processes."),

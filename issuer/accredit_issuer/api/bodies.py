@@ -8,9 +8,11 @@ from accredit_credentials.federation import MAX_ALLOWANCES, MAX_URL_LENGTH
 from accredit_credentials.revocation import MAX_REASON_LENGTH
 from accredit_issuer.federation.rules import Profile
 from accredit_issuer.registry.roles import Role
+from accredit_issuer.signals.streams import MAX_AUDIENCE_LENGTH, MAX_STATE_LENGTH
 
 MAX_BATCH = 100
 MAX_INSTANCES = 50  # of a node in one call
+MAX_ACKNOWLEDGED = 1000  # events in one call
 
 Csr = Annotated[
     str,
@@ -307,6 +309,7 @@ Allows = Annotated[
     ),
 ]
 Url = Annotated[str, Field(max_length=MAX_URL_LENGTH)]
+Jti = Annotated[str, Field(max_length=128)]
 
 
 class FederationBody(Body):
@@ -330,3 +333,48 @@ class AllowsBody(Body):
     """What agents of another trust domain may ask from now on."""
 
     allows: Allows
+
+
+class StreamBody(Body):
+    """A stream of security events: pushed to an endpoint, or polled by a receiver."""
+
+    name: Annotated[str, Field(max_length=63, examples=["siem"])]
+    audience: Annotated[
+        str,
+        Field(
+            max_length=MAX_AUDIENCE_LENGTH,
+            description="whom its events are for, as the receiver calls itself",
+            examples=["https://siem.example.org"],
+        ),
+    ]
+    endpoint_url: Annotated[
+        Url | None,
+        Field(description="where to push", examples=["https://siem.example.org/events"]),
+    ] = None
+    receiver: Annotated[
+        str | None,
+        Field(
+            max_length=2048,
+            description="the SPIFFE ID that may poll, where nothing is pushed",
+            examples=[None],
+        ),
+    ] = None
+
+
+class PollBody(Body):
+    """What a receiver has, and what it wants (RFC 8936 §2.2)."""
+
+    maxEvents: Annotated[int | None, Field(ge=0, strict=True, examples=[100])] = None  # noqa: N815
+    returnImmediately: Annotated[bool, Field(strict=True)] = False  # noqa: N815
+    ack: Annotated[list[Jti], Field(max_length=MAX_ACKNOWLEDGED, examples=[[]])] = []
+    setErrs: Annotated[  # noqa: N815
+        dict[Jti, dict[str, Any]],
+        Field(max_length=MAX_ACKNOWLEDGED, description="events that it cannot take, and why"),
+    ] = {}
+
+
+class VerificationBody(Body):
+    """A verification event that a receiver wants (SSF §8.1.4)."""
+
+    stream_id: Annotated[str, Field(max_length=64, examples=["9f0c…"])]
+    state: Annotated[str | None, Field(max_length=MAX_STATE_LENGTH, examples=["mine"])] = None

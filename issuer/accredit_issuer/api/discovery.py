@@ -1,8 +1,9 @@
 """Where relying parties that know OpenID Connect or OAuth, and nothing of SPIFFE, find our keys.
 
-Three documents under ``/.well-known``, all public: OpenID Connect Discovery 1.0 §3 for JWT-SVIDs,
-the keys as a plain JWK Set (RFC 7517 §5), and authorization server metadata (RFC 8414 §2) for task
-tokens. They state what is true and leave out the rest:
+Four documents under ``/.well-known``, all public: OpenID Connect Discovery 1.0 §3 for JWT-SVIDs,
+the keys as a plain JWK Set (RFC 7517 §5), authorization server metadata (RFC 8414 §2) for task
+tokens, and the transmitter's configuration for receivers of security events. They state what is
+true and leave out the rest:
 
 - There is no authorization endpoint, and nobody logs in: a JWT-SVID is asked for by its agent.
 - Task tokens are asked for in JSON (docs/api.md), which no grant of RFC 6749 describes: the grant
@@ -26,10 +27,13 @@ from accredit_issuer.api.introspection import PATH as INTROSPECTION
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.revocation.status_lists import PATH as STATUS_LISTS
 from accredit_issuer.settings import Config
+from accredit_issuer.signals.streams import Method
 
 OPENID = "/.well-known/openid-configuration"
+SSF = "/.well-known/ssf-configuration"
 OAUTH = "/.well-known/oauth-authorization-server"
 JWKS = "/.well-known/jwks.json"
+VERIFICATION_PATH = "/v1/ssf/verify"
 TASK_GRANT = "urn:accredit:grant-type:task"
 
 _CLAIMS = ["iss", "sub", "aud", "exp", "iat", "jti", "agent"]
@@ -55,6 +59,7 @@ def routes(issuer: Issuer) -> APIRouter:
 
     serve(OPENID, "OpenID Connect Discovery", kept(lambda b: openid_configuration(config, b)))
     serve(OAUTH, "Authorization server metadata", kept(lambda _: authorization_server(config)))
+    serve(SSF, "Shared Signals transmitter", kept(lambda _: ssf_configuration(config)))
     serve(JWKS, "The keys of JWT-SVIDs and task tokens", kept(jwks))
     return router
 
@@ -88,6 +93,22 @@ def authorization_server(config: Config) -> dict[str, Any]:
         "introspection_endpoint_auth_methods_supported": ["tls_client_auth"],
         "service_documentation": f"{config.url}/docs",
         **({"status_list_aggregation_endpoint": lists + STATUS_LISTS} if lists else {}),
+    }
+
+
+def ssf_configuration(config: Config) -> dict[str, Any]:
+    """What a receiver of security events has to know (Shared Signals Framework 1.0 §7.1).
+
+    There is no configuration endpoint: streams are made by admins.
+    """
+    return {
+        "spec_version": "1_0",
+        "issuer": config.token_issuer,
+        "jwks_uri": config.token_issuer + JWKS,
+        "delivery_methods_supported": [each.value for each in Method],
+        # For receivers that hold an SVID of ours: not under another name.
+        "verification_endpoint": f"{config.url}{VERIFICATION_PATH}",
+        "default_subjects": "ALL",
     }
 
 

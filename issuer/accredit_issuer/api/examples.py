@@ -161,6 +161,26 @@ _POSITION = {
     "behind_seconds": 0.4,
     "gone": False,
 }
+_STREAM = {
+    "stream_id": "9f0c6e2a41f3589c07be1d46a8f25301",
+    "name": "siem",
+    "iss": _ISSUER,
+    "aud": "https://siem.example.org",
+    "delivery": {
+        "method": "urn:ietf:rfc:8935",
+        "endpoint_url": "https://siem.example.org/events",
+    },
+    "receiver": None,
+    "events_delivered": ["https://schemas.openid.net/secevent/caep/event-type/session-revoked"],
+    "created_at": _MOMENT,
+    "created_by": "spiffe://example.org/admin/maria",
+    "state": "current",
+    "through": 12,
+    "waiting": 0,
+    "waiting_since": None,
+    "accepted_at": _MOMENT,
+    "failure": None,
+}
 _ENTRY = {"index": 7, "leaf": "eyJh…", "record": {"kind": "credential.issued"}}
 
 ANSWERS: Mapping[Call, Any] = {
@@ -185,6 +205,14 @@ ANSWERS: Mapping[Call, Any] = {
         "introspection_endpoint_auth_methods_supported": ["tls_client_auth"],
         "service_documentation": f"{_ISSUER}/docs",
         "status_list_aggregation_endpoint": f"{_ISSUER}/v1/status-lists",
+    },
+    ("GET", "/.well-known/ssf-configuration"): {
+        "spec_version": "1_0",
+        "issuer": _ISSUER,
+        "jwks_uri": f"{_ISSUER}/.well-known/jwks.json",
+        "delivery_methods_supported": ["urn:ietf:rfc:8935", "urn:ietf:rfc:8936"],
+        "verification_endpoint": f"{_ISSUER}/v1/ssf/verify",
+        "default_subjects": "ALL",
     },
     ("GET", "/.well-known/jwks.json"): {
         "keys": [
@@ -418,6 +446,13 @@ ANSWERS: Mapping[Call, Any] = {
     },
     ("PUT", "/v1/federation/{trust_domain}/allows"): _RELATIONSHIP,
     ("POST", "/v1/federation/{trust_domain}/refresh"): _RELATIONSHIP,
+    ("GET", "/v1/ssf/streams"): {"streams": [_STREAM]},
+    ("POST", "/v1/ssf/streams"): _STREAM,
+    ("POST", "/v1/ssf/streams/{name}/verify"): _STREAM,
+    ("POST", "/v1/ssf/poll/{stream_id}"): {
+        "sets": {"9f0c6e2a41f3589c07be1d46a8f25301.13": "eyJh…"},
+        "moreAvailable": False,
+    },
     ("GET", "/v1/status"): {
         "trust_domain": "example.org",
         "at": _MOMENT,

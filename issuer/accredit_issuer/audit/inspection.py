@@ -59,6 +59,7 @@ def inspect(
         "admins": state_inspection.check_admins,
         "federation": state_inspection.check_federations,
         "nodes": state_inspection.check_nodes,
+        "streams": state_inspection.check_streams,
         "subordinates": state_inspection.check_subordinates,
     }
     for name, part in parts.items():

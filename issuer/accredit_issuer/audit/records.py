@@ -45,6 +45,8 @@ class RecordKind(StrEnum):
     SUBORDINATE_REMOVED = "subordinate.removed"
     REQUEST_REFUSED = "request.refused"
     FACT_STATED = "fact.stated"
+    STREAM_ADDED = "stream.added"
+    STREAM_REMOVED = "stream.removed"
     FEDERATION_ADDED = "federation.added"
     FEDERATION_CHANGED = "federation.changed"
     FEDERATION_REMOVED = "federation.removed"

@@ -65,6 +65,8 @@ OPERATIONS: Mapping[str, tuple[Operation, ...]] = {
     RecordKind.NODE_CHANGED: (Operation.MANAGE_NODES,),
     RecordKind.NODE_REMOVED: (Operation.MANAGE_NODES,),
     RecordKind.NODE_ENROLLED: (Operation.MANAGE_NODES,),
+    RecordKind.STREAM_ADDED: (Operation.MANAGE_STREAMS,),
+    RecordKind.STREAM_REMOVED: (Operation.MANAGE_STREAMS,),
     RecordKind.FEDERATION_ADDED: (Operation.FEDERATE,),
     RecordKind.FEDERATION_CHANGED: (Operation.FEDERATE,),
     RecordKind.FEDERATION_REMOVED: (Operation.FEDERATE,),

@@ -27,6 +27,7 @@ from accredit_issuer.store.models import (
     node_join_tokens,
     nodes,
     signers,
+    streams,
     subordinates,
 )
 
@@ -239,3 +240,25 @@ def check_nodes(scope: Scope) -> None:
         if row.redeemed_by != scope.told.node_spent.get(row.id):
             problem = "its row and the log differ in who spent it"
             scope.report.add(f"node join token {row.id}", problem)
+
+
+def check_streams(scope: Scope) -> None:
+    """Who is told of facts is who the log says. How far each one is, the log does not know."""
+    told = dict(scope.told.streams)
+    for row in scope.connection.execute(select(streams)):
+        said = told.pop(row.name, None)
+        kept = {
+            "id": row.id,
+            "audience": row.audience,
+            "endpoint_url": row.endpoint_url,
+            "receiver": row.receiver,
+            "created_at": written_moment(row.created_at),
+            "created_by": row.created_by,
+            "log_index": row.log_index,
+        }
+        if said is None:
+            scope.report.add(f"stream {row.name}", "the log does not say who added it")
+        elif wrong := ", ".join(n for n, value in kept.items() if said.get(n) != value):
+            scope.report.add(f"stream {row.name}", f"its row and the log differ in: {wrong}")
+    for missing in told:
+        scope.report.add(f"stream {missing}", "the database does not have it")

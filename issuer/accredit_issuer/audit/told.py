@@ -1,4 +1,4 @@
-"""What the log tells of facts, authorities, admins, nodes and federation.
+"""What the log tells of facts, authorities, admins, nodes, streams and federation.
 
 It is little, and kept in memory.
 """
@@ -41,6 +41,7 @@ class Told:
         node_instances: those that a node of a name ever had, as ``name`` and ``instance``.
         node_spent: the join tokens that nodes attested with, and for which instance.
         subordinates: what each subordinate issuer was granted, by its agent.
+        streams: whom each stream of security events is for, by its name.
     """
 
     facts: FactSet = field(default_factory=FactSet)
@@ -53,6 +54,7 @@ class Told:
     node_instances: set[tuple[str, str]] = field(default_factory=set)
     node_spent: dict[str, str] = field(default_factory=dict)
     subordinates: dict[str, dict[str, Any]] = field(default_factory=dict)
+    streams: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def note(self, record: Recorded, now: datetime) -> None:
         """Take in one record.
@@ -68,6 +70,10 @@ class Told:
             self._note_admin(record)
         elif record.kind in _OF_NODES:
             self._note_node(record)
+        elif record.kind == RecordKind.STREAM_ADDED:
+            self.streams[record.subject] = _with_origin(record)
+        elif record.kind == RecordKind.STREAM_REMOVED:
+            self.streams.pop(record.subject, None)
         elif record.kind.startswith(PREFIX):
             self.histories[record.subject].append(record)
         else:
@@ -89,12 +95,7 @@ class Told:
         name, details = record.subject, record.details
         match record.kind:
             case RecordKind.NODE_ADDED:
-                self.nodes[name] = {
-                    **details,
-                    "created_at": record.at,
-                    "created_by": record.actor,
-                    "log_index": record.index,
-                }
+                self.nodes[name] = _with_origin(record)
                 self.node_instances.add((name, str(details.get("instance"))))
             case RecordKind.NODE_CHANGED:
                 self.nodes.setdefault(name, {}).update(details)
@@ -111,6 +112,16 @@ class Told:
         else:
             self.invited.setdefault(record.subject, record)
             self.enrolment[token] = record
+
+
+def _with_origin(record: Recorded) -> dict[str, Any]:
+    """What a record says, with when, by whom and where it says so."""
+    return {
+        **record.details,
+        "created_at": record.at,
+        "created_by": record.actor,
+        "log_index": record.index,
+    }
 
 
 def fact_of(record: Recorded) -> RevocationFact:

@@ -31,6 +31,8 @@ from accredit_issuer.federation.rules import MAX_REDIRECTS, redirect_target
 
 FETCH_SECONDS = 8.0  # of everything together: name, connection, redirects, body
 
+FEDERATION_CA = "federation.ca_file"
+
 _HTTPS = 443
 _OK = 200
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})  # RFC 9110 §15.4
@@ -58,15 +60,7 @@ class WebEndpoint:
 
     def context(self) -> ssl.SSLContext:
         """What decides about the server."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.check_hostname = True
-        context.verify_mode = ssl.CERT_REQUIRED
-        if self.ca_file is None:
-            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-        else:
-            load_ca_file(context, self.ca_file)
-        return context
+        return web_context(self.ca_file, FEDERATION_CA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +94,25 @@ class SpiffeEndpoint:
 Endpoint = WebEndpoint | SpiffeEndpoint
 
 
-def load_ca_file(context: ssl.SSLContext, file: Path) -> None:
-    """Trust the certificates of ``federation.ca_file``, and no others.
+def web_context(ca_file: Path | None, setting: str) -> ssl.SSLContext:
+    """What decides about a server by a certificate for its host's name.
+
+    Raises:
+        InvalidSettings: as ``load_ca_file``.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = True
+    context.verify_mode = ssl.CERT_REQUIRED
+    if ca_file is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        load_ca_file(context, ca_file, setting)
+    return context
+
+
+def load_ca_file(context: ssl.SSLContext, file: Path, setting: str) -> None:
+    """Trust the certificates of a file that a setting names, and no others.
 
     Raises:
         InvalidSettings: it cannot be read, or holds no certificate; one line that names the key.
@@ -112,17 +123,17 @@ def load_ca_file(context: ssl.SSLContext, file: Path) -> None:
         why = (error.strerror or type(error).__name__).lower()
         if isinstance(error, ssl.SSLError):
             why = "it holds no certificate in PEM"
-        raise InvalidSettings(f"federation.ca_file {file} cannot be used: {why}") from error
+        raise InvalidSettings(f"{setting} {file} cannot be used: {why}") from error
 
 
-def check_ca_file(file: Path | None) -> None:
+def check_ca_file(file: Path | None, setting: str = FEDERATION_CA) -> None:
     """Decide at the start what would fail at each fetch.
 
     Raises:
         InvalidSettings: as ``load_ca_file``.
     """
     if file is not None:
-        load_ca_file(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), file)
+        load_ca_file(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), file, setting)
 
 
 async def fetch(endpoint: Endpoint, *, seconds: float = FETCH_SECONDS) -> bytes:
@@ -139,7 +150,7 @@ async def fetch(endpoint: Endpoint, *, seconds: float = FETCH_SECONDS) -> bytes:
     except (CredentialError, InvalidSettings) as error:
         raise FetchFailed(str(error)) from None
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-        raise _failure(error, endpoint.url) from None
+        raise failure_of(error, endpoint.url) from None
 
 
 async def _follow(endpoint: Endpoint) -> bytes:
@@ -182,7 +193,8 @@ async def _get(url: str, context: ssl.SSLContext) -> bytes | str:
         return bytes(body)
 
 
-def _failure(error: BaseException, url: str) -> FetchFailed:
+def failure_of(error: BaseException, url: str) -> FetchFailed:
+    """What went wrong, in words of ours."""
     where = _place_of(error, url)
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):

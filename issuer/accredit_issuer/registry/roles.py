@@ -32,6 +32,7 @@ class Operation(StrEnum):
     MANAGE_AUTHORITIES = "manage authorities"
     MANAGE_SUBORDINATES = "manage subordinates"
     MANAGE_NODES = "manage nodes"
+    MANAGE_STREAMS = "manage streams"
     FEDERATE = "federate"
 
 
@@ -54,6 +55,7 @@ PERMISSIONS: Mapping[Role, Mapping[Operation, Reach]] = {
         Operation.REVOKE: Reach.ALL,
         Operation.MANAGE_AUTHORITIES: Reach.ALL,  # who may end a key has to be able to replace it
         Operation.MANAGE_NODES: Reach.ALL,
+        Operation.MANAGE_STREAMS: Reach.ALL,  # who states facts says who is told of them
     },
     Role.OWNER: {
         Operation.READ: Reach.OWN,

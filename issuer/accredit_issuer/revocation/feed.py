@@ -57,6 +57,7 @@ class Feed:
         self._waiting = Waiting()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._heeding: list[Callable[[], None]] = []
         self.listeners = 0
         self.audience = Audience(steady)
 
@@ -87,6 +88,12 @@ class Feed:
         self._through = max([self._through, *(fact.sequence for fact in new)])
         self.audience.stated(self._through)
         self._wake_listeners()
+        for call in self._heeding:
+            call()
+
+    def heed(self, call: Callable[[], None]) -> None:
+        """Call this on the writing thread once new facts are durable and can be asked for."""
+        self._heeding.append(call)
 
     def bundle_changed(self) -> None:
         """Tell that there is another trust bundle. Called on any thread."""

@@ -302,6 +302,22 @@ class NodeJoinTokenRow(Model, table=True):
     log_index: int
 
 
+class StreamRow(Model, table=True):
+    """A receiver of security events, and up to which fact it has accepted everything."""
+
+    __tablename__ = "stream"
+    id: str = Field(primary_key=True)  # in every ``jti`` that is sent to it
+    name: str = Field(unique=True)
+    audience: str
+    endpoint_url: str | None = None  # where events are pushed to
+    receiver: str | None = None  # the SPIFFE ID that may poll; one of the two is there
+    created_at: datetime = Field(sa_type=Moment)
+    created_by: str
+    log_index: int
+    through: int
+    accepted_at: datetime | None = Field(default=None, sa_type=Moment)
+
+
 class LogLeafRow(Model, table=True):
     """One leaf of the log, in the order of the tree."""
 
@@ -353,6 +369,7 @@ subordinates = _core(SubordinateRow)
 subordinate_cas = _core(SubordinateCaRow)
 nodes = _core(NodeRow)
 node_join_tokens = _core(NodeJoinTokenRow)
+streams = _core(StreamRow)
 log_leaves = _core(LogLeafRow)
 log_tile_roots = _core(LogTileRootRow)
 singletons = _core(SingletonRow)

@@ -1,0 +1,1 @@
+"""Streams of security events: other products hear of facts (Shared Signals Framework, CAEP)."""
