@@ -143,6 +143,7 @@ def test_a_rewritten_history_is_found_by_a_kept_checkpoint(
         connection.execute(text("UPDATE manifest SET registered_by = 'eve'"))
         connection.execute(text("UPDATE join_token SET created_by = 'eve'"))
         connection.execute(text("UPDATE node SET created_by = 'eve'"))
+        connection.execute(text("UPDATE stream SET created_by = 'eve'"))
         connection.execute(text("UPDATE node_join_token SET created_by = 'eve'"))
     assert audit_world.audit(audit_copy).ok  # it is consistent in itself
     found = audit_world.audit(audit_copy, kept=audit_world.checkpoint).findings

@@ -150,6 +150,7 @@ def test_no_change_of_an_admin_stands_after_the_fact_against_it(
         "profile": "https_web",
         "endpoint_url": "https://localhost:9/bundle",
     }
+    stream = {"name": "siem", "audience": "siem", "endpoint_url": "https://localhost:9/events"}
     signer = {"name": "ci", "public_key": pem, "namespaces": ["support"]}
     # In this order: each finds what the one before it made.
     table: dict[str, tuple[Callable[[], str], Any]] = {
@@ -206,6 +207,9 @@ def test_no_change_of_an_admin_stands_after_the_fact_against_it(
             lambda: "/v1/nodes/build-7/namespaces",
             {"namespaces": ["payments"]},
         ),
+        "POST /v1/ssf/streams": (lambda: "/v1/ssf/streams", stream),
+        "POST /v1/ssf/streams/{name}/verify": (lambda: "/v1/ssf/streams/siem/verify", {}),
+        "DELETE /v1/ssf/streams/{name}": (lambda: "/v1/ssf/streams/siem", None),
         "POST /v1/nodes/{name:node}/join-tokens": (lambda: "/v1/nodes/build-7/join-tokens", {}),
         "DELETE /v1/nodes/{name:node}": (lambda: "/v1/nodes/build-7", None),
         # Last: with the root goes the CA of the admin's own SVID.

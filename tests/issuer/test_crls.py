@@ -205,6 +205,7 @@ BEFORE_0006 = (
         "INSERT INTO crl SELECT id, 7, '2026-06-01 12:00:00.000000', "
         "'2026-06-01 13:00:00.000000', x'3000' FROM authority WHERE kind = 'x509'"
     ),
+    "DROP TABLE stream",
     "ALTER TABLE credential DROP COLUMN status_list",
     "ALTER TABLE credential DROP COLUMN status_index",
     "UPDATE alembic_version SET version_num = '0005'",

@@ -350,7 +350,8 @@ def test_another_name_or_another_ca_is_not_the_receiver(ca: trustme.CA, world: W
             if number == 1:
                 world.facts()
             world.pauses.wait(number)
-            stream = world.offline.issuer.streams.named(f"s{number}")
+            streams = world.offline.issuer.streams.all()
+            (stream,) = [each for each in streams if each.name == f"s{number}"]
             failure = world.offline.issuer.streams.standing(stream).failure
             assert "not the one that is trusted" in str(failure)
             assert impostor.asked == []

@@ -71,10 +71,8 @@ def routes(issuer: Issuer, callers: Callers) -> APIRouter:
 
     @router.post("/v1/ssf/streams/{name}/verify", summary="Send an event that shows that it works")
     def verify(name: Name, _: bodies.Empty, by: ByAdmin) -> Response:
-        by.require(Operation.MANAGE_STREAMS, None)
-        stream = streams.named(name)
-        streams.verify(stream)
-        return JSONResponse(view(streams.standing(stream)))
+        actor = by.require(Operation.MANAGE_STREAMS, None)
+        return JSONResponse(view(streams.standing(streams.verify_by(name, by=actor))))
 
     @router.post("/v1/ssf/poll/{stream_id}", summary="What is new for a receiver (RFC 8936)")
     async def poll(stream_id: StreamId, body: bodies.PollBody, caller: ByAnyone) -> Response:
