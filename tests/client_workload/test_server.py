@@ -38,9 +38,12 @@ from support.workload import (
 )
 
 from accredit_client.daemon.accounts import account_in, parse_ranges
+from accredit_client.daemon.connection import Connection
 from accredit_client.daemon.limits import Limits
+from accredit_client.daemon.pace import Pace
 from accredit_client.daemon.proto import workload_pb2 as pb
 from accredit_client.daemon.proto.pool import POOL
+from accredit_client.errors import CallerChanged
 
 pytestmark = pytest.mark.anyio
 
@@ -542,3 +545,37 @@ def test_a_client_of_another_package_may_be_in_the_process() -> None:
     pytest.importorskip("spiffe._proto.workload_pb2")
     assert Channel
     assert pb.DESCRIPTOR.pool is POOL
+
+
+class CountingCaller:
+    """A caller that counts how often it is looked at."""
+
+    pid, uid, gid = 1, 2, 3
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.changed = False
+
+    def check(self) -> None:
+        """Raises once it has changed."""
+        self.looks += 1
+        if self.changed:
+            raise CallerChanged("another program")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+async def test_who_calls_is_looked_at_once_for_what_leaves_together() -> None:
+    """The answers of one turn of the event loop; a later turn looks again, as does a refusal."""
+    caller = CountingCaller()
+    connection = Connection(caller, {}, Limits(), Pace(1, 1.0), lambda _: None)
+    for _ in range(3):
+        connection.check_caller()
+    assert caller.looks == 1
+    await asyncio.sleep(0)
+    caller.changed = True
+    for _ in range(2):
+        with pytest.raises(CallerChanged):
+            connection.check_caller()
+    assert caller.looks == 3

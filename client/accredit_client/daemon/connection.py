@@ -170,6 +170,7 @@ class Connection(H2Protocol):
         self._pace = pace
         self._over = over
         self._transport: asyncio.Transport | None = None
+        self._checked = False
         self._calls = _Calls(
             _Table(table, self),
             limits.streams,
@@ -211,6 +212,17 @@ class Connection(H2Protocol):
         super().connection_lost(exc)
         self._over(self)
 
+    def check_caller(self) -> None:
+        """Check the caller, once for all answers that leave together (``together``).
+
+        Raises:
+            CallerGone, CallerChanged, CallerRefused: as ``Caller.check``.
+        """
+        if not self._checked:
+            self.caller.check()
+            self._checked = True
+            asyncio.get_running_loop().call_soon(self._check_again)
+
     def cut(self) -> None:
         """End the connection at once; what was not read is gone."""
         if self._transport is not None:
@@ -235,6 +247,9 @@ class Connection(H2Protocol):
             # A client that reads both at once may hear of the end alone, and not why.
             await asyncio.sleep(FAREWELL_SECONDS)
         self.finish()
+
+    def _check_again(self) -> None:
+        self._checked = False
 
     @property
     def _http2(self) -> H2Connection:

@@ -84,13 +84,22 @@ def standing_of(kind: str | None) -> Standing:
 
 def place_of(descriptor: int) -> tuple[int, int | None]:
     """The mount that an open file is on, and its number there; None before Linux 5.14."""
-    told = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        lines = os.read(told, _INFO_BYTES)
-    finally:
-        os.close(told)
+    lines = _told_of(descriptor)
     inode = _field(lines, b"\nino:\t")
     return int(_field(lines, b"\nmnt_id:\t")), int(inode) if inode else None
+
+
+def number_of(pidfd: int) -> str:
+    """The number of the process that a pidfd is of, ``-1`` where it has ended; empty for others."""
+    return _field(_told_of(pidfd), b"\nPid:\t").decode()
+
+
+def _told_of(descriptor: int) -> bytes:
+    told = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(told, _INFO_BYTES)
+    finally:
+        os.close(told)
 
 
 def _field(lines: bytes, name: bytes) -> bytes:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from accredit_client.daemon.mounts import HOST, place_of
+from accredit_client.daemon.mounts import HOST, number_of, place_of
 from accredit_client.errors import CallerChanged, CallerGone, CallerRefused
 
 MAX_PROC_FILE_BYTES = 8 * 1024 * 1024
@@ -373,9 +373,7 @@ def file_of(descriptor: int) -> tuple[int, int, int | None]:
 
 
 def _check_number(pid: int, pidfd: int) -> None:
-    told = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
-    lines = dict(line.partition(":")[::2] for line in told.splitlines())
-    held = lines.get("Pid", "").strip()
+    held = number_of(pidfd)
     if held == "-1":
         raise CallerGone(f"process {pid} has ended")
     if held != str(pid):

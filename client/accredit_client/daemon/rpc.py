@@ -32,6 +32,10 @@ class Line(Protocol):
     limits: Limits
     stopping: bool
 
+    def check_caller(self) -> None:
+        """Decide whether the caller is still the process that connected; raises what it finds."""
+        ...
+
     def cut(self) -> None:
         """End the connection at once."""
         ...
@@ -57,7 +61,7 @@ class Rpc:
             GRPCError: PERMISSION_DENIED.
         """
         try:
-            self.caller.check()
+            self._line.check_caller()
         except Exception:  # noqa: BLE001 (whatever it was: nobody is proved to be there)
             raise statuses.denied("the caller is not the process that connected") from None
 
