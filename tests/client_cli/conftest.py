@@ -1,9 +1,11 @@
 """A running issuer and an admin who has logged in."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from client_cli.workplace import World, succeed
 from support.issuer import running_issuer
 
@@ -24,3 +26,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         del os.environ["XDG_CONFIG_HOME"]
     else:
         os.environ["XDG_CONFIG_HOME"] = before
+
+
+@pytest.fixture(autouse=True)
+def issuers_log_apart() -> Iterator[None]:
+    """The issuer is in this process, on threads of its own: its log is no command's output."""
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+    yield
+    structlog.configure(**before)
