@@ -466,7 +466,10 @@ def test_a_body_of_another_kind_is_refused(wire: Wire) -> None:
     token = a_task_token(wire)
     answer = asked(wire.as_admin, token, **{"Content-Type": "application/json"})
     assert answer.kind == "unsupported-media-type"
-    assert wire.as_admin.ask("POST", "/v1/introspect", {"token": token}).status == 415
+    as_json = wire.as_admin.ask("POST", "/v1/introspect", {"token": token})
+    assert (as_json.status, as_json.kind) == (415, "unsupported-media-type")
+    assert b"application/x-www-form-urlencoded" in as_json.body
+    assert token.encode() not in as_json.body
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     for path in ("/v1/task-tokens", "/v1/revocations", "/v1/introspect/"):
         answer = wire.as_admin.ask("POST", path, b"token=x", headers=form)

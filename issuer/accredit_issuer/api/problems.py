@@ -32,6 +32,7 @@ TOO_LARGE = Refusal(Kind.TOO_LARGE, "a body has at most 65536 bytes")
 _OTHER_BODIES = "/v1/ocsp/"
 NO_SUCH_METHOD = Refusal(Kind.METHOD_NOT_ALLOWED, "the path has no such method")
 NOT_JSON = Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
+NO_FORM = Refusal(Kind.UNSUPPORTED_MEDIA_TYPE, "a body must be application/x-www-form-urlencoded")
 _OF_STATUS = {
     404: Refusal(Kind.NOT_FOUND, "no such path"),
     413: TOO_LARGE,
@@ -94,15 +95,14 @@ class RefuseBodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""
         headers = dict(scope["headers"]) if scope["type"] == "http" else {}
-        status = None
+        refusal = None
         if _content_length(headers) > self._limit:
-            status = 413
+            refusal = TOO_LARGE
         elif not _is_accepted(scope, headers):
-            status = 415
-        if status is None:
+            refusal = NO_FORM if scope["path"] in _ACCEPTED_AT else NOT_JSON
+        if refusal is None:
             await self._app(scope, receive, send)
         else:
-            refusal = _OF_STATUS[status]
             await problem(refusal.kind, refusal.detail)(scope, receive, send)
 
 

@@ -1,6 +1,7 @@
 """The rest of the state under audit: each row against its record, and against what it rests on."""
 
 import hashlib
+from collections.abc import Mapping
 
 from sqlalchemy import select
 
@@ -174,9 +175,6 @@ def check_federations(scope: Scope) -> None:
     for row in scope.connection.execute(select(federations)):
         about = f"relationship with {row.trust_domain}"
         said = told.pop(f"spiffe://{row.trust_domain}", None)
-        if said is None:
-            scope.report.add(about, "the log does not say that anybody began it")
-            continue
         kept = {
             "profile": row.profile,
             "endpoint_url": row.endpoint_url,
@@ -185,8 +183,7 @@ def check_federations(scope: Scope) -> None:
             "allows": row.allows,
             "bundle": row.bundle and hashlib.sha256(row.bundle.encode()).hexdigest(),
         }
-        if wrong := ", ".join(n for n, value in kept.items() if said.get(n) != value):
-            scope.report.add(about, f"its row and the log differ in: {wrong}")
+        _compare(scope, about, said, kept, unsaid="the log does not say that anybody began it")
     for missing in told:
         scope.report.add(f"relationship with {missing}", "the database does not have it")
 
@@ -197,11 +194,8 @@ def check_subordinates(scope: Scope) -> None:
     for row in scope.connection.execute(select(subordinates)):
         said = told.pop(row.agent, None)
         kept = {"namespaces": row.namespaces, "dns_names": row.dns_names}
-        if said is None:
-            scope.report.add(f"subordinate {row.agent}", "the log does not say who named it")
-        elif wrong := ", ".join(n for n, value in kept.items() if said.get(n) != value):
-            problem = f"its row and the log differ in: {wrong}"
-            scope.report.add(f"subordinate {row.agent}", problem)
+        unsaid = "the log does not say who named it"
+        _compare(scope, f"subordinate {row.agent}", said, kept, unsaid=unsaid)
     for missing in told:
         scope.report.add(f"subordinate {missing}", "the database does not have it")
     for row in scope.stream(CERTIFIED):
@@ -225,10 +219,7 @@ def check_nodes(scope: Scope) -> None:
             "created_by": row.created_by,
             "log_index": row.log_index,
         }
-        if said is None:
-            scope.report.add(f"node {row.name}", "the log does not say who listed it")
-        elif wrong := ", ".join(n for n, value in kept.items() if said.get(n) != value):
-            scope.report.add(f"node {row.name}", f"its row and the log differ in: {wrong}")
+        _compare(scope, f"node {row.name}", said, kept, unsaid="the log does not say who listed it")
     for missing in told:
         scope.report.add(f"node {missing}", "the database does not have it")
     ran_on = select(instances.c.id, instances.c.node).where(instances.c.node.is_not(None))
@@ -256,9 +247,23 @@ def check_streams(scope: Scope) -> None:
             "created_by": row.created_by,
             "log_index": row.log_index,
         }
-        if said is None:
-            scope.report.add(f"stream {row.name}", "the log does not say who added it")
-        elif wrong := ", ".join(n for n, value in kept.items() if said.get(n) != value):
-            scope.report.add(f"stream {row.name}", f"its row and the log differ in: {wrong}")
+        _compare(
+            scope, f"stream {row.name}", said, kept, unsaid="the log does not say who added it"
+        )
     for missing in told:
         scope.report.add(f"stream {missing}", "the database does not have it")
+
+
+def _compare(
+    scope: Scope,
+    what: str,
+    said: Mapping[str, object] | None,
+    kept: Mapping[str, object],
+    *,
+    unsaid: str,
+) -> None:
+    """A row holds what the log said of it; ``unsaid`` is the finding where it said nothing."""
+    if said is None:
+        scope.report.add(what, unsaid)
+    elif wrong := ", ".join(name for name, value in kept.items() if said.get(name) != value):
+        scope.report.add(what, f"its row and the log differ in: {wrong}")
