@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any
 
 from accredit_credentials import jws
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import InvalidRevocation, Stale, Untrusted
 from accredit_credentials.keys import PrivateKey
-from accredit_credentials.revocation import FactSet, RevocationFact, TargetKind
+from accredit_credentials.packed_facts import PackedFacts
+from accredit_credentials.revocation import RevocationFact, TargetKind, is_sequence
 from accredit_credentials.spiffe_id import TrustDomain
 
 TYPE = "accredit-revocations+jwt"
@@ -77,10 +78,10 @@ def verify(text: str, *, bundle: TrustBundle) -> Statement:
     if jws.text_claim(claims, "iss") != str(bundle.trust_domain.id):
         raise Untrusted(f"statement must be of the trust domain {bundle.trust_domain}")
     after, through = claims.get("after"), claims.get("through")
-    if not _is_sequence(after) or not _is_sequence(through) or after > through:
+    if not is_sequence(after) or not is_sequence(through) or after > through:
         raise InvalidRevocation("statement must have 'after' and 'through', in this order")
     bundle_sequence = claims.get("bundle")
-    if bundle_sequence is not None and not _is_sequence(bundle_sequence):
+    if bundle_sequence is not None and not is_sequence(bundle_sequence):
         raise InvalidRevocation("statement's 'bundle' must be a sequence number")
     values = claims.get("facts")
     if not isinstance(values, list):
@@ -115,7 +116,7 @@ class FeedState:
     def __init__(self, *, max_facts: int | None = None, max_life: timedelta | None = None) -> None:
         self._max_facts = max_facts
         self._max_life = max_life
-        self._facts = FactSet()
+        self._facts = PackedFacts()
         self._through = 0
         self._as_of: datetime | None = None
         self._authorities: frozenset[str] = frozenset()
@@ -161,7 +162,7 @@ class FeedState:
         self._check_number(statement)
         self._check_lives(statement)
         if statement.after == 0:
-            self._facts = FactSet(statement.facts)
+            self._facts = PackedFacts(statement.facts)
         elif self._as_of is None or statement.after > self._through:
             raise Gap(f"statement continues fact {statement.after}, known is {self._through}")
         else:
@@ -227,7 +228,3 @@ class FeedState:
             Revoked: a fact matches.
         """
         self._facts.check(marks)
-
-
-def _is_sequence(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
