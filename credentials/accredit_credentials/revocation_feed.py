@@ -1,9 +1,10 @@
 """The revocation feed: signed statements of facts, and what a verifier knows from them.
 
 A statement says: "of the facts after ``after``, those still in force up to ``through`` are these,
-as of ``as_of``". A statement without facts is the heartbeat. ``FeedState.apply`` decides whether a
-statement continues what is known; ``FeedState.check`` decides whether a credential may be
-accepted, and refuses when the knowledge is too old (fail closed).
+as of ``as_of``". A statement without facts is the heartbeat. What is too much for one statement
+comes in pages: all but the last say that there are more, and only the last makes knowledge fresh.
+``FeedState.apply`` decides whether a statement continues what is known; ``FeedState.check`` decides
+whether a credential may be accepted, and refuses when the knowledge is too old (fail closed).
 """
 
 from collections.abc import Iterable
@@ -39,6 +40,7 @@ class Statement:
         through: the newest sequence number at the time.
         as_of: the moment it was made.
         facts: the facts between ``after`` and ``through`` that are still in force, in order.
+        more: whether there are facts after ``through``: it is a page, and another follows.
         bundle: the sequence number of the trust bundle at that moment: who knows an older one
             fetches it again; None where the statement does not say.
     """
@@ -48,6 +50,7 @@ class Statement:
     through: int
     as_of: datetime
     facts: tuple[RevocationFact, ...]
+    more: bool = False
     bundle: int | None = None
 
 
@@ -60,6 +63,8 @@ def sign(statement: Statement, key: PrivateKey, kid: str) -> str:
         "through": statement.through,
         "facts": [fact.to_claim() for fact in statement.facts],
     }
+    if statement.more:
+        claims["more"] = True
     if statement.bundle is not None:
         claims["bundle"] = statement.bundle
     return jws.sign(claims, key, header={"kid": kid, "typ": TYPE})
@@ -83,6 +88,9 @@ def verify(text: str, *, bundle: TrustBundle) -> Statement:
     bundle_sequence = claims.get("bundle")
     if bundle_sequence is not None and not is_sequence(bundle_sequence):
         raise InvalidRevocation("statement's 'bundle' must be a sequence number")
+    more = claims.get("more", False)
+    if not isinstance(more, bool) or (more and after == through):
+        raise InvalidRevocation("statement's 'more' must be true or false, and of a page of facts")
     values = claims.get("facts")
     if not isinstance(values, list):
         raise InvalidRevocation("statement must have 'facts', an array")
@@ -96,8 +104,19 @@ def verify(text: str, *, bundle: TrustBundle) -> Statement:
         through=through,
         as_of=jws.time_claim(claims, "iat"),
         facts=facts,
+        more=more,
         bundle=bundle_sequence,
     )
+
+
+class _Coming:
+    """A snapshot of which not all pages are there yet; nothing is decided by it."""
+
+    def __init__(self) -> None:
+        self.facts = PackedFacts()
+        self.through = 0
+        self.as_of: datetime | None = None
+        self.told: list[RevocationFact] = []
 
 
 class FeedState:
@@ -120,6 +139,7 @@ class FeedState:
         self._through = 0
         self._as_of: datetime | None = None
         self._authorities: frozenset[str] = frozenset()
+        self._coming: _Coming | None = None
 
     @property
     def authorities(self) -> frozenset[str]:
@@ -133,16 +153,24 @@ class FeedState:
 
     @property
     def as_of(self) -> datetime | None:
-        """The moment of the newest statement; None before the first."""
+        """The moment of the newest statement that told all; None before the first."""
         return self._as_of
+
+    @property
+    def next(self) -> int:
+        """What to ask for: the facts after this one."""
+        if self._coming is not None:
+            return self._coming.through
+        return 0 if self._as_of is None else self._through
 
     def __len__(self) -> int:
         return len(self._facts)
 
-    def apply(self, statement: Statement, *, now: datetime) -> None:
-        """Take in a verified statement.
+    def apply(self, statement: Statement, *, now: datetime) -> tuple[RevocationFact, ...]:
+        """Take in a verified statement; returns the facts in it that are decided by from now on.
 
-        A snapshot replaces what is known; any other continues it.
+        A snapshot replaces what is known, once its last page is there; any other statement
+        continues it. Of a page that others follow the facts are known, and no fresher.
 
         Raises:
             Gap: facts between what is known and the statement are missing, or would be too many
@@ -150,47 +178,81 @@ class FeedState:
             InvalidRevocation: older than what is known, from the future, of too many facts, or of
                 one that holds for too long.
         """
-        if (statement.as_of - now).total_seconds() > CLOCK_LEEWAY:
-            raise InvalidRevocation("statement comes from the future: compare the clocks")
-        if self._as_of is not None and statement.as_of < self._as_of:
-            raise InvalidRevocation("statement is older than what is known")
-        if statement.through < self._through:
-            raise InvalidRevocation(
-                f"statement goes back: it knows {statement.through} facts, "
-                f"{self._through} are known"
-            )
-        self._check_number(statement)
+        self._check_moment(statement, now)
         self._check_lives(statement)
+        coming = self._coming
+        self._coming = None  # whatever is wrong with the next page, the snapshot begins anew
         if statement.after == 0:
-            self._facts = PackedFacts(statement.facts)
-        elif self._as_of is None or statement.after > self._through:
-            raise Gap(f"statement continues fact {statement.after}, known is {self._through}")
-        else:
-            for fact in statement.facts:
+            coming = _Coming()
+        elif coming is not None and statement.after > coming.through:
+            raise Gap(f"statement continues fact {statement.after}, known is {coming.through}")
+        if coming is None:
+            return self._continue(statement, now)
+        self._check_number(statement, 0 if statement.after == 0 else len(coming.facts))
+        for fact in statement.facts:
+            if fact.sequence > coming.through:
+                coming.facts.apply(fact)
                 if fact.sequence > self._through:
-                    self._facts.apply(fact)
-        dropped = self._facts.drop_expired(now)
+                    coming.told.append(fact)
+        coming.through, coming.as_of = statement.through, statement.as_of
+        if statement.more:
+            self._coming = coming
+            return ()
+        self._check_not_back(statement)
+        self._facts = coming.facts
+        self._learn(statement, now, authorities=True)
+        return tuple(coming.told)
+
+    def _continue(self, statement: Statement, now: datetime) -> tuple[RevocationFact, ...]:
+        """Take in what follows upon what is known."""
+        self._check_not_back(statement)
+        self._check_number(statement, len(self._facts))
+        if self._as_of is None or statement.after > self._through:
+            raise Gap(f"statement continues fact {statement.after}, known is {self._through}")
+        new = tuple(fact for fact in statement.facts if fact.sequence > self._through)
+        for fact in new:
+            self._facts.apply(fact)
+        told = any(fact.target.kind is TargetKind.AUTHORITY for fact in new)
+        self._learn(statement, now, authorities=told)
+        return new
+
+    def _learn(self, statement: Statement, now: datetime, *, authorities: bool) -> None:
+        """All that the statement tells is applied; ``authorities`` may have come or gone by it."""
         # All facts are looked at only where one about an authority may have come or gone.
-        told = any(fact.target.kind is TargetKind.AUTHORITY for fact in statement.facts)
-        if told or dropped or statement.after == 0:
-            authorities = self._facts.marks_of(TargetKind.AUTHORITY)
-            if authorities != self._authorities:
-                self._authorities = authorities
+        if self._facts.drop_expired(now) or authorities:
+            marks = self._facts.marks_of(TargetKind.AUTHORITY)
+            if marks != self._authorities:
+                self._authorities = marks
         self._through = statement.through
-        self._as_of = statement.as_of
+        if not statement.more:
+            self._as_of = statement.as_of
 
     def about(self, marks: Iterable[str]) -> tuple[RevocationFact, ...]:
         """The facts in force about a credential with these marks, in their order."""
         marks = frozenset(marks)
         return tuple(fact for fact in self._facts if str(fact.target) in marks)
 
-    def _check_number(self, statement: Statement) -> None:
+    def _check_moment(self, statement: Statement, now: datetime) -> None:
+        if (statement.as_of - now).total_seconds() > CLOCK_LEEWAY:
+            raise InvalidRevocation("statement comes from the future: compare the clocks")
+        newest = self._as_of if self._coming is None else self._coming.as_of
+        if newest is not None and statement.as_of < newest:
+            raise InvalidRevocation("statement is older than what is known")
+
+    def _check_not_back(self, statement: Statement) -> None:
+        if statement.through < self._through:
+            raise InvalidRevocation(
+                f"statement goes back: it knows {statement.through} facts, "
+                f"{self._through} are known"
+            )
+
+    def _check_number(self, statement: Statement, known: int) -> None:
         if self._max_facts is None:
             return
         told = len(statement.facts)
         if told > self._max_facts:
             raise InvalidRevocation(f"statement has {told} facts, the limit is {self._max_facts}")
-        if statement.after and told + len(self._facts) > self._max_facts:
+        if told + known > self._max_facts:
             raise Gap(f"more than {self._max_facts} facts would be known")
 
     def _check_lives(self, statement: Statement) -> None:

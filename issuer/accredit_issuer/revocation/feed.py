@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple, TypedDict
 
 from accredit_credentials.revocation import EXPANDED, FactSet, RevocationFact
 from accredit_credentials.revocation_feed import Statement, sign
@@ -17,21 +18,39 @@ from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import Steady, steady_clock
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.revocation import pages
 from accredit_issuer.revocation.confirmations import Audience
 from accredit_issuer.revocation.waiting import Waiting
 
-MAX_BACKLOG = 1000  # facts; more of them come as a snapshot
+MAX_BACKLOG = 1000  # facts; more of them come as a snapshot, or in pages
 MAX_CACHED = 1024
 MAX_CACHED_CHARACTERS = 32 * 1024 * 1024  # anybody may ask for any number of long statements
+
+
+class _Known(NamedTuple):
+    """All facts and the newest number, which change together."""
+
+    facts: list[RevocationFact]
+    through: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
     as_of: datetime
     through: int
+    more: bool
     bundle: int
     authority: str
     text: str
+
+
+class _Told(TypedDict):
+    """What a statement says of facts."""
+
+    after: int
+    through: int
+    facts: tuple[RevocationFact, ...]
+    more: bool
 
 
 class Feed:
@@ -50,8 +69,9 @@ class Feed:
         self._authorities = authorities
         self._clock = clock
         self._heartbeat = heartbeat
-        self._facts: list[RevocationFact] = []
-        self._through = 0
+        self._known = _Known([], 0)
+        self._in_force = FactSet()  # of the facts up to this number, for snapshots
+        self._in_force_through = 0
         self._signed: dict[int, _Signed] = {}
         self._signed_characters = 0
         self._waiting = Waiting()
@@ -64,17 +84,16 @@ class Feed:
     @property
     def through(self) -> int:
         """The newest sequence number."""
-        return self._through
+        return self._known.through
 
     @property
     def facts(self) -> tuple[RevocationFact, ...]:
         """The facts in force, in order."""
-        return tuple(self._facts)
+        return tuple(self._known.facts)
 
     def load(self, facts: Iterable[RevocationFact], through: int) -> None:
         """Take up the facts that the database holds."""
-        self._facts = _carried(facts)
-        self._through = through
+        self._known = _Known(_carried(facts), through)
         self.audience.load(through)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,9 +103,10 @@ class Feed:
     def publish(self, facts: Iterable[RevocationFact]) -> None:
         """Tell new facts, once they are durable. Called on the writing thread."""
         new = list(facts)
-        self._facts = [*self._facts, *_carried(new)]
-        self._through = max([self._through, *(fact.sequence for fact in new)])
-        self.audience.stated(self._through)
+        facts, through = self._known
+        through = max([through, *(fact.sequence for fact in new)])
+        self._known = _Known([*facts, *_carried(new)], through)
+        self.audience.stated(through)
         self._wake_listeners()
         for call in self._heeding:
             call()
@@ -104,10 +124,10 @@ class Feed:
 
         Called on the writing thread, as ``publish``: a fact that came in between would be lost.
         """
-        kept = [fact for fact in self._facts if fact.expires_at > now]
-        dropped = len(self._facts) - len(kept)
-        self._facts = kept
-        return dropped
+        facts, through = self._known
+        kept = [fact for fact in facts if fact.expires_at > now]
+        self._known = _Known(kept, through)
+        return len(facts) - len(kept)
 
     def close(self) -> None:
         """End all streams."""
@@ -119,10 +139,24 @@ class Feed:
     def statement(self, after: int) -> str:
         """A signed statement of the facts after a sequence number; 0 is a snapshot.
 
+        Where it says that there are more, it ends before the newest fact, and what it ends with is
+        to be asked for next.
+
         Raises:
             Refusal: no fact has come so far.
         """
         return self._statement(after).text
+
+    async def awaited(self, after: int, seconds: float) -> str:
+        """As ``statement``; where nothing came after ``after``, once something has, or in time.
+
+        Raises:
+            Refusal: no fact has come so far.
+        """
+        self.check_known(after)
+        if self.through == after and not self._closed:
+            await self._waiting.wait(seconds)
+        return self.statement(after)
 
     async def follow(self, after: int) -> AsyncIterator[str]:
         """Statements without end: at once, at each new fact or bundle, and as heartbeat."""
@@ -134,7 +168,7 @@ class Feed:
                 yield signed.text
                 after = signed.through
                 # What came while the statement was on its way is told at once.
-                if self._through == after and self._waiting.wakes == wakes:
+                if self._known.through == after and self._waiting.wakes == wakes:
                     await self._waiting.wait(self._heartbeat)
         finally:
             self.listeners -= 1
@@ -145,9 +179,9 @@ class Feed:
         Raises:
             Refusal: no fact has come so far.
         """
-        if after > self._through:
+        if after > self.through:
             raise Refusal(
-                Kind.CONFLICT, f"{after} facts are known to you, the issuer knows {self._through}"
+                Kind.CONFLICT, f"{after} facts are known to you, the issuer knows {self.through}"
             )
 
     def _statement(self, after: int) -> _Signed:
@@ -159,25 +193,64 @@ class Feed:
         fresh = timedelta(seconds=self._heartbeat / 4)
         if (
             known is not None
-            and known.through == self._through
+            and (known.more or known.through == self.through)
             and known.bundle == bundle
             and known.authority == kid
             and timedelta(0) <= now - known.as_of < fresh
         ):
             return known
-        facts, through = self._facts, self._through
-        begin, told = _told(facts, after)
         statement = Statement(
             trust_domain=self._trust_domain,
-            after=begin,
-            through=through,
+            **self._told(after, now),
             as_of=now,
-            facts=told,
             bundle=bundle,
         )
-        signed = _Signed(now, through, bundle, kid, sign(statement, key, kid))
+        signed = _Signed(
+            as_of=now,
+            through=statement.through,
+            more=statement.more,
+            bundle=bundle,
+            authority=kid,
+            text=sign(statement, key, kid),
+        )
         self._remember(after, signed)
         return signed
+
+    def _told(self, after: int, now: datetime) -> _Told:
+        """What to tell somebody who knows the facts up to ``after``.
+
+        A snapshot is what is in force: a suspension that was ended is not in it, however often it
+        was stated. Who is far behind gets one as well, in pages where that is too much for one
+        statement; who shows the end of a page gets the next.
+        """
+        facts, through = self._known
+        start = bisect_right(facts, after, key=_sequence)
+        if after and len(facts) - start <= MAX_BACKLOG and pages.fit(facts[start:]):
+            return _Told(after=after, through=through, facts=tuple(facts[start:]), more=False)
+        if after == 0 or not pages.ends_page(after):
+            in_force = self._snapshot(now)
+            if in_force is not None:
+                return _Told(after=0, through=through, facts=in_force, more=False)
+            after = start = 0
+        end, last = pages.page(facts, start)
+        return _Told(
+            after=after,
+            through=through if last is None else last,
+            facts=tuple(facts[start:end]),
+            more=last is not None,
+        )
+
+    def _snapshot(self, now: datetime) -> tuple[RevocationFact, ...] | None:
+        """What is in force of the facts that are known now; None is too much for a statement."""
+        facts, through = self._known
+        for fact in facts[bisect_right(facts, self._in_force_through, key=_sequence) :]:
+            self._in_force.apply(fact)
+        self._in_force_through = through
+        self._in_force.drop_expired(now)
+        if len(self._in_force) > pages.MOST:
+            return None
+        in_force = tuple(self._in_force)
+        return in_force if pages.fit(in_force) else None
 
     def _remember(self, after: int, signed: _Signed) -> None:
         if replaced := self._signed.pop(after, None):
@@ -199,19 +272,11 @@ class Feed:
             self._loop.call_soon_threadsafe(call)
 
 
-def _told(facts: list[RevocationFact], after: int) -> tuple[int, tuple[RevocationFact, ...]]:
-    """What to tell somebody who knows the facts up to ``after``, and what that continues.
-
-    A snapshot is what is in force: a suspension that was ended is not in it, however often it was
-    stated. Who is far behind gets one as well.
-    """
-    start = bisect_right(facts, after, key=lambda fact: fact.sequence)
-    if after and len(facts) - start <= MAX_BACKLOG:
-        return after, tuple(facts[start:])
-    return 0, tuple(FactSet(facts))
-
-
 def _carried(facts: Iterable[RevocationFact]) -> list[RevocationFact]:
     # Facts about a signer or an owner were expanded into others. The feed is public, and who
     # answers for what is not.
     return [fact for fact in facts if fact.target.kind not in EXPANDED]
+
+
+def _sequence(fact: RevocationFact) -> int:
+    return fact.sequence
