@@ -28,10 +28,11 @@ MAX_CACHED_CHARACTERS = 32 * 1024 * 1024  # anybody may ask for any number of lo
 
 
 class _Known(NamedTuple):
-    """All facts and the newest number, which change together."""
+    """What changes together: all facts, the newest number, and what those forgotten ended by."""
 
     facts: list[RevocationFact]
     through: int
+    forgotten: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,9 @@ class Feed:
     def publish(self, facts: Iterable[RevocationFact]) -> None:
         """Tell new facts, once they are durable. Called on the writing thread."""
         new = list(facts)
-        facts, through = self._known
+        facts, through, forgotten = self._known
         through = max([through, *(fact.sequence for fact in new)])
-        self._known = _Known([*facts, *_carried(new)], through)
+        self._known = _Known([*facts, *_carried(new)], through, forgotten)
         self.audience.stated(through)
         self._wake_listeners()
         for call in self._heeding:
@@ -124,9 +125,9 @@ class Feed:
 
         Called on the writing thread, as ``publish``: a fact that came in between would be lost.
         """
-        facts, through = self._known
+        facts, through, _ = self._known
         kept = [fact for fact in facts if fact.expires_at > now]
-        self._known = _Known(kept, through)
+        self._known = _Known(kept, through, now)
         return len(facts) - len(kept)
 
     def close(self) -> None:
@@ -201,7 +202,7 @@ class Feed:
             return known
         statement = Statement(
             trust_domain=self._trust_domain,
-            **self._told(after, now),
+            **self._told(after),
             as_of=now,
             bundle=bundle,
         )
@@ -216,19 +217,19 @@ class Feed:
         self._remember(after, signed)
         return signed
 
-    def _told(self, after: int, now: datetime) -> _Told:
+    def _told(self, after: int) -> _Told:
         """What to tell somebody who knows the facts up to ``after``.
 
         A snapshot is what is in force: a suspension that was ended is not in it, however often it
         was stated. Who is far behind gets one as well, in pages where that is too much for one
         statement; who shows the end of a page gets the next.
         """
-        facts, through = self._known
+        facts, through, _ = self._known
         start = bisect_right(facts, after, key=_sequence)
         if after and len(facts) - start <= MAX_BACKLOG and pages.fit(facts[start:]):
             return _Told(after=after, through=through, facts=tuple(facts[start:]), more=False)
         if after == 0 or not pages.ends_page(after):
-            in_force = self._snapshot(now)
+            in_force = self._snapshot()
             if in_force is not None:
                 return _Told(after=0, through=through, facts=in_force, more=False)
             after = start = 0
@@ -240,13 +241,14 @@ class Feed:
             more=last is not None,
         )
 
-    def _snapshot(self, now: datetime) -> tuple[RevocationFact, ...] | None:
+    def _snapshot(self) -> tuple[RevocationFact, ...] | None:
         """What is in force of the facts that are known now; None is too much for a statement."""
-        facts, through = self._known
+        facts, through, forgotten = self._known
         for fact in facts[bisect_right(facts, self._in_force_through, key=_sequence) :]:
             self._in_force.apply(fact)
         self._in_force_through = through
-        self._in_force.drop_expired(now)
+        if forgotten is not None:
+            self._in_force.drop_expired(forgotten)
         if len(self._in_force) > pages.MOST:
             return None
         in_force = tuple(self._in_force)
