@@ -24,6 +24,7 @@ from accredit_credentials.revocation import (
 )
 from accredit_issuer.audit.records import Record, RecordKind, written_moment
 from accredit_issuer.authority.authorities import Authorities
+from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_text
 from accredit_issuer.registry.changes import Actor, Changes
@@ -78,11 +79,17 @@ class FactRequest:
 
 
 class Revocation:
-    """The facts in force, and how new ones come in."""
+    """The facts in force, and how new ones come in.
 
-    def __init__(self, config: Config, authorities: Authorities, feed: Feed) -> None:
+    ``at_most`` tells a moment that has certainly come, also by a clock that is ahead.
+    """
+
+    def __init__(
+        self, config: Config, authorities: Authorities, feed: Feed, at_most: Clock
+    ) -> None:
         self._config = config
         self._feed = feed
+        self._at_most = at_most
         self._sequence = 0
         self.facts = FactSet()
         self.on_facts: Callable[[], None] = lambda: None  # once they are in force, before told
@@ -153,17 +160,17 @@ class Revocation:
             )
             for offset, target in enumerate(targets, start=1)
         ]
-        publishing = self.crls.publishing
+        publishing, since = self.crls.publishing, self.living_since(now)
         changes: list[Change] = []
         for fact in stated:
             _write_fact(transaction, fact, request.actor.name)
-            changes += project(transaction, fact, now, publishing)
+            changes += project(transaction, fact, since, publishing)
         if request.kind is FactKind.RESTORED:
             # What another suspension still covers goes back on: it never left.
             restored = {fact.target for fact in stated}
             for fact in self.facts:
                 if fact.kind is FactKind.SUSPENDED and fact.target not in restored:
-                    changes += project(transaction, fact, now, publishing)
+                    changes += project(transaction, fact, since, publishing)
         self.crls.write_changed(transaction, changes, self.facts, now)
 
         def put_into_force() -> None:
@@ -175,6 +182,10 @@ class Revocation:
 
         transaction.after_commit(put_into_force)
         return [StatedFact(fact, request.actor.name) for fact in stated]
+
+    def living_since(self, now: datetime) -> datetime:
+        """What ends after this may be alive, though it be over by the clock that a fact is of."""
+        return min(now, self._at_most())
 
     def targets(
         self, transaction: Transaction, request: FactRequest, now: datetime
@@ -262,7 +273,7 @@ class Revocation:
             ]
         return [
             Target(TargetKind.INSTANCE, each)
-            for each in living_on(transaction, request.target.value, now)
+            for each in living_on(transaction, request.target.value, self.living_since(now))
             # A suspension that is there already stays the one that has to be ended.
             if (known := self.facts.match([f"instance:{each}"])) is None
             or (known.kind is FactKind.SUSPENDED and request.kind is FactKind.REVOKED)
