@@ -155,7 +155,11 @@ class Revocation:
                 target=target,
                 kind=request.kind,
                 at=now,
-                expires_at=max(self._last_match(transaction, target, now), last_end),
+                expires_at=max(
+                    self._last_match(transaction, target, now),
+                    last_end,
+                    self._known_until(target, now),
+                ),
                 reason=request.reason,
             )
             for offset, target in enumerate(targets, start=1)
@@ -323,6 +327,11 @@ class Revocation:
         above = None if node is None else self.facts.match([f"node:{node}"])
         if above is not None:
             raise Refusal(Kind.CONFLICT, f"{above.target} is {above.kind.value}, which covers it")
+
+    def _known_until(self, target: Target, now: datetime) -> datetime:
+        """Until when the fact of before is told: what it says must not outlive what ended it."""
+        known = self.facts.match([str(target)])
+        return now if known is None else known.expires_at
 
     def _last_match(self, transaction: Transaction, target: Target, now: datetime) -> datetime:
         """When nothing is alive any more that this target can match, by what is known of it."""
