@@ -161,13 +161,17 @@ class Crls:
         if authority in self._unsigned:
             return True
         crl = self._held.get(authority)
-        return crl is None or now >= crl.scheduled_at + self._config.crl_lifetime / 2
+        if crl is None or crl.times.this_update > now:
+            return True  # by a clock that was ahead: nobody believes it before it begins
+        return now >= crl.scheduled_at + self._config.crl_lifetime / 2
 
     def _scheduled(
         self, transaction: Transaction, authority: Authority, facts: FactSet, now: datetime
     ) -> Crl:
         before = self._held.get(authority.id)
-        if before is not None:
+        dropped: list[Change] = []
+        # What ended before a moment to come may live.
+        if before is not None and before.scheduled_at <= now:
             dropped = drop(transaction, authority.id, before.scheduled_at)
         if before is not None and authority.id not in self._unsigned:
             entries = _changed(before, dropped)
