@@ -191,6 +191,31 @@ def test_a_clock_that_is_ahead_hides_nothing_from_a_fact(
         assert not offline.is_on_crl(over)
 
 
+def test_a_clock_that_is_a_little_ahead_forgets_no_fact(tmp_path: Path) -> None:
+    """What is over by a clock that is still believed is refused while it lives, and not longer."""
+    steady = Steady()
+    settings = {"admin_svid": 12 * 3600}
+    with offline_issuer(tmp_path / "issuer", steady=steady, lifetimes=settings) as offline:
+        request = certificate_request(generate_key())
+        enrolled = offline.do(offline.issuer.issuance.admins.enrol(offline.first_token, request))
+        svid = enrolled.svid()
+        offline.state(f"serial:{svid.serial}")
+        offline.clock.advance(hours=11, minutes=10)
+        steady.seconds += (11 * 60 + 10) * 60
+
+        offline.clock.advance(minutes=55)
+        offline.issuer.keep_up()
+        offline.clock.advance(minutes=-55)
+
+        (told,) = offline.issuer.feed.facts
+        assert offline.issuer.revocation.facts.match(svid.marks()) == told
+        offline.clock.advance(hours=1)
+        steady.seconds += 3600
+        offline.issuer.keep_up()
+        assert offline.issuer.feed.facts == ()
+        assert offline.issuer.revocation.facts.match(svid.marks()) is None
+
+
 def test_a_start_behind_the_log_is_refused(tmp_path: Path) -> None:
     """A clock set back while the issuer was stopped is noticed, whatever was recorded last."""
     with offline_issuer(tmp_path / "issuer") as offline:

@@ -126,8 +126,9 @@ class Revocation:
         """
 
         def forget() -> None:
-            self.facts = FactSet(fact for fact in self.facts if _matters(fact, now))
-            self._feed.drop_expired(now)
+            since = self.living_since(now)
+            self.facts = FactSet(fact for fact in self.facts if _matters(fact, since))
+            self._feed.drop_expired(since)
 
         writer.run(lambda t: t.after_commit(forget), alone=True).result()
 
