@@ -213,7 +213,7 @@ class Revocation:
             self._check_not_covered(transaction, target)
         if request.kind is FactKind.RESTORED and target.kind is TargetKind.INSTANCE:
             self._check_node_stands(transaction, target)
-        known = self.facts.match([str(target)])
+        known = self._standing(transaction, target)
         if request.kind is FactKind.RESTORED:
             if known is None:
                 raise Refusal(Kind.CONFLICT, f"{target} is not suspended")
@@ -225,6 +225,15 @@ class Revocation:
                 _check_own(transaction, known, request.actor.name)
         elif known is not None and (known.kind is FactKind.REVOKED or known.kind is request.kind):
             raise Refusal(Kind.CONFLICT, f"{target} is {known.kind.value} already")
+
+    def _standing(self, transaction: Transaction, target: Target) -> RevocationFact | None:
+        """The fact that stands about a target.
+
+        One left the memory when nothing lived that it matched; who slept since may come back, and
+        the table is asked then (``issuance.former``).
+        """
+        mark = (str(target),)
+        return self.facts.match(mark) or stated_against(transaction, mark).match(mark)
 
     def _expanded(
         self, transaction: Transaction, request: FactRequest, now: datetime
@@ -273,7 +282,7 @@ class Revocation:
                 Target(TargetKind.INSTANCE, each)
                 for each in transaction.execute(all_on_it).scalars()
                 if f"instance:{each}" in found
-                and (known := self.facts.match([f"instance:{each}"])) is not None
+                and (known := self._standing(transaction, Target(TargetKind.INSTANCE, each)))
                 and known.kind is FactKind.SUSPENDED
             ]
         return [
@@ -343,6 +352,12 @@ class Revocation:
         # Whoever has its key signs until its certificate ends.
         ends = end_of_authority(transaction, target.value, now) or now
         return max(ends, now + lifetimes.issuing_ca) + lifetimes.longest_credential
+
+
+def stated_against(source: Connection | Transaction, marks: tuple[str, ...]) -> FactSet:
+    """Every fact that was ever stated against one of these marks, as they stand."""
+    rows = source.execute(select(facts).where(facts.c.target.in_(marks)).order_by(facts.c.sequence))
+    return FactSet(fact_of(row) for row in rows)
 
 
 def living_on(transaction: Transaction, node: str, now: datetime) -> list[str]:
