@@ -152,6 +152,7 @@ class Issuer:
             feed=self.feed,
             authorities=self.authorities,
             clock=clock,
+            at_most=self.guarded_clock.at_most,
         )
         self.stream_polling = StreamPolling(self.streams)
         self.pushing = Pushing(self.streams, ca_file=config.signals_ca_file)
