@@ -506,6 +506,22 @@ def test_a_crl_of_a_clock_that_was_ahead_is_replaced(tmp_path: Path, minutes: in
         assert offline.crl_of(second) == crl, "one is enough"
 
 
+def test_what_is_over_by_a_clock_that_is_ahead_stays_listed(tmp_path: Path) -> None:
+    """By one that is still believed, until it is over by the one that nobody sets."""
+    seconds = 0.0
+    with offline_issuer(tmp_path / "issuer", steady=lambda: seconds) as offline:
+        svid = offline.agent()
+        offline.state(f"serial:{svid.serial}")
+        offline.clock.advance(minutes=20 + 55)
+        seconds += 20 * 60
+        offline.issuer.keep_up()
+        for on_crl in (True, True, False):  # 51, 82 and 113 minutes, with a CRL by each schedule
+            offline.clock.advance(minutes=31)
+            seconds += 31 * 60
+            offline.issuer.keep_up()
+            assert offline.is_on_crl(svid) is on_crl
+
+
 def test_the_last_crl_of_a_removed_ca_is_served_until_it_is_over(offline: Offline) -> None:
     """Past a restart and past later facts too; then nothing is kept of it."""
     manifest = offline.register()

@@ -93,7 +93,7 @@ class Revocation:
         self._sequence = 0
         self.facts = FactSet()
         self.on_facts: Callable[[], None] = lambda: None  # once they are in force, before told
-        self.crls = Crls(config, authorities)
+        self.crls = Crls(config, authorities, at_most)
 
     def load(self, connection: Connection, now: datetime) -> None:
         """Take up the facts of the database: all lasting ones, and those not yet expired."""
