@@ -438,7 +438,7 @@ class Nodes:
         target = Target(TargetKind.INSTANCE, change.instance)
 
         def work(transaction: Transaction) -> bool:
-            standing = self._revocation.facts.match([str(target)])
+            standing = self._revocation.standing(transaction, target)
             said = f"code changed on the node {by.node.name}: "
             if standing is not None and (
                 standing.kind is FactKind.REVOKED or standing.reason.startswith(said)

@@ -213,7 +213,7 @@ class Revocation:
             self._check_not_covered(transaction, target)
         if request.kind is FactKind.RESTORED and target.kind is TargetKind.INSTANCE:
             self._check_node_stands(transaction, target)
-        known = self._standing(transaction, target)
+        known = self.standing(transaction, target)
         if request.kind is FactKind.RESTORED:
             if known is None:
                 raise Refusal(Kind.CONFLICT, f"{target} is not suspended")
@@ -226,7 +226,7 @@ class Revocation:
         elif known is not None and (known.kind is FactKind.REVOKED or known.kind is request.kind):
             raise Refusal(Kind.CONFLICT, f"{target} is {known.kind.value} already")
 
-    def _standing(self, transaction: Transaction, target: Target) -> RevocationFact | None:
+    def standing(self, transaction: Transaction, target: Target) -> RevocationFact | None:
         """The fact that stands about a target.
 
         One left the memory when nothing lived that it matched; who slept since may come back, and
@@ -282,7 +282,7 @@ class Revocation:
                 Target(TargetKind.INSTANCE, each)
                 for each in transaction.execute(all_on_it).scalars()
                 if f"instance:{each}" in found
-                and (known := self._standing(transaction, Target(TargetKind.INSTANCE, each)))
+                and (known := self.standing(transaction, Target(TargetKind.INSTANCE, each)))
                 and known.kind is FactKind.SUSPENDED
             ]
         return [
