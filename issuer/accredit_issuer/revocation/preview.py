@@ -62,7 +62,7 @@ def preview(
         lambda t: revocation.targets(t, request, now), by=request.actor, alone=True
     )
     with database.read() as connection:
-        return count(connection, targets, now)
+        return count(connection, targets, revocation.living_since(now))
 
 
 def count(connection: Connection, targets: Sequence[Target], now: datetime) -> Preview:
