@@ -255,6 +255,7 @@ class Issuer:
         self.stream_polling.close()
         self.feed.close()
         self.status_lists.close()
+        self.ocsp.close()
         self.writer.close()
         self.keys.close()
         self.database.close()
