@@ -22,8 +22,8 @@ OCSP = "/v1/ocsp/{authority}"
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Iterator[World]:
-    """An issuer of its own: what is thrown at it changes it."""
-    with make_world(tmp_path, name="localhost") as world:
+    """An issuer of its own: what is thrown at it changes it. Who waits for news waits briefly."""
+    with make_world(tmp_path, name="localhost", heartbeat=0.2) as world:
         yield world
 
 

@@ -109,13 +109,15 @@ class World:
 
 
 @contextmanager
-def make_world(folder: Path, *, name: str, crl_url: str | None = None) -> Iterator[World]:
+def make_world(
+    folder: Path, *, name: str, crl_url: str | None = None, heartbeat: float = 10.0
+) -> Iterator[World]:
     """Serve a new issuer of all kinds of credential, with a DNS name, and attest one agent.
 
     ``crl_url``: where its certificates say that their CRL is; nowhere by default.
     """
     server = {"port": 0, "names": [name]}
-    named: dict[str, Any] = {"ocsp_url": "http://ocsp.example.org"}
+    named: dict[str, Any] = {"ocsp_url": "http://ocsp.example.org", "heartbeat": heartbeat}
     if crl_url is not None:
         named["crl_url"] = crl_url
     with running_issuer(

@@ -149,14 +149,16 @@ class Feed:
         return self._statement(after).text
 
     async def awaited(self, after: int, seconds: float) -> str:
-        """As ``statement``; where nothing came after ``after``, once something has, or in time.
+        """As ``statement``; where nothing came after ``after``, once something has.
+
+        It is answered after so many seconds at the latest, and where a stream's heartbeat would be.
 
         Raises:
             Refusal: no fact has come so far.
         """
         self.check_known(after)
         if self.through == after and not self._closed:
-            await self._waiting.wait(seconds)
+            await self._waiting.wait(min(seconds, self._heartbeat))
         return self.statement(after)
 
     async def follow(self, after: int) -> AsyncIterator[str]:
