@@ -40,6 +40,8 @@ class Statement:
         facts: the facts between ``after`` and ``through`` that are still in force, in order.
         bundle: the sequence number of the trust bundle at that moment: who knows an older one
             fetches it again; None where the statement does not say.
+        continues: which fact ``after`` is, in a word that means nothing else; None in a snapshot.
+        newest: the same of ``through``. Numbers are given again once an old backup was restored.
     """
 
     trust_domain: TrustDomain
@@ -48,6 +50,8 @@ class Statement:
     as_of: datetime
     facts: tuple[RevocationFact, ...]
     bundle: int | None = None
+    continues: str | None = None
+    newest: str | None = None
 
 
 def sign(statement: Statement, key: PrivateKey, kid: str) -> str:
@@ -61,6 +65,8 @@ def sign(statement: Statement, key: PrivateKey, kid: str) -> str:
     }
     if statement.bundle is not None:
         claims["bundle"] = statement.bundle
+    words = {"continues": statement.continues, "newest": statement.newest}
+    claims |= {name: word for name, word in words.items() if word is not None}
     return jws.sign(claims, key, header={"kid": kid, "typ": TYPE})
 
 
@@ -96,6 +102,8 @@ def verify(text: str, *, bundle: TrustBundle) -> Statement:
         as_of=jws.time_claim(claims, "iat"),
         facts=facts,
         bundle=bundle_sequence,
+        continues=jws.optional_text_claim(claims, "continues"),
+        newest=jws.optional_text_claim(claims, "newest"),
     )
 
 
@@ -117,6 +125,7 @@ class FeedState:
         self._max_life = max_life
         self._facts = FactSet()
         self._through = 0
+        self._newest: str | None = None
         self._as_of: datetime | None = None
         self._authorities: frozenset[str] = frozenset()
 
@@ -144,26 +153,21 @@ class FeedState:
         A snapshot replaces what is known; any other continues it.
 
         Raises:
-            Gap: facts between what is known and the statement are missing, or would be too many
-                with what is known: a snapshot may have fewer.
+            Gap: facts between what is known and the statement are missing, it continues another
+                history, or the facts would be too many with what is known: a snapshot may have
+                fewer.
             InvalidRevocation: older than what is known, from the future, of too many facts, or of
                 one that holds for too long.
         """
-        if (statement.as_of - now).total_seconds() > CLOCK_LEEWAY:
-            raise InvalidRevocation("statement comes from the future: compare the clocks")
-        if self._as_of is not None and statement.as_of < self._as_of:
-            raise InvalidRevocation("statement is older than what is known")
-        if statement.through < self._through:
-            raise InvalidRevocation(
-                f"statement goes back: it knows {statement.through} facts, "
-                f"{self._through} are known"
-            )
+        self._check_order(statement, now)
         self._check_number(statement)
         self._check_lives(statement)
         if statement.after == 0:
             self._facts = FactSet(statement.facts)
         elif self._as_of is None or statement.after > self._through:
             raise Gap(f"statement continues fact {statement.after}, known is {self._through}")
+        elif self._is_fork(statement):
+            raise Gap(f"statement's fact {self._through} is another than the one that is known")
         else:
             for fact in statement.facts:
                 if fact.sequence > self._through:
@@ -176,12 +180,30 @@ class FeedState:
             if authorities != self._authorities:
                 self._authorities = authorities
         self._through = statement.through
+        self._newest = statement.newest
         self._as_of = statement.as_of
 
     def about(self, marks: Iterable[str]) -> tuple[RevocationFact, ...]:
         """The facts in force about a credential with these marks, in their order."""
         marks = frozenset(marks)
         return tuple(fact for fact in self._facts if str(fact.target) in marks)
+
+    def _check_order(self, statement: Statement, now: datetime) -> None:
+        if (statement.as_of - now).total_seconds() > CLOCK_LEEWAY:
+            raise InvalidRevocation("statement comes from the future: compare the clocks")
+        if self._as_of is not None and statement.as_of < self._as_of:
+            raise InvalidRevocation("statement is older than what is known")
+        if statement.through < self._through:
+            raise InvalidRevocation(
+                f"statement goes back: it knows {statement.through} facts, "
+                f"{self._through} are known"
+            )
+
+    def _is_fork(self, statement: Statement) -> bool:
+        """Whether the facts up to what is known are others, as far as both sides can tell."""
+        theirs = {statement.after: statement.continues, statement.through: statement.newest}
+        said = theirs.get(self._through)
+        return None not in {said, self._newest} and said != self._newest
 
     def _check_number(self, statement: Statement) -> None:
         if self._max_facts is None:

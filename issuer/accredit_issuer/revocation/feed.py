@@ -2,13 +2,19 @@
 
 Requests and listeners live on the event loop; facts arrive from the writing thread. One signature
 serves all who ask for the same thing: a thousand verifiers cost as much as one.
+
+A number alone does not say which fact is meant: an issuer that was restored from an old backup
+gives numbers again. So each statement has a word for the fact that it continues and for its newest
+one, and who heard of another asks for everything.
 """
 
 import asyncio
+import hashlib
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Self
 
 from accredit_credentials.revocation import EXPANDED, FactSet, RevocationFact
 from accredit_credentials.revocation_feed import Statement, sign
@@ -23,6 +29,26 @@ from accredit_issuer.revocation.waiting import Waiting
 MAX_BACKLOG = 1000  # facts; more of them come as a snapshot
 MAX_CACHED = 1024
 MAX_CACHED_CHARACTERS = 32 * 1024 * 1024  # anybody may ask for any number of long statements
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is told: one value, so that who reads it meanwhile never has halves of two."""
+
+    facts: tuple[RevocationFact, ...] = ()
+    through: int = 0
+    words: Mapping[int, str] = field(default_factory=dict)  # of the newest facts, by number
+
+    def with_facts(
+        self, new: Sequence[RevocationFact], *, carried: Iterable[RevocationFact]
+    ) -> Self:
+        """With more facts, in order, of which ``carried`` are told."""
+        words = dict(self.words)
+        words.update((fact.sequence, _word(fact)) for fact in new[-MAX_BACKLOG - 1 :])
+        for old in list(words)[: -MAX_BACKLOG - 1]:
+            del words[old]
+        through = max([self.through, *(fact.sequence for fact in new)])
+        return replace(self, facts=(*self.facts, *carried), through=through, words=words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +76,7 @@ class Feed:
         self._authorities = authorities
         self._clock = clock
         self._heartbeat = heartbeat
-        self._facts: list[RevocationFact] = []
-        self._through = 0
+        self._known = _Known()
         self._signed: dict[int, _Signed] = {}
         self._signed_characters = 0
         self._waiting = Waiting()
@@ -64,18 +89,18 @@ class Feed:
     @property
     def through(self) -> int:
         """The newest sequence number."""
-        return self._through
+        return self._known.through
 
     @property
     def facts(self) -> tuple[RevocationFact, ...]:
         """The facts in force, in order."""
-        return tuple(self._facts)
+        return self._known.facts
 
-    def load(self, facts: Iterable[RevocationFact], through: int) -> None:
-        """Take up the facts that the database holds."""
-        self._facts = _carried(facts)
-        self._through = through
-        self.audience.load(through)
+    def load(self, facts: Sequence[RevocationFact], now: datetime) -> None:
+        """Take up all facts that the database holds, in order; told are those in force."""
+        carried = _carried(fact for fact in facts if fact.expires_at > now)
+        self._known = _Known().with_facts(facts, carried=carried)
+        self.audience.load(self._known.through)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve listeners on this loop."""
@@ -84,9 +109,8 @@ class Feed:
     def publish(self, facts: Iterable[RevocationFact]) -> None:
         """Tell new facts, once they are durable. Called on the writing thread."""
         new = list(facts)
-        self._facts = [*self._facts, *_carried(new)]
-        self._through = max([self._through, *(fact.sequence for fact in new)])
-        self.audience.stated(self._through)
+        self._known = self._known.with_facts(new, carried=_carried(new))
+        self.audience.stated(self._known.through)
         self._wake_listeners()
         for call in self._heeding:
             call()
@@ -104,10 +128,10 @@ class Feed:
 
         Called on the writing thread, as ``publish``: a fact that came in between would be lost.
         """
-        kept = [fact for fact in self._facts if fact.expires_at > now]
-        dropped = len(self._facts) - len(kept)
-        self._facts = kept
-        return dropped
+        known = self._known
+        kept = tuple(fact for fact in known.facts if fact.expires_at > now)
+        self._known = replace(known, facts=kept)
+        return len(known.facts) - len(kept)
 
     def close(self) -> None:
         """End all streams."""
@@ -134,7 +158,7 @@ class Feed:
                 yield signed.text
                 after = signed.through
                 # What came while the statement was on its way is told at once.
-                if self._through == after and self._waiting.wakes == wakes:
+                if self._known.through == after and self._waiting.wakes == wakes:
                     await self._waiting.wait(self._heartbeat)
         finally:
             self.listeners -= 1
@@ -145,9 +169,10 @@ class Feed:
         Raises:
             Refusal: no fact has come so far.
         """
-        if after > self._through:
+        through = self._known.through
+        if after > through:
             raise Refusal(
-                Kind.CONFLICT, f"{after} facts are known to you, the issuer knows {self._through}"
+                Kind.CONFLICT, f"{after} facts are known to you, the issuer knows {through}"
             )
 
     def _statement(self, after: int) -> _Signed:
@@ -155,27 +180,28 @@ class Feed:
         now = self._clock()
         bundle = self._authorities.now_in_force.sequence
         key, kid = self._authorities.jwt_signer()
-        known = self._signed.get(after)
+        known, kept = self._known, self._signed.get(after)
         fresh = timedelta(seconds=self._heartbeat / 4)
         if (
-            known is not None
-            and known.through == self._through
-            and known.bundle == bundle
-            and known.authority == kid
-            and timedelta(0) <= now - known.as_of < fresh
+            kept is not None
+            and kept.through == known.through
+            and kept.bundle == bundle
+            and kept.authority == kid
+            and timedelta(0) <= now - kept.as_of < fresh
         ):
-            return known
-        facts, through = self._facts, self._through
-        begin, told = _told(facts, after)
+            return kept
+        begin, told = _told(known, after)
         statement = Statement(
             trust_domain=self._trust_domain,
             after=begin,
-            through=through,
+            through=known.through,
             as_of=now,
             facts=told,
             bundle=bundle,
+            continues=known.words.get(begin),
+            newest=known.words.get(known.through),
         )
-        signed = _Signed(now, through, bundle, kid, sign(statement, key, kid))
+        signed = _Signed(now, known.through, bundle, kid, sign(statement, key, kid))
         self._remember(after, signed)
         return signed
 
@@ -199,16 +225,23 @@ class Feed:
             self._loop.call_soon_threadsafe(call)
 
 
-def _told(facts: list[RevocationFact], after: int) -> tuple[int, tuple[RevocationFact, ...]]:
+def _told(known: _Known, after: int) -> tuple[int, tuple[RevocationFact, ...]]:
     """What to tell somebody who knows the facts up to ``after``, and what that continues.
 
     A snapshot is what is in force: a suspension that was ended is not in it, however often it was
     stated. Who is far behind gets one as well.
     """
-    start = bisect_right(facts, after, key=lambda fact: fact.sequence)
-    if after and len(facts) - start <= MAX_BACKLOG:
-        return after, tuple(facts[start:])
-    return 0, tuple(FactSet(facts))
+    if after in known.words:
+        start = bisect_right(known.facts, after, key=lambda fact: fact.sequence)
+        return after, known.facts[start:]
+    return 0, tuple(FactSet(known.facts))
+
+
+def _word(fact: RevocationFact) -> str:
+    # Of the moment, which no two facts of one number have in common: what a fact is about may be
+    # nobody's business (``_carried``), and whoever knows a digest of it can try names.
+    said = f"{fact.sequence} {fact.at.astimezone(UTC).isoformat(timespec='microseconds')}"
+    return hashlib.sha256(said.encode("ascii")).hexdigest()[:16]
 
 
 def _carried(facts: Iterable[RevocationFact]) -> list[RevocationFact]:
