@@ -100,7 +100,7 @@ def crls() -> Call[tuple[bytes, ...]]:
 
 
 def revocations(*, after: int, bundle: TrustBundle) -> Call[Statement]:
-    """The facts after a sequence number, verified; a snapshot for 0."""
+    """The facts after a sequence number, verified; a snapshot for 0. There may be ``more``."""
 
     def read(body: bytes) -> Statement:
         return verify(_ascii(body).strip(), bundle=bundle)

@@ -106,7 +106,7 @@ class _Follower:
 
     def call(self) -> Call[bytes]:
         """The stream to open."""
-        after = 0 if self._from_start or self.state.as_of is None else self.state.through
+        after = 0 if self._from_start else self.state.next
         if self._budget is not None:
             return calls.revocation_stream(after=after, limit=FOREIGN_STATEMENT_LIMIT)
         return calls.revocation_stream(after=after)
@@ -160,11 +160,9 @@ class _Follower:
             raise
 
     def _apply(self, statement: Statement, bundle: TrustBundle) -> None:
-        known = self.state.through
-        self.state.apply(statement, now=self._clock())
+        self.news = self.state.apply(statement, now=self._clock())
         if self._ask is not None and (statement.bundle or 0) > (bundle.sequence or 0):
             self._ask(statement.bundle)
-        self.news = tuple(fact for fact in statement.facts if fact.sequence > known)
         self._from_start = False
         self._failures = 0
         self.last_error = None

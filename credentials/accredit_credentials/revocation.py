@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from accredit_credentials import jws
 from accredit_credentials.errors import InvalidRevocation, InvalidToken, Revoked
 
 MAX_VALUE_LENGTH = 512
 MAX_REASON_LENGTH = 500
+MAX_SEQUENCE = 2**53 - 1  # what every reader of JSON understands: RFC 7493, 2.2
 
 
 class TargetKind(StrEnum):
@@ -123,8 +124,8 @@ class RevocationFact:
         if not isinstance(value, Mapping):
             raise InvalidRevocation("fact must be an object")
         sequence = value.get("seq")
-        if isinstance(sequence, bool) or not isinstance(sequence, int) or sequence < 1:
-            raise InvalidRevocation("fact must have 'seq', a number from 1")
+        if not is_sequence(sequence) or sequence < 1:
+            raise InvalidRevocation("fact must have 'seq', a number from 1 to 2^53 - 1")
         kind = value.get("kind")
         if not isinstance(kind, str) or kind not in _FACT_KINDS:
             raise InvalidRevocation(f"fact's kind must be one of {', '.join(FactKind)}")
@@ -141,6 +142,29 @@ class RevocationFact:
             raise InvalidRevocation(f"fact: {error}") from None
 
 
+def is_sequence(value: object) -> TypeGuard[int]:
+    """Whether this is a sequence number, or 0 for none."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEQUENCE
+
+
+def successor(known: RevocationFact | None, fact: RevocationFact) -> RevocationFact | None:
+    """What stands about a target, of which ``known`` stood, once ``fact`` is stated.
+
+    Nothing weakens or ends a revocation, and neither fact is forgotten before its time.
+    """
+    if fact.kind is FactKind.RESTORED:
+        return None if known is None or known.kind is FactKind.SUSPENDED else known
+    if known is None:
+        return fact
+    strongest = known if known.kind is FactKind.REVOKED else fact
+    return replace(strongest, expires_at=max(known.expires_at, fact.expires_at))
+
+
+def refusal_of(fact: RevocationFact) -> str:
+    """What to say to who shows a credential that this fact matches."""
+    return f"{fact.target} is {fact.kind.value} since {fact.at:%Y-%m-%dT%H:%M:%SZ}: {fact.reason!r}"
+
+
 class FactSet:
     """The facts in force. Applying a fact is the only way it changes.
 
@@ -155,17 +179,11 @@ class FactSet:
     def apply(self, fact: RevocationFact) -> None:
         """Put one fact into force; facts come in the order of their sequence."""
         mark = str(fact.target)
-        known = self._by_mark.get(mark)
-        if fact.kind is FactKind.RESTORED:
-            if known is not None and known.kind is FactKind.SUSPENDED:
-                del self._by_mark[mark]
-        elif known is None:
-            self._by_mark[mark] = fact
+        standing = successor(self._by_mark.get(mark), fact)
+        if standing is not None:
+            self._by_mark[mark] = standing
         else:
-            # Nothing weakens or ends a revocation, and neither fact is forgotten before its time.
-            strongest = known if known.kind is FactKind.REVOKED else fact
-            expires_at = max(known.expires_at, fact.expires_at)
-            self._by_mark[mark] = replace(strongest, expires_at=expires_at)
+            self._by_mark.pop(mark, None)
 
     def match(self, marks: Iterable[str]) -> RevocationFact | None:
         """The fact that matches a credential with these marks, if any."""
@@ -184,10 +202,7 @@ class FactSet:
         """
         fact = self.match(marks)
         if fact is not None:
-            raise Revoked(
-                f"{fact.target} is {fact.kind.value} since {fact.at:%Y-%m-%dT%H:%M:%SZ}: "
-                f"{fact.reason!r}"
-            )
+            raise Revoked(refusal_of(fact))
 
     def drop_expired(self, now: datetime) -> int:
         """Forget facts that no living credential can match; returns how many."""

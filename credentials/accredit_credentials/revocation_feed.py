@@ -1,22 +1,24 @@
 """The revocation feed: signed statements of facts, and what a verifier knows from them.
 
 A statement says: "of the facts after ``after``, those still in force up to ``through`` are these,
-as of ``as_of``". A statement without facts is the heartbeat. ``FeedState.apply`` decides whether a
-statement continues what is known; ``FeedState.check`` decides whether a credential may be
-accepted, and refuses when the knowledge is too old (fail closed).
+as of ``as_of``". A statement without facts is the heartbeat. What is too much for one statement
+comes in pages: all but the last say that there are more, and only the last makes knowledge fresh.
+``FeedState.apply`` decides whether a statement continues what is known; ``FeedState.check`` decides
+whether a credential may be accepted, and refuses when the knowledge is too old (fail closed).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any
 
 from accredit_credentials import jws
 from accredit_credentials.bundle import TrustBundle
 from accredit_credentials.errors import InvalidRevocation, Stale, Untrusted
 from accredit_credentials.keys import PrivateKey
-from accredit_credentials.revocation import FactSet, RevocationFact, TargetKind
+from accredit_credentials.packed_facts import PackedFacts
+from accredit_credentials.revocation import RevocationFact, TargetKind, is_sequence
 from accredit_credentials.spiffe_id import TrustDomain
 
 TYPE = "accredit-revocations+jwt"
@@ -38,6 +40,7 @@ class Statement:
         through: the newest sequence number at the time.
         as_of: the moment it was made.
         facts: the facts between ``after`` and ``through`` that are still in force, in order.
+        more: whether there are facts after ``through``: it is a page, and another follows.
         bundle: the sequence number of the trust bundle at that moment: who knows an older one
             fetches it again; None where the statement does not say.
         continues: which fact ``after`` is, in a word that means nothing else; None in a snapshot.
@@ -49,6 +52,7 @@ class Statement:
     through: int
     as_of: datetime
     facts: tuple[RevocationFact, ...]
+    more: bool = False
     bundle: int | None = None
     continues: str | None = None
     newest: str | None = None
@@ -63,6 +67,8 @@ def sign(statement: Statement, key: PrivateKey, kid: str) -> str:
         "through": statement.through,
         "facts": [fact.to_claim() for fact in statement.facts],
     }
+    if statement.more:
+        claims["more"] = True
     if statement.bundle is not None:
         claims["bundle"] = statement.bundle
     words = {"continues": statement.continues, "newest": statement.newest}
@@ -83,11 +89,14 @@ def verify(text: str, *, bundle: TrustBundle) -> Statement:
     if jws.text_claim(claims, "iss") != str(bundle.trust_domain.id):
         raise Untrusted(f"statement must be of the trust domain {bundle.trust_domain}")
     after, through = claims.get("after"), claims.get("through")
-    if not _is_sequence(after) or not _is_sequence(through) or after > through:
+    if not is_sequence(after) or not is_sequence(through) or after > through:
         raise InvalidRevocation("statement must have 'after' and 'through', in this order")
     bundle_sequence = claims.get("bundle")
-    if bundle_sequence is not None and not _is_sequence(bundle_sequence):
+    if bundle_sequence is not None and not is_sequence(bundle_sequence):
         raise InvalidRevocation("statement's 'bundle' must be a sequence number")
+    more = claims.get("more", False)
+    if not isinstance(more, bool) or (more and after == through):
+        raise InvalidRevocation("statement's 'more' must be true or false, and of a page of facts")
     values = claims.get("facts")
     if not isinstance(values, list):
         raise InvalidRevocation("statement must have 'facts', an array")
@@ -101,10 +110,21 @@ def verify(text: str, *, bundle: TrustBundle) -> Statement:
         through=through,
         as_of=jws.time_claim(claims, "iat"),
         facts=facts,
+        more=more,
         bundle=bundle_sequence,
         continues=jws.optional_text_claim(claims, "continues"),
         newest=jws.optional_text_claim(claims, "newest"),
     )
+
+
+class _Coming:
+    """A snapshot of which not all pages are there yet; nothing is decided by it."""
+
+    def __init__(self) -> None:
+        self.facts = PackedFacts()
+        self.through = 0
+        self.as_of: datetime | None = None
+        self.told: list[RevocationFact] = []
 
 
 class FeedState:
@@ -123,11 +143,12 @@ class FeedState:
     def __init__(self, *, max_facts: int | None = None, max_life: timedelta | None = None) -> None:
         self._max_facts = max_facts
         self._max_life = max_life
-        self._facts = FactSet()
+        self._facts = PackedFacts()
         self._through = 0
         self._newest: str | None = None
         self._as_of: datetime | None = None
         self._authorities: frozenset[str] = frozenset()
+        self._coming: _Coming | None = None
 
     @property
     def authorities(self) -> frozenset[str]:
@@ -141,16 +162,24 @@ class FeedState:
 
     @property
     def as_of(self) -> datetime | None:
-        """The moment of the newest statement; None before the first."""
+        """The moment of the newest statement that told all; None before the first."""
         return self._as_of
+
+    @property
+    def next(self) -> int:
+        """What to ask for: the facts after this one."""
+        if self._coming is not None:
+            return self._coming.through
+        return 0 if self._as_of is None else self._through
 
     def __len__(self) -> int:
         return len(self._facts)
 
-    def apply(self, statement: Statement, *, now: datetime) -> None:
-        """Take in a verified statement.
+    def apply(self, statement: Statement, *, now: datetime) -> tuple[RevocationFact, ...]:
+        """Take in a verified statement; returns the facts in it that are decided by from now on.
 
-        A snapshot replaces what is known; any other continues it.
+        A snapshot replaces what is known, once its last page is there; any other statement
+        continues it. Of a page that others follow the facts are known, and no fresher.
 
         Raises:
             Gap: facts between what is known and the statement are missing, it continues another
@@ -159,40 +188,71 @@ class FeedState:
             InvalidRevocation: older than what is known, from the future, of too many facts, or of
                 one that holds for too long.
         """
-        self._check_order(statement, now)
-        self._check_number(statement)
+        self._check_moment(statement, now)
         self._check_lives(statement)
+        coming = self._coming
+        self._coming = None  # whatever is wrong with the next page, the snapshot begins anew
         if statement.after == 0:
-            self._facts = FactSet(statement.facts)
-        elif self._as_of is None or statement.after > self._through:
-            raise Gap(f"statement continues fact {statement.after}, known is {self._through}")
-        elif self._is_fork(statement):
-            raise Gap(f"statement's fact {self._through} is another than the one that is known")
-        else:
-            for fact in statement.facts:
+            coming = _Coming()
+        elif coming is not None and statement.after > coming.through:
+            raise Gap(f"statement continues fact {statement.after}, known is {coming.through}")
+        if coming is None:
+            return self._continue(statement, now)
+        self._check_number(statement, 0 if statement.after == 0 else len(coming.facts))
+        for fact in statement.facts:
+            if fact.sequence > coming.through:
+                coming.facts.apply(fact)
                 if fact.sequence > self._through:
-                    self._facts.apply(fact)
-        dropped = self._facts.drop_expired(now)
+                    coming.told.append(fact)
+        coming.through, coming.as_of = statement.through, statement.as_of
+        if statement.more:
+            self._coming = coming
+            return ()
+        self._check_not_back(statement)
+        self._facts = coming.facts
+        self._learn(statement, now, authorities=True)
+        return tuple(coming.told)
+
+    def _continue(self, statement: Statement, now: datetime) -> tuple[RevocationFact, ...]:
+        """Take in what follows upon what is known."""
+        self._check_not_back(statement)
+        self._check_number(statement, len(self._facts))
+        if self._as_of is None or statement.after > self._through:
+            raise Gap(f"statement continues fact {statement.after}, known is {self._through}")
+        if self._is_fork(statement):
+            raise Gap(f"statement's fact {self._through} is another than the one that is known")
+        new = tuple(fact for fact in statement.facts if fact.sequence > self._through)
+        for fact in new:
+            self._facts.apply(fact)
+        told = any(fact.target.kind is TargetKind.AUTHORITY for fact in new)
+        self._learn(statement, now, authorities=told)
+        return new
+
+    def _learn(self, statement: Statement, now: datetime, *, authorities: bool) -> None:
+        """All that the statement tells is applied; ``authorities`` may have come or gone by it."""
         # All facts are looked at only where one about an authority may have come or gone.
-        told = any(fact.target.kind is TargetKind.AUTHORITY for fact in statement.facts)
-        if told or dropped or statement.after == 0:
-            authorities = self._facts.marks_of(TargetKind.AUTHORITY)
-            if authorities != self._authorities:
-                self._authorities = authorities
+        if self._facts.drop_expired(now) or authorities:
+            marks = self._facts.marks_of(TargetKind.AUTHORITY)
+            if marks != self._authorities:
+                self._authorities = marks
         self._through = statement.through
         self._newest = statement.newest
-        self._as_of = statement.as_of
+        if not statement.more:
+            self._as_of = statement.as_of
 
     def about(self, marks: Iterable[str]) -> tuple[RevocationFact, ...]:
         """The facts in force about a credential with these marks, in their order."""
         marks = frozenset(marks)
         return tuple(fact for fact in self._facts if str(fact.target) in marks)
 
-    def _check_order(self, statement: Statement, now: datetime) -> None:
+    def _check_moment(self, statement: Statement, now: datetime) -> None:
         if (statement.as_of - now).total_seconds() > CLOCK_LEEWAY:
             raise InvalidRevocation("statement comes from the future: compare the clocks")
-        if self._as_of is not None and statement.as_of < self._as_of:
+        newest = self._as_of if self._coming is None else self._coming.as_of
+        if newest is not None and statement.as_of < newest:
             raise InvalidRevocation("statement is older than what is known")
+
+    def _check_not_back(self, statement: Statement) -> None:
         if statement.through < self._through:
             raise InvalidRevocation(
                 f"statement goes back: it knows {statement.through} facts, "
@@ -200,18 +260,18 @@ class FeedState:
             )
 
     def _is_fork(self, statement: Statement) -> bool:
-        """Whether the facts up to what is known are others, as far as both sides can tell."""
+        """Whether the newest fact that is known is another there; who cannot tell any more, too."""
         theirs = {statement.after: statement.continues, statement.through: statement.newest}
-        said = theirs.get(self._through)
-        return None not in {said, self._newest} and said != self._newest
+        said = theirs.get(self._through, self._newest)
+        return self._newest is not None and said != self._newest
 
-    def _check_number(self, statement: Statement) -> None:
+    def _check_number(self, statement: Statement, known: int) -> None:
         if self._max_facts is None:
             return
         told = len(statement.facts)
         if told > self._max_facts:
             raise InvalidRevocation(f"statement has {told} facts, the limit is {self._max_facts}")
-        if statement.after and told + len(self._facts) > self._max_facts:
+        if told + known > self._max_facts:
             raise Gap(f"more than {self._max_facts} facts would be known")
 
     def _check_lives(self, statement: Statement) -> None:
@@ -249,7 +309,3 @@ class FeedState:
             Revoked: a fact matches.
         """
         self._facts.check(marks)
-
-
-def _is_sequence(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -110,6 +110,14 @@ class ClockGuard:
         now = self._clock()
         return now if self._newest is None else max(now, self._newest)
 
+    def at_most(self) -> datetime:
+        """Now, or what the clock should say by one that nobody sets, where that is less.
+
+        For what must not be passed over by a wrong clock: what it calls over may still live.
+        """
+        now, expected = self._clock(), self._expected()
+        return now if expected is None else min(now, expected)
+
     def why_wrong(self, now: datetime) -> str | None:
         """Why this reading cannot be believed; None where it can."""
         return judge(now, self._newest, self._expected())

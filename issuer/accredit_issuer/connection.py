@@ -14,13 +14,15 @@ REQUEST_SECONDS = 10.0  # from the handshake, or its first byte, to a request's 
 MAX_PIPELINED = 16  # requests of one connection that wait
 MAX_CONNECTIONS = 10_000
 MAX_HEAD = 64 * 1024  # bytes
+_HEAD = b"HTTP/"
 MAX_REQUEST = 1024 * 1024  # bytes; beyond it nobody is answered any more
 
 
 class OneWrite:
-    """A transport that writes together what is written in one turn of the loop: head and body.
+    """A transport that writes an answer's head together with what follows in one turn of the loop.
 
-    Only what the server's protocol asks of a transport is here.
+    What comes later is written at once: a stream's event does not wait until a thousand others are
+    made. Only what the server's protocol asks of a transport is here.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -33,13 +35,15 @@ class OneWrite:
         self.resume_reading = transport.resume_reading
 
     def write(self, data: bytes) -> None:
-        """Write by the end of this turn, or together with what comes next."""
+        """Write now, and a head by the end of this turn, or together with what comes next."""
         held, self._held = self._held, None
-        if held is None:
+        if held is not None:
+            self._transport.write(held + data)
+        elif data.startswith(_HEAD):
             self._held = data
             self._loop.call_soon(self._write_held)
         else:
-            self._transport.write(held + data)
+            self._transport.write(data)
 
     def close(self) -> None:
         """Write what is held, and close."""

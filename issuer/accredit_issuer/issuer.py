@@ -93,7 +93,9 @@ class Issuer:
             steady=steady or steady_clock,
         )
         self.registry = Registry(database)
-        self.revocation = Revocation(config, self.authorities, self.feed)
+        self.revocation = Revocation(
+            config, self.authorities, self.feed, self.guarded_clock.at_most
+        )
         self.authorities.heed(
             lambda key_id: self.revocation.facts.match((f"authority:{key_id}",)) is not None
         )
@@ -150,6 +152,7 @@ class Issuer:
             feed=self.feed,
             authorities=self.authorities,
             clock=clock,
+            at_most=self.guarded_clock.at_most,
         )
         self.stream_polling = StreamPolling(self.streams)
         self.pushing = Pushing(self.streams, ca_file=config.signals_ca_file)
@@ -252,6 +255,7 @@ class Issuer:
         self.stream_polling.close()
         self.feed.close()
         self.status_lists.close()
+        self.ocsp.close()
         self.writer.close()
         self.keys.close()
         self.database.close()

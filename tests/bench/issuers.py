@@ -129,6 +129,9 @@ def new_folder(
         return token, issuer.bundle
     finally:
         issuer.close()
+        if fill is not None:
+            # What was written behind the issuer's back is signed when it starts first.
+            open_issuer(config, system_clock).close()
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from support.authority import HOUR, NOW, Authority
 
 from accredit_credentials.errors import InvalidRevocation, Revoked
+from accredit_credentials.packed_facts import PackedFacts
 from accredit_credentials.revocation import (
+    MAX_SEQUENCE,
     MAX_VALUE_LENGTH,
     FactKind,
     FactSet,
@@ -20,6 +22,15 @@ from accredit_credentials.revocation import (
 )
 
 AGENT = Target(TargetKind.AGENT, "support/triage")
+
+Facts = type[FactSet] | type[PackedFacts]
+
+
+@pytest.fixture(params=[FactSet, PackedFacts])
+def held(request: pytest.FixtureRequest) -> Facts:
+    """Both ways to hold facts keep the same promises."""
+    kind: Facts = request.param
+    return kind
 
 
 def fact_of(
@@ -76,6 +87,20 @@ def test_each_member_of_a_fact_is_required(member: str, value: object) -> None:
         RevocationFact.of_claim({name: v for name, v in claim.items() if name != member})
 
 
+@pytest.mark.parametrize(
+    ("sequence", "good"),
+    [(0, False), (1, True), (MAX_SEQUENCE, True), (MAX_SEQUENCE + 1, False), (10**400, False)],
+)
+def test_a_sequence_number_is_one_that_every_reader_understands(sequence: int, good: bool) -> None:
+    """From 1 to 2^53 - 1; what is larger is refused, and takes nothing down."""
+    claim = {**fact_of().to_claim(), "seq": sequence}
+    if good:
+        assert RevocationFact.of_claim(claim).sequence == sequence
+        return
+    with pytest.raises(InvalidRevocation, match="seq"):
+        RevocationFact.of_claim(claim)
+
+
 @pytest.mark.parametrize("value", [None, [], "fact", 1])
 def test_a_fact_is_an_object(value: object) -> None:
     """Anything but an object is no fact."""
@@ -83,13 +108,15 @@ def test_a_fact_is_an_object(value: object) -> None:
         RevocationFact.of_claim(value)
 
 
-def test_a_fact_matches_every_credential_that_carries_its_mark(authority: Authority) -> None:
+def test_a_fact_matches_every_credential_that_carries_its_mark(
+    held: Facts, authority: Authority
+) -> None:
     """Each mark of an SVID can be the target of a fact; other SVIDs are not touched."""
     svid = authority.issue().svid
     other = authority.issue(authority.id("/ns/sales/agent/quote"), instance="x", manifest=None).svid
-    FactSet().check(svid.marks())
+    held().check(svid.marks())
     for mark in svid.marks():
-        facts = FactSet([fact_of(target=Target.parse(mark))])
+        facts = held([fact_of(target=Target.parse(mark))])
         with pytest.raises(Revoked, match=mark):
             facts.check(svid.marks())
         if not mark.startswith("authority:"):
@@ -103,14 +130,14 @@ def test_a_fact_matches_every_credential_that_carries_its_mark(authority: Author
         *("agent:support", "namespace:support/triage", "support/triage"),
     ],
 )
-def test_a_near_mark_is_another(mark: str) -> None:
+def test_a_near_mark_is_another(held: Facts, mark: str) -> None:
     """A fact matches whole marks only."""
-    FactSet([fact_of()]).check([mark])
+    held([fact_of()]).check([mark])
 
 
-def test_a_refusal_says_which_fact_and_why() -> None:
+def test_a_refusal_says_which_fact_and_why(held: Facts) -> None:
     """The message names target, kind, moment and reason; nothing in it can break a log line."""
-    facts = FactSet([fact_of(FactKind.SUSPENDED, reason="a\r\n\x1b[31mb")])
+    facts = held([fact_of(FactKind.SUSPENDED, reason="a\r\n\x1b[31mb")])
     with pytest.raises(Revoked, match="agent:support/triage is suspended since 2026-06-01T12:00:00Z"
                        ) as caught:  # fmt: skip
         facts.check([str(AGENT)])
@@ -139,19 +166,19 @@ R, S, E = FactKind.REVOKED, FactKind.SUSPENDED, FactKind.RESTORED
     ],
 )
 def test_a_restoration_ends_a_suspension_and_nothing_ends_a_revocation(
-    kinds: list[FactKind], in_force: FactKind | None
+    held: Facts, kinds: list[FactKind], in_force: FactKind | None
 ) -> None:
     """Whatever follows a revocation, it stays; a suspension stays until it is ended."""
-    facts = FactSet(fact_of(kind, sequence=n) for n, kind in enumerate(kinds, 1))
+    facts = held(fact_of(kind, sequence=n) for n, kind in enumerate(kinds, 1))
     fact = facts.match([str(AGENT)])
     assert (fact.kind if fact else None) == in_force
     assert len(facts) == (in_force is not None)
 
 
-def test_a_restoration_of_one_target_restores_no_other() -> None:
+def test_a_restoration_of_one_target_restores_no_other(held: Facts) -> None:
     """Ending the suspension of an agent leaves that of its namespace."""
     namespace = Target(TargetKind.NAMESPACE, "support")
-    facts = FactSet([fact_of(S), fact_of(S, namespace), fact_of(E)])
+    facts = held([fact_of(S), fact_of(S, namespace), fact_of(E)])
     facts.check([str(AGENT)])
     with pytest.raises(Revoked, match="namespace:support"):
         facts.check([str(AGENT), str(namespace)])
@@ -161,11 +188,14 @@ def test_a_restoration_of_one_target_restores_no_other() -> None:
     st.lists(
         st.tuples(st.sampled_from([R, S, E]), st.integers(1, 10)),
         max_size=8,
-    )
+    ),
+    st.sampled_from([FactSet, PackedFacts]),
 )
-def test_revoked_and_unexpired_is_always_revoked(story: list[tuple[FactKind, int]]) -> None:
+def test_revoked_and_unexpired_is_always_revoked(
+    story: list[tuple[FactKind, int]], held: Facts
+) -> None:
     """Whatever else is said of a target, no revocation is forgotten before its own end."""
-    facts = FactSet(
+    facts = held(
         fact_of(kind, sequence=n, expires_at=NOW + timedelta(minutes=minutes))
         for n, (kind, minutes) in enumerate(story, 1)
     )
@@ -179,10 +209,10 @@ def test_revoked_and_unexpired_is_always_revoked(story: list[tuple[FactKind, int
 
 
 @pytest.mark.parametrize("kinds", [(R, R), (R, S), (S, R), (S, S)])
-def test_the_longer_life_counts(kinds: tuple[FactKind, FactKind]) -> None:
+def test_the_longer_life_counts(held: Facts, kinds: tuple[FactKind, FactKind]) -> None:
     """A later fact never shortens an earlier one, nor the other way round."""
     for first, second in [(1, 5), (5, 1)]:
-        facts = FactSet(
+        facts = held(
             fact_of(kind, sequence=n, expires_at=NOW + hours * HOUR)
             for n, (kind, hours) in enumerate(zip(kinds, (first, second), strict=True), 1)
         )
@@ -190,25 +220,25 @@ def test_the_longer_life_counts(kinds: tuple[FactKind, FactKind]) -> None:
         assert facts.drop_expired(NOW + 5 * HOUR) == 1
 
 
-def test_expired_facts_are_forgotten() -> None:
+def test_expired_facts_are_forgotten(held: Facts) -> None:
     """At the end of its life a fact goes, and only then."""
     other = Target(TargetKind.TASK, "t")
-    facts = FactSet([fact_of(), fact_of(target=other, expires_at=NOW + 2 * HOUR)])
+    facts = held([fact_of(), fact_of(target=other, expires_at=NOW + 2 * HOUR)])
     assert facts.drop_expired(NOW + HOUR - timedelta(seconds=1)) == 0
     assert facts.drop_expired(NOW + HOUR) == 1
     assert [fact.target for fact in facts] == [other]
 
 
-def test_facts_come_in_their_order() -> None:
+def test_facts_come_in_their_order(held: Facts) -> None:
     """Whoever lists the facts in force gets them by sequence."""
     targets = [Target(TargetKind.TASK, str(n)) for n in range(5)]
-    facts = FactSet(fact_of(target=target, sequence=10 - n) for n, target in enumerate(targets))
+    facts = held(fact_of(target=target, sequence=10 - n) for n, target in enumerate(targets))
     assert [fact.sequence for fact in facts] == [6, 7, 8, 9, 10]
 
 
-def test_reading_while_another_thread_applies_is_safe() -> None:
+def test_reading_while_another_thread_applies_is_safe(held: Facts) -> None:
     """A fact that goes between two looks is an answer, never an error."""
-    facts = FactSet()
+    facts = held()
     stop = threading.Event()
 
     def flicker() -> None:

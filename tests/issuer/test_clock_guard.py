@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.clock import NOW, SettableClock
 from support.issuer import log_in, make_config, running_issuer
+from support.nodes import BY, Nodes
 from support.offline import Offline, offline_issuer
 from support.raw_http import RawClient
 
@@ -153,6 +154,66 @@ def test_nothing_is_signed_by_a_wrong_clock(tmp_path: Path, hours: int) -> None:
         assert offline.state("agent:support/summarizer", "restored")
         offline.clock.advance(hours=-hours)
         assert len(everything_signed(offline, manifest, svid)) == 8
+
+
+@pytest.mark.parametrize("minutes", [55, 24 * 60])
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_clock_that_is_ahead_hides_nothing_from_a_fact(
+    tmp_path: Path, minutes: int, *, removed: bool
+) -> None:
+    """Who lives by the right clock, and not by the one of the fact, is in feed and CRL with it."""
+    steady = Steady()
+    with offline_issuer(tmp_path / "issuer", steady=steady) as offline:
+        nodes = Nodes(offline)
+        node, manifest = nodes.new(), offline.register()
+        over = nodes.run(node, manifest)
+        for _ in range(3):  # half an hour each: the first SVIDs end, and the node is seen again
+            offline.clock.advance(minutes=30)
+            steady.seconds += 1800
+            csr = certificate_request(generate_key())
+            node = offline.do(offline.issuer.issuance.nodes.renew(node, csr)).svid()
+        on_node = nodes.run(node, manifest)
+        offline.clock.advance(minutes=10)
+        steady.seconds += 600
+
+        offline.clock.advance(minutes=minutes)
+        if removed:
+            offline.issuer.nodes.remove("build-7", by=BY, now=offline.clock())
+        else:
+            offline.state("node:build-7")
+        offline.clock.advance(minutes=-minutes)
+
+        told = {str(fact.target) for fact in offline.issuer.feed.facts}
+        assert f"instance:{on_node.instance}" in told
+        assert offline.is_on_crl(on_node)
+        assert offline.is_on_crl(node)
+        assert f"instance:{over.instance}" not in told, "what is over by every clock"
+        assert not offline.is_on_crl(over)
+
+
+def test_a_clock_that_is_a_little_ahead_forgets_no_fact(tmp_path: Path) -> None:
+    """What is over by a clock that is still believed is refused while it lives, and not longer."""
+    steady = Steady()
+    settings = {"admin_svid": 12 * 3600}
+    with offline_issuer(tmp_path / "issuer", steady=steady, lifetimes=settings) as offline:
+        request = certificate_request(generate_key())
+        enrolled = offline.do(offline.issuer.issuance.admins.enrol(offline.first_token, request))
+        svid = enrolled.svid()
+        offline.state(f"serial:{svid.serial}")
+        offline.clock.advance(hours=11, minutes=10)
+        steady.seconds += (11 * 60 + 10) * 60
+
+        offline.clock.advance(minutes=55)
+        offline.issuer.keep_up()
+        offline.clock.advance(minutes=-55)
+
+        (told,) = offline.issuer.feed.facts
+        assert offline.issuer.revocation.facts.match(svid.marks()) == told
+        offline.clock.advance(hours=1)
+        steady.seconds += 3600
+        offline.issuer.keep_up()
+        assert offline.issuer.feed.facts == ()
+        assert offline.issuer.revocation.facts.match(svid.marks()) is None
 
 
 def test_a_start_behind_the_log_is_refused(tmp_path: Path) -> None:

@@ -43,17 +43,27 @@ def written(*turns: tuple[object, ...]) -> list[Any]:
     return asyncio.run(run())
 
 
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
 def test_the_head_and_the_body_of_an_answer_are_one_write() -> None:
-    """Two writes of one turn leave together."""
-    assert written((b"head", b"body")) == [b"headbody"]
+    """A head leaves together with what follows it in its turn, of two answers as of one."""
+    assert written((HEAD, b"body")) == [HEAD + b"body"]
+    assert written((HEAD, b"a", b"b", HEAD, b"c")) == [HEAD + b"a", b"b", HEAD + b"c"]
 
 
-def test_what_nothing_follows_leaves_at_the_end_of_its_turn() -> None:
-    """A single write is not kept for the next turn, and the order stays."""
-    assert written((b"head",), (b"event",), (b"a", b"b", b"c")) == [b"head", b"event", b"ab", b"c"]
+def test_a_head_that_nothing_follows_leaves_at_the_end_of_its_turn() -> None:
+    """It is not kept for the next turn, and the order stays."""
+    assert written((HEAD,), (b"event",), (HEAD, HEAD)) == [HEAD, b"event", HEAD + HEAD]
+
+
+def test_an_event_is_written_at_once() -> None:
+    """What comes after the head does not wait for the end of the turn, nor for its neighbours."""
+    assert written((b"event", "close")) == [b"event", "close"]
+    assert written((b"event", "abort")) == [b"event", "abort"]
 
 
 def test_what_is_held_is_written_before_the_connection_is_closed() -> None:
     """Closing loses nothing; cutting loses what was not sent."""
-    assert written((b"last", "close")) == [b"last", "close"]
-    assert written((b"last", "abort")) == ["abort"]
+    assert written((HEAD, "close")) == [HEAD, "close"]
+    assert written((HEAD, "abort")) == ["abort"]

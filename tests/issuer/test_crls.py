@@ -4,7 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from accredit_credentials.leaf_der import IssuingCa
 from accredit_credentials.revocation import FactKind, Target
 from accredit_credentials.x509_svid import X509Svid
 from accredit_issuer.authority.lifecycle import AuthorityKind
+from accredit_issuer.clock_guard import ClockWrong
 from accredit_issuer.errors import Kind, Refusal, Unavailable
 from accredit_issuer.issuer import UNSIGNED_AGAIN
 from accredit_issuer.registry.changes import Local
@@ -474,6 +475,51 @@ def test_facts_do_not_put_the_schedule_off(offline: Offline) -> None:
         offline.state(f"serial:{offline.attest(manifest).serial}")
         offline.issuer.keep_up()
     assert published(offline).scheduled_at == begin + timedelta(minutes=32)
+
+
+@pytest.mark.parametrize("minutes", [55, 24 * 60])
+def test_a_crl_of_a_clock_that_was_ahead_is_replaced(tmp_path: Path, minutes: int) -> None:
+    """Once the clock is right there is one that holds now, with all that lives and is revoked."""
+    seconds = 0.0
+    with offline_issuer(tmp_path / "issuer", steady=lambda: seconds) as offline:
+        first = offline.agent()
+        offline.state(f"serial:{first.serial}")
+        offline.clock.advance(minutes=20)
+        seconds += 20 * 60
+        second = offline.agent()
+        offline.clock.advance(minutes=minutes)
+        with suppress(ClockWrong):
+            offline.issuer.keep_up()
+        offline.state(f"serial:{second.serial}")
+        of_the_future = offline.crl_of(second)
+        offline.clock.advance(minutes=-minutes)
+        assert of_the_future.last_update_utc > offline.clock()
+
+        offline.issuer.confirm_clock("test")
+        offline.issuer.keep_up()
+        crl = offline.crl_of(second)
+        assert crl.last_update_utc == offline.clock()
+        assert number_of(crl) > number_of(of_the_future)
+        assert offline.is_on_crl(first)
+        assert offline.is_on_crl(second)
+        offline.issuer.keep_up()
+        assert offline.crl_of(second) == crl, "one is enough"
+
+
+def test_what_is_over_by_a_clock_that_is_ahead_stays_listed(tmp_path: Path) -> None:
+    """By one that is still believed, until it is over by the one that nobody sets."""
+    seconds = 0.0
+    with offline_issuer(tmp_path / "issuer", steady=lambda: seconds) as offline:
+        svid = offline.agent()
+        offline.state(f"serial:{svid.serial}")
+        offline.clock.advance(minutes=20 + 55)
+        seconds += 20 * 60
+        offline.issuer.keep_up()
+        for on_crl in (True, True, False):  # 51, 82 and 113 minutes, with a CRL by each schedule
+            offline.clock.advance(minutes=31)
+            seconds += 31 * 60
+            offline.issuer.keep_up()
+            assert offline.is_on_crl(svid) is on_crl
 
 
 def test_the_last_crl_of_a_removed_ca_is_served_until_it_is_over(offline: Offline) -> None:

@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 from support.offline import Offline
 
+from accredit_client.feed_budget import FOREIGN_STATEMENT_LIMIT
 from accredit_credentials.errors import Revoked, Stale
-from accredit_credentials.revocation import FactKind, RevocationFact, Target
+from accredit_credentials.revocation import MAX_REASON_LENGTH, FactKind, RevocationFact, Target
 from accredit_credentials.revocation_feed import FeedState, Statement, verify
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.revocation import feed as module
+from accredit_issuer.revocation import pages
 from accredit_issuer.revocation.feed import Feed
 
 TIMEOUT = 20
@@ -269,3 +271,127 @@ def test_a_verifier_that_slept_for_a_day(offline: Offline) -> None:
     with pytest.raises(Revoked):
         state.check(doomed.marks(), now=offline.clock(), max_age=30)
     assert len(state) == 1, "nothing of the evening before is alive"
+
+
+# --- what is too much for one statement ----------------------------------------------------------
+
+
+def long_facts(offline: Offline, sequences: Iterable[int]) -> list[RevocationFact]:
+    """Facts whose reasons take all the room that a reason may have."""
+    return [
+        replace(fact, reason="\U0001f512" * MAX_REASON_LENGTH)
+        for fact in some_facts(offline, sequences)
+    ]
+
+
+def followed(offline: Offline, feed: Feed, state: FeedState) -> list[Statement]:
+    """The statements that bring a verifier up to date, applied."""
+    told: list[Statement] = []
+    while not told or told[-1].more:
+        told.append(read(offline, feed.statement(state.next)))
+        state.apply(told[-1], now=offline.clock())
+    return told
+
+
+@pytest.mark.parametrize("many", [pages.MOST - 1, pages.MOST + 1, 40_000])
+def test_any_number_of_facts_is_told(offline: Offline, many: int) -> None:
+    """However many are in force, a new verifier learns them all, in statements of bounded size."""
+    feed, state = make_feed(offline), FeedState()
+    feed.publish(some_facts(offline, range(1, many + 1)))
+    told = followed(offline, feed, state)
+    assert (len(state), state.through, state.as_of) == (many, many, told[-1].as_of)
+    assert max(len(signed.text) for signed in feed._signed.values()) <= FOREIGN_STATEMENT_LIMIT
+    assert [each.more for each in told] == [True] * (len(told) - 1) + [False]
+
+
+def test_any_reasons_are_told(offline: Offline) -> None:
+    """Reasons as long as they may be make more pages, none of them longer than others take."""
+    feed, state = make_feed(offline), FeedState()
+    feed.publish(long_facts(offline, range(1, 1501)))
+    told = followed(offline, feed, state)
+    assert len(state) == 1500
+    assert len(told) == 15
+    assert max(len(signed.text) for signed in feed._signed.values()) <= FOREIGN_STATEMENT_LIMIT
+
+
+def test_a_page_ends_where_it_ends_for_all(offline: Offline) -> None:
+    """New facts move no page: what was signed for one serves the next, and nobody begins anew."""
+    feed = make_feed(offline)
+    feed.publish(some_facts(offline, range(1, 20_001)))
+    first = read(offline, feed.statement(0))
+    second = feed.statement(first.through)
+    feed.publish(some_facts(offline, range(20_001, 20_010)))
+    assert feed.statement(0) == feed._signed[0].text
+    assert read(offline, feed.statement(0)) == first
+    assert feed.statement(first.through) is second
+    state = FeedState()
+    followed(offline, feed, state)
+    assert (len(state), state.through) == (20_009, 20_009)
+
+
+def test_what_happens_between_two_pages_is_told(offline: Offline) -> None:
+    """Facts of the first page are restored, and new ones stated, while the others are read."""
+    feed, state = make_feed(offline), FeedState()
+    facts = some_facts(offline, range(1, 10_001))
+    facts[0] = replace(facts[0], kind=FactKind.SUSPENDED)
+    facts[1] = replace(facts[1], kind=FactKind.SUSPENDED)
+    feed.publish(facts)
+    state.apply(read(offline, feed.statement(0)), now=offline.clock())
+    ended = replace(facts[0], sequence=10_001, kind=FactKind.RESTORED)
+    hardened = replace(facts[1], sequence=10_002, kind=FactKind.REVOKED)
+    feed.publish([ended, hardened, *some_facts(offline, [10_003])])
+    followed(offline, feed, state)
+    state.check([str(facts[0].target)], now=offline.clock(), max_age=30)
+    with pytest.raises(Revoked, match="is revoked"):
+        state.check([str(facts[1].target)], now=offline.clock(), max_age=30)
+    assert (len(state), state.through) == (10_000, 10_003)
+
+
+def test_forgotten_facts_are_no_empty_pages(offline: Offline) -> None:
+    """Millions of numbers that nothing living matches cost no statement of their own."""
+    feed, state = make_feed(offline), FeedState()
+    feed.load(some_facts(offline, [7, *range(5_000_001, 5_010_001)]), 6_000_000)
+    told = followed(offline, feed, state)
+    assert (len(state), state.through) == (10_001, 6_000_000)
+    assert len(told) <= 5
+
+
+def test_who_was_away_for_long_gets_all_in_pages(offline: Offline) -> None:
+    """Known facts hold on until the last page is there; then those that ended are gone."""
+    feed, state = make_feed(offline), FeedState()
+    suspended = replace(some_facts(offline, [1])[0], kind=FactKind.SUSPENDED)
+    feed.publish([suspended, *some_facts(offline, [2, 3])])
+    followed(offline, feed, state)
+    ended = replace(suspended, sequence=4, kind=FactKind.RESTORED)
+    feed.publish([ended, *some_facts(offline, range(5, 20_001))])
+    offline.clock.advance(seconds=5)
+    state.apply(read(offline, feed.statement(state.next)), now=offline.clock())
+    assert (state.through, len(state)) == (3, 3)
+    with pytest.raises(Revoked):
+        state.check([str(suspended.target)], now=offline.clock(), max_age=30)
+    followed(offline, feed, state)
+    state.check([str(suspended.target)], now=offline.clock(), max_age=30)
+    assert (state.through, len(state)) == (20_000, 19_998)
+
+
+def test_asking_for_news_waits_for_it(offline: Offline) -> None:
+    """A long poll is answered when a fact comes, at once where there is one, and in its time."""
+
+    async def ask() -> list[Statement]:
+        feed = make_feed(offline)
+        feed.attach(asyncio.get_running_loop())
+        at_once = read(offline, await feed.awaited(0, 0))
+        asked = asyncio.create_task(feed.awaited(0, TIMEOUT))
+        await asyncio.sleep(0)
+        threading.Thread(target=feed.publish, args=(some_facts(offline, [1]),)).start()
+        async with asyncio.timeout(TIMEOUT):
+            heard = read(offline, await asked)
+            known = read(offline, await feed.awaited(0, TIMEOUT))
+            nothing = read(offline, await feed.awaited(1, 0.01))
+        with pytest.raises(Refusal):
+            await feed.awaited(2, TIMEOUT)
+        return [at_once, heard, known, nothing]
+
+    heard = asyncio.run(ask())
+    assert [len(each.facts) for each in heard] == [0, 1, 1, 0]
+    assert [each.through for each in heard] == [0, 1, 1, 1]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +320,44 @@ def test_nobody_comes_back_where_the_grace_is_off(tmp_path: Path) -> None:
         refused(
             lambda: come_back(offline, held, manifest), Kind.ATTESTATION_REFUSED, "proves nothing"
         )
+
+
+@pytest.mark.parametrize("about", ["instance", "serial"])
+def test_a_suspension_of_long_ago_can_be_ended(offline: Offline, about: str) -> None:
+    """Whoever slept since comes back, once it is restored; a revocation is not to be ended."""
+    manifest = offline.register()
+    held, revoked = asleep(offline, manifest), asleep(offline, manifest)
+    target, other = (f"{about}:{getattr(each.svid, about)}" for each in (held, revoked))
+    offline.state(target, "suspended")
+    offline.state(other)
+    offline.clock.now += timedelta(days=2)
+    offline.issuer.keep_up()
+    refused(lambda: come_back(offline, held, manifest), Kind.REVOKED, "suspended")
+    offline.state(target, "restored")
+    assert come_back(offline, held, manifest).svid.instance == held.svid.instance
+    refused(lambda: offline.state(target, "restored"), Kind.CONFLICT, "not suspended")
+    refused(lambda: offline.state(other, "restored"), Kind.CONFLICT, "only a suspension")
+    refused(lambda: come_back(offline, revoked, manifest), Kind.REVOKED)
+    assert audited(offline).ok
+
+
+def test_what_ran_on_a_node_goes_on_once_it_is_restored(offline: Offline) -> None:
+    """Suspended for days; what was suspended by itself before stays so until it is restored."""
+    nodes = Nodes(offline)
+    nodes.list()
+    held, manifest = nodes.attest(), offline.register()
+    running, by_itself = (nodes.run(held.svid, manifest) for _ in range(2))
+    offline.state(f"instance:{by_itself.instance}", "suspended")
+    offline.clock.now += timedelta(minutes=1)
+    offline.state("node:build-7", "suspended")
+    offline.clock.now += timedelta(days=2)
+    offline.issuer.keep_up()
+    refused(lambda: nodes.come_back(held), Kind.REVOKED)
+    offline.state("node:build-7", "restored")
+    back = nodes.come_back(held).svid
+    assert nodes.run(back, manifest, instance=running.instance).instance == running.instance
+    again = partial(nodes.run, back, manifest, instance=by_itself.instance)
+    refused(again, Kind.REVOKED)
+    offline.state(f"instance:{by_itself.instance}", "restored")
+    assert again().instance == by_itself.instance
+    assert audited(offline).ok

@@ -485,6 +485,22 @@ def test_changed_code_of_a_suspended_instance_is_recorded(offline: Offline, node
     assert audited(offline).ok
 
 
+def test_changed_code_is_told_again_after_days(offline: Offline, nodes: Nodes) -> None:
+    """A daemon whose answer was lost tells it once more, though nothing of the instance lives."""
+    nodes.list()
+    node, manifest = nodes.attest(), offline.register()
+    svid = nodes.run(node.svid, manifest)
+    assert svid.instance is not None
+    instances = offline.issuer.issuance.instances
+    assert instances.changed(node.svid, svid.instance, reason="main.py changed", measured=OTHER)
+    offline.clock.now += timedelta(days=2)
+    offline.issuer.keep_up()
+    back = nodes.come_back(node).svid
+    assert not instances.changed(back, svid.instance, reason="main.py changed", measured=OTHER)
+    assert len(records(offline, "instance.changed")) == 1
+    assert audited(offline).ok
+
+
 def test_changed_code_suspends_the_instance(offline: Offline, nodes: Nodes) -> None:
     """As its node says, in one transaction with the record; said twice it is no error."""
     node, other, manifest = nodes.new(), nodes.new("build-8"), offline.register()

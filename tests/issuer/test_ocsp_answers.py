@@ -1,6 +1,8 @@
 """The OCSP responder of a real issuer: what is said holds at once, and past a restart."""
 
+import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -39,8 +41,8 @@ from accredit_issuer.authority.snapshot import Authority
 from accredit_issuer.clock_guard import Steady
 from accredit_issuer.errors import Unavailable
 from accredit_issuer.registry.changes import Local
-from accredit_issuer.revocation import ocsp_answers
-from accredit_issuer.revocation.ocsp import NotAnswered, Question, Responder
+from accredit_issuer.revocation import ocsp_answers, responders
+from accredit_issuer.revocation.ocsp import Answer, NotAnswered, Question, Responder
 from accredit_issuer.revocation.ocsp_answers import OcspAnswers, failed
 from accredit_issuer.revocation.responders import Responders
 
@@ -402,8 +404,50 @@ def test_what_cannot_be_recorded_answers_nobody(offline: Offline) -> None:
     )
     assert status(offline, svid) == "try_later"
     sql(offline, "DROP TRIGGER full")
+    offline.clock.advance(seconds=5)
     assert status(offline, svid) == "good"
     assert len(records(offline)) == 1
+
+
+def test_a_key_that_failed_is_not_asked_for_each_stranger(
+    offline: Offline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks within five seconds gets the same no; then it is tried again, once."""
+    svid, tried = offline.agent(), []
+
+    def fail(*_: object) -> None:
+        tried.append(offline.clock())
+        raise Unavailable("the token was pulled out")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(responders, "sign_responder", fail)
+        for seconds in (0, 4.9, 0.1):
+            offline.clock.advance(seconds=seconds)
+            assert [status(offline, svid) for _ in range(3)] == ["try_later"] * 3
+    assert len(tried) == 2
+    assert status(offline, svid) == "try_later"
+    offline.clock.advance(seconds=5)
+    assert status(offline, svid) == "good"
+
+
+def test_answers_have_threads_of_their_own(offline: Offline) -> None:
+    """However many strangers ask, they wait for each other and not in admins' way."""
+    svid, seen = offline.agent(), set[str]()
+    answer = offline.issuer.ocsp.answer
+
+    def noted(authority: str, question: Question) -> Answer:
+        seen.add(threading.current_thread().name.rpartition("_")[0])
+        return answer(authority, question)
+
+    offline.issuer.ocsp.answer = noted  # type: ignore[method-assign]
+
+    async def ask_all() -> None:
+        asked = Question.parse(request(svid.leaf, svid.intermediates[0], nonce=b"n" * 16))
+        told = [offline.issuer.ocsp.told(authority_of(svid), asked) for _ in range(20)]
+        assert all(each.this_update for each in await asyncio.gather(*told))
+
+    asyncio.run(ask_all())
+    assert seen == {"accredit-ocsp"}
 
 
 def test_a_clock_that_is_not_believed_answers_nothing(offline: Offline) -> None:

@@ -427,6 +427,23 @@ def test_a_revoked_task_stays_revoked(offline: Offline) -> None:
         offline.reopen()
 
 
+def test_a_suspension_does_not_outlive_its_end(offline: Offline) -> None:
+    """Ended by a clock that was set back, it is not told again when the end is forgotten."""
+    svid = offline.agent()
+    offline.state(f"instance:{svid.instance}", "suspended")
+    offline.clock.advance(hours=-5)
+    offline.state(f"instance:{svid.instance}", "restored")
+    offline.clock.advance(hours=5)
+    suspended, restored = offline.issuer.feed.facts
+    while restored.expires_at >= offline.clock() or suspended.expires_at >= offline.clock():
+        check_everywhere(offline, svid, valid=True)
+        offline.clock.advance(minutes=30)
+        offline.issuer.keep_up()
+        svid = offline.renew(svid)
+    offline.reopen()
+    check_everywhere(offline, svid, valid=True)
+
+
 def test_lasting_facts_outlive_everything(offline: Offline) -> None:
     """After months and a restart a revoked agent is still refused, though no credential is left."""
     manifest = offline.register()

@@ -1,7 +1,9 @@
 """Security events over the wire: whoever polls by its SVID, and a receiver that wants ours."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -20,6 +22,7 @@ from support.issuer import (
     write_agent,
 )
 from support.raw_http import RawClient
+from support.waiting import until
 
 from accredit_attestors.manifest import generate_signer_key
 from accredit_client import calls
@@ -133,6 +136,32 @@ def test_nobody_else_polls_it(world: World, polled: str) -> None:
     stream_id = polled.rpartition("/")[2]
     assert admin.ask("POST", "/v1/ssf/verify", {"stream_id": stream_id}).kind == "not-found"
     assert world.siem.ask("POST", polled, {"returnImmediately": True}).status == 200
+
+
+def test_a_receiver_that_is_revoked_while_it_waits_is_told_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    """Its call ends with the fact, and as its next one would; another receiver's is answered."""
+    key, waiting = generate_signer_key(), []
+    for name in ("doomed", "neighbour"):
+        toml = TOML.format(name=name)
+        agent = write_agent(tmp_path / name, key=key, now=system_clock(), toml=toml)
+        register(world.running, world.admin, agent, signer="others")
+        identity = attest(world.running, agent, join_token_file(world.admin, agent))
+        receiver = f"spiffe://example.org/ns/security/agent/{name}"
+        asked = {"name": name, "audience": AUDIENCE, "receiver": receiver}
+        path = f"/v1/ssf/poll/{world.ask('POST', STREAMS, asked)['stream_id']}"
+        caller = world.caller(identity)
+        told = caller.ask("POST", path, {"returnImmediately": True}).json["sets"]
+        waiting.append((caller, path, {"ack": list(told)}))
+    with ThreadPoolExecutor(2) as pool:
+        doomed, neighbour = [pool.submit(each.ask, "POST", *rest) for each, *rest in waiting]
+        until(lambda: len(world.running.issuer.stream_polling._newest) == 2)
+        world.revoke("agent:security/doomed")
+        assert doomed.result().kind == "revoked"
+        assert len(neighbour.result().json["sets"]) == 1
+    for name in ("doomed", "neighbour"):
+        world.ask("DELETE", f"{STREAMS}/{name}")
 
 
 def test_a_receiver_asks_for_a_verification(world: World, polled: str) -> None:

@@ -4,12 +4,13 @@ import asyncio
 import json
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.audit_world import audited
 from support.event_receiver import unverified
-from support.offline import Offline
+from support.offline import Offline, offline_issuer
 
 from accredit_credentials import security_event
 from accredit_credentials.spiffe_id import SpiffeId
@@ -192,6 +193,27 @@ def test_a_fact_that_expired_is_waited_for_no_more(offline: Offline) -> None:
     answer = poll(offline, stream)
     assert told(answer) == [newer]
     assert not poll(offline, stream, acknowledged=tuple(answer.sets)).sets
+
+
+def test_a_clock_that_was_ahead_leaves_out_no_fact(tmp_path: Path) -> None:
+    """What was told and accepted meanwhile takes none along that is over by that clock only."""
+    with offline_issuer(tmp_path / "issuer", steady=lambda: 0.0) as offline:
+        stream = add(offline, endpoint_url="https://siem.example.org/events")
+        (older,) = agents(offline, 1)
+        target = f"instance:{offline.agent().instance}"
+        offline.clock.advance(days=2)
+        offline.state(target)
+        streams = offline.issuer.streams
+        events, _ = streams.due(stream, 1)
+        offline.clock.advance(days=-2)
+        assert [event.jti for event in events] == [f"{stream.id}.1"]
+
+        offline.clock.advance(days=2)
+        done = streams.accept(stream, [f"{stream.id}.2"])
+        assert done is None, "the older one waits"
+        offline.clock.advance(days=-2)
+        answer = poll(offline, stream)
+        assert told(answer) == [older]
 
 
 # --- the call's own words -------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from accredit_issuer.metrics import Metrics
 from accredit_issuer.registry.listing import text_of
 from accredit_issuer.registry.nodes import RESERVED, NodeAsked
 from accredit_issuer.registry.roles import Operation
+from accredit_issuer.revocation.revocation import stated_against
 
 Answer = dict[str, Any]
 
@@ -97,7 +98,9 @@ def reports(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:
             asked = f"instance {instance} changed"
             await issuer.issuance.refusals.record(caller.name, asked, refusal)
             raise
-        fact = issuer.revocation.facts.match([f"instance:{instance}"])
+        mark = (f"instance:{instance}",)
+        with issuer.database.read() as connection:
+            fact = stated_against(connection, mark).match(mark)
         state = "active" if fact is None else fact.kind.value
         return JSONResponse({"instance": instance, "state": state})
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Path
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -79,12 +78,7 @@ def _decoded(encoded: str) -> bytes:
 
 async def _answer(issuer: Issuer, authority: str, unverified: bytes) -> Answer:
     try:
-        question = Question.parse(unverified)
-        kept = issuer.ocsp.kept(authority, question)
-        if kept is not None:
-            return kept
-        # Signing, and perhaps waiting for a record of the responder: not on the event loop.
-        return await run_in_threadpool(issuer.ocsp.answer, authority, question)
+        return await issuer.ocsp.told(authority, Question.parse(unverified))
     except NotAnswered as error:
         return failed(error)
     except IssuerError as error:

@@ -18,6 +18,7 @@ from accredit_issuer.api.callers import AdminCaller, Caller, Callers
 from accredit_issuer.api.discovery import VERIFICATION_PATH
 from accredit_issuer.api.strict_route import StrictRoute
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.issuance.decision import check_not_revoked
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.registry.listing import text_of
 from accredit_issuer.registry.roles import Operation
@@ -84,6 +85,8 @@ def routes(issuer: Issuer, callers: Callers) -> APIRouter:
             refused=tuple(body.setErrs),
         )
         answer = await issuer.stream_polling.answer(stream, asked)
+        # It may have waited for the very fact that ends who asks.
+        check_not_revoked(caller.marks, issuer.revocation.facts)
         return JSONResponse(
             {"sets": dict(answer.sets), "moreAvailable": answer.more},
             headers={"Cache-Control": "no-store"},

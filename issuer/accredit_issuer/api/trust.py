@@ -15,7 +15,11 @@ from accredit_issuer.issuer import Issuer
 from accredit_issuer.revocation.crl import Crl
 from accredit_issuer.revocation.feed import Feed
 
+LONGEST_WAIT = 30.0  # seconds that one call waits
+
 After = Annotated[int, Query(ge=0, le=2**63 - 1, description="the newest fact that you know")]
+
+Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="seconds, until there is news")]
 
 
 def routes(issuer: Issuer) -> APIRouter:
@@ -39,9 +43,9 @@ def routes(issuer: Issuer) -> APIRouter:
         return answer(kept.now, request)
 
     @router.get("/revocations", summary="A signed statement of the facts after a sequence number")
-    async def revocations(after: After = 0) -> Response:
+    async def revocations(after: After = 0, wait: Wait = 0.0) -> Response:
         return PlainTextResponse(
-            issuer.feed.statement(after), headers={"Cache-Control": "no-store"}
+            await issuer.feed.awaited(after, wait), headers={"Cache-Control": "no-store"}
         )
 
     async def known_after(after: After = 0) -> int:

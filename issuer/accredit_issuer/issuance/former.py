@@ -23,9 +23,9 @@ from accredit_credentials.keys import check_public_key, public_key_der
 from accredit_credentials.revocation import FactSet
 from accredit_credentials.x509_svid import X509Svid, unverified_svid
 from accredit_issuer.errors import Kind, Refusal
-from accredit_issuer.revocation.revocation import fact_of
+from accredit_issuer.revocation.revocation import stated_against
 from accredit_issuer.store.database import Database
-from accredit_issuer.store.models import credentials, facts, releases
+from accredit_issuer.store.models import credentials, releases
 
 DETAIL = "former"  # where the log names the SVID that proved who asked
 
@@ -141,11 +141,3 @@ def _later_key(connection: Connection, instance: str, number: int) -> bytes | No
     return public_key_der(
         check_public_key(x509.load_der_x509_certificate(row.certificate).public_key())
     )
-
-
-def stated_against(connection: Connection, marks: tuple[str, ...]) -> FactSet:
-    """Every fact that was ever stated against one of these marks, as they stand."""
-    rows = connection.execute(
-        select(facts).where(facts.c.target.in_(marks)).order_by(facts.c.sequence)
-    )
-    return FactSet(fact_of(row) for row in rows)

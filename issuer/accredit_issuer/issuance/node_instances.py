@@ -26,12 +26,12 @@ from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.agent_svids import AT_ONCE, AgentSvids
 from accredit_issuer.issuance.csr import key_of_request
 from accredit_issuer.issuance.decision import Claimant, check_not_revoked, check_text
-from accredit_issuer.issuance.former import stated_against
 from accredit_issuer.issuance.node_svids import listed_node
 from accredit_issuer.issuance.parts import Parts
 from accredit_issuer.issuance.x509_signing import X509Grant, X509Signing
 from accredit_issuer.registry.nodes import CodeChange, Node, NodeActor, check_listed
 from accredit_issuer.registry.registry import Instance
+from accredit_issuer.revocation.revocation import stated_against
 from accredit_issuer.store.models import instances
 from accredit_issuer.store.writer import Transaction
 

@@ -438,7 +438,7 @@ class Nodes:
         target = Target(TargetKind.INSTANCE, change.instance)
 
         def work(transaction: Transaction) -> bool:
-            standing = self._revocation.facts.match([str(target)])
+            standing = self._revocation.standing(transaction, target)
             said = f"code changed on the node {by.node.name}: "
             if standing is not None and (
                 standing.kind is FactKind.REVOKED or standing.reason.startswith(said)
@@ -472,12 +472,13 @@ class Nodes:
         return self._changes.make(work, by=by, alone=True)
 
     def _revoke_all(self, transaction: Transaction, node: Node, by: Actor, now: datetime) -> None:
+        since = self._revocation.living_since(now)
         own = transaction.execute(
             select(func.count())
             .select_from(credentials)
-            .where(credentials.c.instance == node.instance, credentials.c.expires_at > now)
+            .where(credentials.c.instance == node.instance, credentials.c.expires_at > since)
         ).scalar()
-        living = [*([node.instance] if own else []), *living_on(transaction, node.name, now)]
+        living = [*([node.instance] if own else []), *living_on(transaction, node.name, since)]
         ended = self._revocation.facts
         targets = [
             Target(TargetKind.INSTANCE, each)

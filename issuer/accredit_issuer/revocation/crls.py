@@ -29,6 +29,7 @@ from accredit_credentials.revocation import FactSet
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.authority.lifecycle import AuthorityKind, Origin
 from accredit_issuer.authority.snapshot import Authority
+from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Unavailable
 from accredit_issuer.revocation.crl import Crl, Entries, next_times, sign_crl
 from accredit_issuer.revocation.kept_crls import keep, read_crls
@@ -58,11 +59,15 @@ class _Attempt:
 
 
 class Crls:
-    """The newest CRL of each authority. Reading is for any thread."""
+    """The newest CRL of each authority. Reading is for any thread.
 
-    def __init__(self, config: Config, authorities: Authorities) -> None:
+    ``at_most`` tells a moment that has certainly come, also by a clock that is ahead.
+    """
+
+    def __init__(self, config: Config, authorities: Authorities, at_most: Clock) -> None:
         self._config = config
         self._authorities = authorities
+        self._at_most = at_most
         self._held: Mapping[str, Crl] = {}
         self._spent: dict[str, int] = {}  # numbers of CRLs that could not be made again
         self._unsigned: frozenset[str] = frozenset()  # whose key did not answer when rows changed
@@ -161,14 +166,19 @@ class Crls:
         if authority in self._unsigned:
             return True
         crl = self._held.get(authority)
-        return crl is None or now >= crl.scheduled_at + self._config.crl_lifetime / 2
+        if crl is None or crl.times.this_update > now:
+            return True  # by a clock that was ahead: nobody believes it before it begins
+        return now >= crl.scheduled_at + self._config.crl_lifetime / 2
 
     def _scheduled(
         self, transaction: Transaction, authority: Authority, facts: FactSet, now: datetime
     ) -> Crl:
         before = self._held.get(authority.id)
-        if before is not None:
-            dropped = drop(transaction, authority.id, before.scheduled_at)
+        dropped: list[Change] = []
+        # What ended before a moment to come may live.
+        if before is not None and before.scheduled_at <= now:
+            ahead = now - min(now, self._at_most())
+            dropped = drop(transaction, authority.id, before.scheduled_at - ahead)
         if before is not None and authority.id not in self._unsigned:
             entries = _changed(before, dropped)
         else:

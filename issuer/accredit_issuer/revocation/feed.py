@@ -12,9 +12,9 @@ import asyncio
 import hashlib
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import NamedTuple, TypedDict
 
 from accredit_credentials.revocation import EXPANDED, FactSet, RevocationFact
 from accredit_credentials.revocation_feed import Statement, sign
@@ -23,41 +23,46 @@ from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.clock import Clock
 from accredit_issuer.clock_guard import Steady, steady_clock
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.revocation import pages
 from accredit_issuer.revocation.confirmations import Audience
 from accredit_issuer.revocation.waiting import Waiting
 
-MAX_BACKLOG = 1000  # facts; more of them come as a snapshot
+MAX_BACKLOG = 1000  # facts; more of them come as a snapshot, or in pages
 MAX_CACHED = 1024
 MAX_CACHED_CHARACTERS = 32 * 1024 * 1024  # anybody may ask for any number of long statements
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is told: one value, so that who reads it meanwhile never has halves of two."""
+class _Known(NamedTuple):
+    """What changes together: all facts, the newest number, and what those forgotten ended by.
 
-    facts: tuple[RevocationFact, ...] = ()
-    through: int = 0
-    words: Mapping[int, str] = field(default_factory=dict)  # of the newest facts, by number
+    ``words`` say which facts the newest numbers are, of those that are not told as well.
+    """
 
-    def with_facts(
-        self, new: Sequence[RevocationFact], *, carried: Iterable[RevocationFact]
-    ) -> Self:
-        """With more facts, in order, of which ``carried`` are told."""
-        words = dict(self.words)
-        words.update((fact.sequence, _word(fact)) for fact in new[-MAX_BACKLOG - 1 :])
-        for old in list(words)[: -MAX_BACKLOG - 1]:
-            del words[old]
-        through = max([self.through, *(fact.sequence for fact in new)])
-        return replace(self, facts=(*self.facts, *carried), through=through, words=words)
+    facts: list[RevocationFact]
+    through: int
+    words: Mapping[int, str]
+    forgotten: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
     as_of: datetime
     through: int
+    more: bool
     bundle: int
     authority: str
     text: str
+
+
+class _Told(TypedDict):
+    """What a statement says of facts."""
+
+    after: int
+    through: int
+    facts: tuple[RevocationFact, ...]
+    more: bool
+    continues: str | None
+    newest: str | None
 
 
 class Feed:
@@ -76,7 +81,9 @@ class Feed:
         self._authorities = authorities
         self._clock = clock
         self._heartbeat = heartbeat
-        self._known = _Known()
+        self._known = _Known([], 0, {})
+        self._in_force = FactSet()  # of the facts up to this number, for snapshots
+        self._in_force_through = 0
         self._signed: dict[int, _Signed] = {}
         self._signed_characters = 0
         self._waiting = Waiting()
@@ -94,13 +101,18 @@ class Feed:
     @property
     def facts(self) -> tuple[RevocationFact, ...]:
         """The facts in force, in order."""
-        return self._known.facts
+        return tuple(self._known.facts)
 
-    def load(self, facts: Sequence[RevocationFact], now: datetime) -> None:
-        """Take up all facts that the database holds, in order; told are those in force."""
-        carried = _carried(fact for fact in facts if fact.expires_at > now)
-        self._known = _Known().with_facts(facts, carried=carried)
-        self.audience.load(self._known.through)
+    def load(
+        self,
+        facts: Iterable[RevocationFact],
+        through: int,
+        *,
+        newest: Sequence[RevocationFact] = (),
+    ) -> None:
+        """Take up the facts that the database holds; ``newest`` are its last ones, over or not."""
+        self._known = _Known(_carried(facts), through, _with_words({}, newest))
+        self.audience.load(through)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve listeners on this loop."""
@@ -109,8 +121,11 @@ class Feed:
     def publish(self, facts: Iterable[RevocationFact]) -> None:
         """Tell new facts, once they are durable. Called on the writing thread."""
         new = list(facts)
-        self._known = self._known.with_facts(new, carried=_carried(new))
-        self.audience.stated(self._known.through)
+        facts, through, words, forgotten = self._known
+        through = max([through, *(fact.sequence for fact in new)])
+        words = _with_words(words, new)
+        self._known = _Known([*facts, *_carried(new)], through, words, forgotten)
+        self.audience.stated(through)
         self._wake_listeners()
         for call in self._heeding:
             call()
@@ -128,10 +143,10 @@ class Feed:
 
         Called on the writing thread, as ``publish``: a fact that came in between would be lost.
         """
-        known = self._known
-        kept = tuple(fact for fact in known.facts if fact.expires_at > now)
-        self._known = replace(known, facts=kept)
-        return len(known.facts) - len(kept)
+        facts, through, words, _ = self._known
+        kept = [fact for fact in facts if fact.expires_at > now]
+        self._known = _Known(kept, through, words, now)
+        return len(facts) - len(kept)
 
     def close(self) -> None:
         """End all streams."""
@@ -143,10 +158,24 @@ class Feed:
     def statement(self, after: int) -> str:
         """A signed statement of the facts after a sequence number; 0 is a snapshot.
 
+        Where it says that there are more, it ends before the newest fact, and what it ends with is
+        to be asked for next.
+
         Raises:
             Refusal: no fact has come so far.
         """
         return self._statement(after).text
+
+    async def awaited(self, after: int, seconds: float) -> str:
+        """As ``statement``; where nothing came after ``after``, once something has, or in time.
+
+        Raises:
+            Refusal: no fact has come so far.
+        """
+        self.check_known(after)
+        if self.through == after and not self._closed:
+            await self._waiting.wait(seconds)
+        return self.statement(after)
 
     async def follow(self, after: int) -> AsyncIterator[str]:
         """Statements without end: at once, at each new fact or bundle, and as heartbeat."""
@@ -169,10 +198,9 @@ class Feed:
         Raises:
             Refusal: no fact has come so far.
         """
-        through = self._known.through
-        if after > through:
+        if after > self.through:
             raise Refusal(
-                Kind.CONFLICT, f"{after} facts are known to you, the issuer knows {through}"
+                Kind.CONFLICT, f"{after} facts are known to you, the issuer knows {self.through}"
             )
 
     def _statement(self, after: int) -> _Signed:
@@ -180,30 +208,87 @@ class Feed:
         now = self._clock()
         bundle = self._authorities.now_in_force.sequence
         key, kid = self._authorities.jwt_signer()
-        known, kept = self._known, self._signed.get(after)
+        known = self._signed.get(after)
         fresh = timedelta(seconds=self._heartbeat / 4)
         if (
-            kept is not None
-            and kept.through == known.through
-            and kept.bundle == bundle
-            and kept.authority == kid
-            and timedelta(0) <= now - kept.as_of < fresh
+            known is not None
+            and (known.more or known.through == self.through)
+            and known.bundle == bundle
+            and known.authority == kid
+            and timedelta(0) <= now - known.as_of < fresh
         ):
-            return kept
-        begin, told = _told(known, after)
+            return known
         statement = Statement(
             trust_domain=self._trust_domain,
-            after=begin,
-            through=known.through,
+            **self._told(after),
             as_of=now,
-            facts=told,
             bundle=bundle,
-            continues=known.words.get(begin),
-            newest=known.words.get(known.through),
         )
-        signed = _Signed(now, known.through, bundle, kid, sign(statement, key, kid))
+        signed = _Signed(
+            as_of=now,
+            through=statement.through,
+            more=statement.more,
+            bundle=bundle,
+            authority=kid,
+            text=sign(statement, key, kid),
+        )
         self._remember(after, signed)
         return signed
+
+    def _told(self, after: int) -> _Told:
+        """What to tell somebody who knows the facts up to ``after``.
+
+        A snapshot is what is in force: a suspension that was ended is not in it, however often it
+        was stated. Who is far behind gets one as well, in pages where that is too much for one
+        statement; who shows the end of a page gets the next.
+        """
+        facts, through, words, _ = self._known
+        newest = words.get(through)
+        start = bisect_right(facts, after, key=_sequence)
+        near = after in words and len(facts) - start <= MAX_BACKLOG
+        if near and pages.fit(facts[start:]):
+            return _Told(
+                after=after,
+                through=through,
+                facts=tuple(facts[start:]),
+                more=False,
+                continues=words[after],
+                newest=newest,
+            )
+        if after == 0 or not pages.ends_page(after):
+            in_force = self._snapshot()
+            if in_force is not None:
+                return _Told(
+                    after=0,
+                    through=through,
+                    facts=in_force,
+                    more=False,
+                    continues=None,
+                    newest=newest,
+                )
+            after = start = 0
+        end, last = pages.page(facts, start)
+        return _Told(
+            after=after,
+            through=through if last is None else last,
+            facts=tuple(facts[start:end]),
+            more=last is not None,
+            continues=words.get(after),
+            newest=newest if last is None else words.get(last),
+        )
+
+    def _snapshot(self) -> tuple[RevocationFact, ...] | None:
+        """What is in force of the facts that are known now; None is too much for a statement."""
+        facts, through, _, forgotten = self._known
+        for fact in facts[bisect_right(facts, self._in_force_through, key=_sequence) :]:
+            self._in_force.apply(fact)
+        self._in_force_through = through
+        if forgotten is not None:
+            self._in_force.drop_expired(forgotten)
+        if len(self._in_force) > pages.MOST:
+            return None
+        in_force = tuple(self._in_force)
+        return in_force if pages.fit(in_force) else None
 
     def _remember(self, after: int, signed: _Signed) -> None:
         if replaced := self._signed.pop(after, None):
@@ -225,16 +310,16 @@ class Feed:
             self._loop.call_soon_threadsafe(call)
 
 
-def _told(known: _Known, after: int) -> tuple[int, tuple[RevocationFact, ...]]:
-    """What to tell somebody who knows the facts up to ``after``, and what that continues.
+def _carried(facts: Iterable[RevocationFact]) -> list[RevocationFact]:
+    # Facts about a signer or an owner were expanded into others. The feed is public, and who
+    # answers for what is not.
+    return [fact for fact in facts if fact.target.kind not in EXPANDED]
 
-    A snapshot is what is in force: a suspension that was ended is not in it, however often it was
-    stated. Who is far behind gets one as well.
-    """
-    if after in known.words:
-        start = bisect_right(known.facts, after, key=lambda fact: fact.sequence)
-        return after, known.facts[start:]
-    return 0, tuple(FactSet(known.facts))
+
+def _with_words(words: Mapping[int, str], facts: Sequence[RevocationFact]) -> Mapping[int, str]:
+    """The words of these facts, too, as far back as statements continue."""
+    known = {**words, **{fact.sequence: _word(fact) for fact in facts[-MAX_BACKLOG - 1 :]}}
+    return dict(list(known.items())[-MAX_BACKLOG - 1 :])
 
 
 def _word(fact: RevocationFact) -> str:
@@ -244,7 +329,5 @@ def _word(fact: RevocationFact) -> str:
     return hashlib.sha256(said.encode("ascii")).hexdigest()[:16]
 
 
-def _carried(facts: Iterable[RevocationFact]) -> list[RevocationFact]:
-    # Facts about a signer or an owner were expanded into others. The feed is public, and who
-    # answers for what is not.
-    return [fact for fact in facts if fact.target.kind not in EXPANDED]
+def _sequence(fact: RevocationFact) -> int:
+    return fact.sequence

@@ -6,7 +6,9 @@ told that it is stated: the next answer is made of what holds then. One that was
 meanwhile, perhaps of what held before, is not kept.
 """
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from cryptography.x509.ocsp import OCSPResponseStatus
@@ -33,6 +35,7 @@ from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import credentials, releases, revoked_certificates
 
+THREADS = 2  # one waits for a responder's record, another goes on
 MAX_KEPT = 4096  # answers, of less than 2 KiB with all around them; the oldest goes first
 
 _Key = tuple[str, CertId]
@@ -81,6 +84,8 @@ class OcspAnswers:
         self._hashes: dict[str, IssuerHashes] = {}
         self._changing = threading.Lock()
         self._facts = 0  # how often answers were dropped
+        # Strangers that ask must not fill the pool in which admins' calls are answered.
+        self._answering = ThreadPoolExecutor(THREADS, thread_name_prefix="accredit-ocsp")
 
     def kept(self, authority: str, question: Question) -> Answer | None:
         """An answer that was given before and still holds; asks neither database nor key.
@@ -92,6 +97,18 @@ class OcspAnswers:
             return None
         answer = self._kept.get((authority, question.asked))
         return answer if answer is not None and _is_young(answer, self._clock()) else None
+
+    async def told(self, authority: str, question: Question) -> Answer:
+        """As ``answer``, for the event loop: at once where it was given before and still holds."""
+        kept = self.kept(authority, question)
+        if kept is not None:
+            return kept
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._answering, self.answer, authority, question)
+
+    def close(self) -> None:
+        """Let those finish that are under way."""
+        self._answering.shutdown()
 
     def answer(self, authority: str, question: Question) -> Answer:
         """Look up and sign. May wait for the writing thread, where the responder is a new one.

@@ -5,25 +5,23 @@ turn among facts. What carries one of these targets is then counted over a conne
 write.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, false, func, select
 
 from accredit_credentials.revocation import MAX_REASON_LENGTH, Target, TargetKind
 from accredit_issuer.issuance.decision import check_text
 from accredit_issuer.registry.changes import Changes
+from accredit_issuer.revocation.carriers import CERTIFICATE, TOKENS, carry
 from accredit_issuer.revocation.revocation import FactRequest, Revocation
 from accredit_issuer.store.database import Database
-from accredit_issuer.store.models import credentials, instances, manifests, nodes, tasks
+from accredit_issuer.store.models import credentials, instances, manifests
 
-KINDS = ("x509", "jwt", "wit", "task", "ca")
+KINDS = (CERTIFICATE, *TOKENS, "ca")
 AT_ONCE = 500  # targets in one query
-# For these all that has not expired is read, by the index of kind and end. Said of the others too,
-# it would be taken in place of the index of their own.
-UNINDEXED = frozenset({TargetKind.AUTHORITY, TargetKind.ADMIN, TargetKind.TASK})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +62,7 @@ def preview(
         lambda t: revocation.targets(t, request, now), by=request.actor, alone=True
     )
     with database.read() as connection:
-        return count(connection, targets, now)
+        return count(connection, targets, revocation.living_since(now))
 
 
 def count(connection: Connection, targets: Sequence[Target], now: datetime) -> Preview:
@@ -73,9 +71,8 @@ def count(connection: Connection, targets: Sequence[Target], now: datetime) -> P
     living_instances, ends = 0, list[datetime]()
     registered, agents = 0, set[str]()
     for kind, values in _groups(targets):
-        living = and_(credentials.c.expires_at > now, _carry(kind, values))
-        if kind in UNINDEXED:
-            living = and_(credentials.c.kind.in_(KINDS), living)
+        carried = carry(kind, values, KINDS)
+        living = and_(credentials.c.expires_at > now, false() if carried is None else carried)
         query = select(
             credentials.c.kind,
             func.count().label("number"),
@@ -112,12 +109,6 @@ def _groups(targets: Sequence[Target]) -> Iterator[tuple[TargetKind, list[str]]]
             yield kind, values[start : start + AT_ONCE]
 
 
-def _carry(kind: TargetKind, values: list[str]) -> ColumnElement[bool]:
-    """The credentials with one of these marks, or of the node that is one of these."""
-    condition = _CARRIED.get(kind)
-    return false() if condition is None else condition(values)
-
-
 def _cover(kind: TargetKind, values: list[str]) -> ColumnElement[bool]:
     column = {
         TargetKind.NAMESPACE: manifests.c.namespace,
@@ -125,33 +116,3 @@ def _cover(kind: TargetKind, values: list[str]) -> ColumnElement[bool]:
         TargetKind.MANIFEST: manifests.c.digest,
     }.get(kind)
     return false() if column is None else column.in_(values)
-
-
-def _of_instances(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return credentials.c.instance.in_(select(instances.c.id).where(condition))
-
-
-def _of_tasks(values: list[str]) -> ColumnElement[bool]:
-    above = func.json_each(tasks.c.ancestors).table_valued("value")
-    below = select(tasks.c.id).where(
-        select(above.c.value).where(above.c.value.in_(values)).correlate(tasks).exists()
-    )
-    return or_(credentials.c.task.in_(values), credentials.c.task.in_(below))
-
-
-_CARRIED: Mapping[TargetKind, Callable[[list[str]], ColumnElement[bool]]] = {
-    TargetKind.NAMESPACE: lambda v: _of_instances(
-        instances.c.manifest.in_(select(manifests.c.digest).where(manifests.c.namespace.in_(v)))
-    ),
-    TargetKind.AGENT: lambda v: _of_instances(instances.c.agent.in_(v)),
-    TargetKind.MANIFEST: lambda v: _of_instances(instances.c.manifest.in_(v)),
-    TargetKind.NODE: lambda v: credentials.c.instance.in_(
-        select(nodes.c.instance).where(nodes.c.name.in_(v))
-    ),
-    TargetKind.INSTANCE: credentials.c.instance.in_,
-    TargetKind.SERIAL: credentials.c.id.in_,
-    TargetKind.JTI: credentials.c.id.in_,
-    TargetKind.TASK: _of_tasks,
-    TargetKind.AUTHORITY: credentials.c.authority.in_,
-    TargetKind.ADMIN: credentials.c.admin.in_,
-}

@@ -26,12 +26,12 @@ from accredit_credentials.x509_template import subject_key_id
 from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.authority.rows import standing_of
 from accredit_issuer.errors import IssuerError
+from accredit_issuer.revocation.carriers import CERTIFICATE, carry
 from accredit_issuer.store import models
 from accredit_issuer.store.models import (
     credentials,
     facts,
     instances,
-    manifests,
     releases,
     revoked_certificates,
     subordinate_cas,
@@ -40,17 +40,6 @@ from accredit_issuer.store.writer import Transaction
 
 BATCH = 1000  # rows that are held at a time
 
-_X509 = "x509"
-_LOOKED_UP = frozenset(  # what is found by an index of its own
-    {
-        TargetKind.NAMESPACE,
-        TargetKind.AGENT,
-        TargetKind.MANIFEST,
-        TargetKind.NODE,
-        TargetKind.INSTANCE,
-        TargetKind.SERIAL,
-    }
-)
 _ENTRY = (
     revoked_certificates.c.authority,
     revoked_certificates.c.serial,
@@ -97,7 +86,7 @@ def project(
     if fact.kind is FactKind.RESTORED:
         return _lift(transaction, fact.target, publishing)
     changes: list[Change] = []
-    condition = _matching(fact.target)
+    condition = carry(fact.target.kind, [fact.target.value], [CERTIFICATE])
     if condition is not None:
         chosen = select(
             credentials.c.id,
@@ -107,7 +96,6 @@ def project(
             literal(fact.at, revoked_certificates.c.at.type),
             credentials.c.expires_at,
         ).where(
-            _is_certificate(fact.target.kind),
             credentials.c.expires_at > now,
             credentials.c.authority.in_(publishing),
             condition,
@@ -120,13 +108,6 @@ def project(
             if ca.id == fact.target.value:
                 changes += put_on(transaction, fact, ca.serial, ca.root, ca.expires_at)
     return changes
-
-
-def _is_certificate(target: TargetKind) -> ColumnElement[bool]:
-    if target in _LOOKED_UP:
-        # SQLite would prefer the index of kinds, and read all certificates that live.
-        return credentials.c.kind.concat("") == _X509
-    return credentials.c.kind == _X509
 
 
 def put_on(
@@ -188,7 +169,7 @@ def unlisted(
         select(credentials, instances.c.manifest)
         .outerjoin_from(credentials, instances, instances.c.id == credentials.c.instance)
         .where(
-            credentials.c.kind == _X509,
+            credentials.c.kind == CERTIFICATE,
             credentials.c.expires_at > now,
             credentials.c.authority == authority,
             credentials.c.id.not_in(listed),
@@ -327,29 +308,3 @@ def _changes(rows: Iterable[Row[Any]]) -> list[Change]:
 
 def _encoded(row: Row[Any]) -> bytes:
     return entry_of(int(row.serial, 16), row.at, suspended=row.suspended)
-
-
-def _matching(target: Target) -> ColumnElement[bool] | None:
-    """The credentials that a target matches; None where it matches no certificate."""
-    column = {
-        TargetKind.INSTANCE: credentials.c.instance,
-        TargetKind.SERIAL: credentials.c.id,
-        TargetKind.AUTHORITY: credentials.c.authority,
-        TargetKind.ADMIN: credentials.c.admin,
-    }.get(target.kind)
-    if column is not None:
-        return column == target.value
-    if target.kind is TargetKind.NODE:
-        # Its own SVIDs: what runs there is in the facts that this one was expanded into.
-        own = select(models.nodes.c.instance).where(models.nodes.c.name == target.value)
-        return credentials.c.instance.in_(own)
-    of_it = {
-        TargetKind.NAMESPACE: instances.c.manifest.in_(
-            select(manifests.c.digest).where(manifests.c.namespace == target.value)
-        ),
-        TargetKind.AGENT: instances.c.agent == target.value,
-        TargetKind.MANIFEST: instances.c.manifest == target.value,
-    }.get(target.kind)
-    if of_it is None:
-        return None
-    return credentials.c.instance.in_(select(instances.c.id).where(of_it))

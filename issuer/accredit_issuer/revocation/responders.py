@@ -8,7 +8,7 @@ the scheduler, or by whoever asks where that did not come to it; after a restart
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from cryptography import x509
@@ -35,6 +35,8 @@ from accredit_issuer.settings import Config
 from accredit_issuer.store.models import authorities
 from accredit_issuer.store.writer import Transaction
 
+AGAIN = timedelta(seconds=5)  # after one could not be made: strangers choose how often they ask
+
 _log = structlog.get_logger("accredit.ocsp")
 
 
@@ -50,6 +52,7 @@ class Responders:
         self._by = by
         self._profile = ResponderProfile(backdate=config.lifetimes.backdate, replica=config.replica)
         self._made: dict[str, Responder] = {}
+        self._failed: dict[str, tuple[datetime, Unavailable]] = {}
         self._making = threading.Lock()
 
     def of(self, ca: Authority, now: datetime) -> Responder:
@@ -88,8 +91,24 @@ class Responders:
         with self._making:
             known = self._made.get(ca.id)  # many ask at once, and one is enough
             if known is None or not _is_good(known, ca, now, will_do):
-                self._made[ca.id] = known = self._make(ca, now)
+                self._check_not_just_failed(ca, now)
+                try:
+                    self._made[ca.id] = known = self._make(ca, now)
+                except Unavailable as error:
+                    self._failed[ca.id] = now, error
+                    raise
             return known
+
+    def _check_not_just_failed(self, ca: Authority, now: datetime) -> None:
+        """Decide whether the CA's key may be asked: it, or the database, may fail for longer.
+
+        Raises:
+            Unavailable: it has just failed.
+        """
+        failed_at, error = self._failed.pop(ca.id, (None, None))
+        if failed_at is not None and error is not None and failed_at <= now < failed_at + AGAIN:
+            self._failed[ca.id] = failed_at, error
+            raise Unavailable(str(error))
 
     def _make(self, ca: Authority, now: datetime) -> Responder:
         if ca.certificate is None:

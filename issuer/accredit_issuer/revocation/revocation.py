@@ -24,6 +24,7 @@ from accredit_credentials.revocation import (
 )
 from accredit_issuer.audit.records import Record, RecordKind, written_moment
 from accredit_issuer.authority.authorities import Authorities
+from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuance.decision import check_text
 from accredit_issuer.registry.changes import Actor, Changes
@@ -78,15 +79,21 @@ class FactRequest:
 
 
 class Revocation:
-    """The facts in force, and how new ones come in."""
+    """The facts in force, and how new ones come in.
 
-    def __init__(self, config: Config, authorities: Authorities, feed: Feed) -> None:
+    ``at_most`` tells a moment that has certainly come, also by a clock that is ahead.
+    """
+
+    def __init__(
+        self, config: Config, authorities: Authorities, feed: Feed, at_most: Clock
+    ) -> None:
         self._config = config
         self._feed = feed
+        self._at_most = at_most
         self._sequence = 0
         self.facts = FactSet()
         self.on_facts: Callable[[], None] = lambda: None  # once they are in force, before told
-        self.crls = Crls(config, authorities)
+        self.crls = Crls(config, authorities, at_most)
 
     def load(self, connection: Connection, now: datetime) -> None:
         """Take up the facts of the database: all lasting ones, and those not yet expired."""
@@ -94,7 +101,8 @@ class Revocation:
         known = [fact_of(row) for row in rows]
         self._sequence = known[-1].sequence if known else 0
         self.facts = FactSet(fact for fact in known if _matters(fact, now))
-        self._feed.load(known, now)
+        in_force = (fact for fact in known if fact.expires_at > now)
+        self._feed.load(in_force, self._sequence, newest=known)
 
     def state(self, request: FactRequest, changes: Changes, now: datetime) -> list[StatedFact]:
         """State a fact; returns it with those that it was expanded into, once all are durable.
@@ -119,8 +127,9 @@ class Revocation:
         """
 
         def forget() -> None:
-            self.facts = FactSet(fact for fact in self.facts if _matters(fact, now))
-            self._feed.drop_expired(now)
+            since = self.living_since(now)
+            self.facts = FactSet(fact for fact in self.facts if _matters(fact, since))
+            self._feed.drop_expired(since)
 
         writer.run(lambda t: t.after_commit(forget), alone=True).result()
 
@@ -148,22 +157,26 @@ class Revocation:
                 target=target,
                 kind=request.kind,
                 at=now,
-                expires_at=max(self._last_match(transaction, target, now), last_end),
+                expires_at=max(
+                    self._last_match(transaction, target, now),
+                    last_end,
+                    self._known_until(target, now),
+                ),
                 reason=request.reason,
             )
             for offset, target in enumerate(targets, start=1)
         ]
-        publishing = self.crls.publishing
+        publishing, since = self.crls.publishing, self.living_since(now)
         changes: list[Change] = []
         for fact in stated:
             _write_fact(transaction, fact, request.actor.name)
-            changes += project(transaction, fact, now, publishing)
+            changes += project(transaction, fact, since, publishing)
         if request.kind is FactKind.RESTORED:
             # What another suspension still covers goes back on: it never left.
             restored = {fact.target for fact in stated}
             for fact in self.facts:
                 if fact.kind is FactKind.SUSPENDED and fact.target not in restored:
-                    changes += project(transaction, fact, now, publishing)
+                    changes += project(transaction, fact, since, publishing)
         self.crls.write_changed(transaction, changes, self.facts, now)
 
         def put_into_force() -> None:
@@ -175,6 +188,10 @@ class Revocation:
 
         transaction.after_commit(put_into_force)
         return [StatedFact(fact, request.actor.name) for fact in stated]
+
+    def living_since(self, now: datetime) -> datetime:
+        """What ends after this may be alive, though it be over by the clock that a fact is of."""
+        return min(now, self._at_most())
 
     def targets(
         self, transaction: Transaction, request: FactRequest, now: datetime
@@ -197,7 +214,7 @@ class Revocation:
             self._check_not_covered(transaction, target)
         if request.kind is FactKind.RESTORED and target.kind is TargetKind.INSTANCE:
             self._check_node_stands(transaction, target)
-        known = self.facts.match([str(target)])
+        known = self.standing(transaction, target)
         if request.kind is FactKind.RESTORED:
             if known is None:
                 raise Refusal(Kind.CONFLICT, f"{target} is not suspended")
@@ -209,6 +226,15 @@ class Revocation:
                 _check_own(transaction, known, request.actor.name)
         elif known is not None and (known.kind is FactKind.REVOKED or known.kind is request.kind):
             raise Refusal(Kind.CONFLICT, f"{target} is {known.kind.value} already")
+
+    def standing(self, transaction: Transaction, target: Target) -> RevocationFact | None:
+        """The fact that stands about a target.
+
+        One left the memory when nothing lived that it matched; who slept since may come back, and
+        the table is asked then (``issuance.former``).
+        """
+        mark = (str(target),)
+        return self.facts.match(mark) or stated_against(transaction, mark).match(mark)
 
     def _expanded(
         self, transaction: Transaction, request: FactRequest, now: datetime
@@ -257,12 +283,12 @@ class Revocation:
                 Target(TargetKind.INSTANCE, each)
                 for each in transaction.execute(all_on_it).scalars()
                 if f"instance:{each}" in found
-                and (known := self.facts.match([f"instance:{each}"])) is not None
+                and (known := self.standing(transaction, Target(TargetKind.INSTANCE, each)))
                 and known.kind is FactKind.SUSPENDED
             ]
         return [
             Target(TargetKind.INSTANCE, each)
-            for each in living_on(transaction, request.target.value, now)
+            for each in living_on(transaction, request.target.value, self.living_since(now))
             # A suspension that is there already stays the one that has to be ended.
             if (known := self.facts.match([f"instance:{each}"])) is None
             or (known.kind is FactKind.SUSPENDED and request.kind is FactKind.REVOKED)
@@ -313,6 +339,11 @@ class Revocation:
         if above is not None:
             raise Refusal(Kind.CONFLICT, f"{above.target} is {above.kind.value}, which covers it")
 
+    def _known_until(self, target: Target, now: datetime) -> datetime:
+        """Until when the fact of before is told: what it says must not outlive what ended it."""
+        known = self.facts.match([str(target)])
+        return now if known is None else known.expires_at
+
     def _last_match(self, transaction: Transaction, target: Target, now: datetime) -> datetime:
         """When nothing is alive any more that this target can match, by what is known of it."""
         lifetimes = self._config.lifetimes
@@ -322,6 +353,12 @@ class Revocation:
         # Whoever has its key signs until its certificate ends.
         ends = end_of_authority(transaction, target.value, now) or now
         return max(ends, now + lifetimes.issuing_ca) + lifetimes.longest_credential
+
+
+def stated_against(source: Connection | Transaction, marks: tuple[str, ...]) -> FactSet:
+    """Every fact that was ever stated against one of these marks, as they stand."""
+    rows = source.execute(select(facts).where(facts.c.target.in_(marks)).order_by(facts.c.sequence))
+    return FactSet(fact_of(row) for row in rows)
 
 
 def living_on(transaction: Transaction, node: str, now: datetime) -> list[str]:

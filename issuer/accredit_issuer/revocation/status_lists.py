@@ -15,7 +15,7 @@ import json
 import secrets
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,9 +23,9 @@ from functools import lru_cache
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Row, String, func, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Row, String, func, select, type_coerce
 
-from accredit_credentials.revocation import FactKind, FactSet, Target, TargetKind
+from accredit_credentials.revocation import FactKind, FactSet, Target
 from accredit_credentials.spiffe_id import SpiffeId
 from accredit_credentials.status_list import (
     Status,
@@ -39,6 +39,7 @@ from accredit_credentials.x509_svid import identity_marks
 from accredit_issuer.authority.authorities import Authorities
 from accredit_issuer.clock import Clock
 from accredit_issuer.errors import Kind, Refusal
+from accredit_issuer.revocation.carriers import TASK_TOKEN, carry
 from accredit_issuer.revocation.feed import Feed
 from accredit_issuer.revocation.revocation import Revocation
 from accredit_issuer.revocation.status_indexes import SIZE, Indexes
@@ -263,7 +264,7 @@ class StatusLists:
             self._look_at(connection.execute(_living(now)))
             return
         for target in targets:
-            condition = _matching(target)
+            condition = carry(target.kind, [target.value], [TASK_TOKEN])
             if condition is not None:
                 self._look_at(connection.execute(_living(now).where(condition)))
 
@@ -347,7 +348,7 @@ def _holder_marks(holder: Sequence[Any]) -> Iterator[str]:
 
 def _lives(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return (
-        credentials.c.kind == "task",
+        credentials.c.kind == TASK_TOKEN,
         credentials.c.expires_at > now - SLACK,
         credentials.c.status_list.is_not(None),
     )
@@ -380,25 +381,3 @@ def _living(now: datetime) -> Any:
         .where(*_lives(now))
         .execution_options(yield_per=ROWS_AT_ONCE)
     )
-
-
-def _matching(target: Target) -> ColumnElement[bool] | None:
-    """The rows that a target can match, or more; None where it matches no task token."""
-    condition = _CONDITIONS.get(target.kind)
-    return None if condition is None else condition(target.value)
-
-
-# Signers and owners are not among them: the feed has what they were expanded into.
-_CONDITIONS: Mapping[TargetKind, Callable[[str], ColumnElement[bool]]] = {
-    TargetKind.JTI: lambda v: credentials.c.id == v,
-    TargetKind.INSTANCE: lambda v: credentials.c.instance == v,
-    TargetKind.AUTHORITY: lambda v: credentials.c.authority == v,
-    TargetKind.TASK: lambda v: or_(
-        credentials.c.task == v,
-        type_coerce(tasks.c.ancestors, String).contains(json.dumps(v), autoescape=True),
-    ),
-    TargetKind.MANIFEST: lambda v: instances.c.manifest == v,
-    TargetKind.AGENT: lambda v: instances.c.agent == v,
-    TargetKind.NAMESPACE: lambda v: instances.c.agent.startswith(f"{v}/", autoescape=True),
-    TargetKind.NODE: lambda v: instances.c.node == v,
-}

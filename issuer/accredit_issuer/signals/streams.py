@@ -115,7 +115,10 @@ class Standing:
 
 
 class Streams:
-    """The streams of one issuer."""
+    """The streams of one issuer.
+
+    ``at_most`` tells a moment that has certainly come, also by a clock that is ahead.
+    """
 
     def __init__(
         self,
@@ -127,6 +130,7 @@ class Streams:
         feed: Feed,
         authorities: Authorities,
         clock: Clock,
+        at_most: Clock,
     ) -> None:
         self._config = config
         self._database = database
@@ -135,6 +139,7 @@ class Streams:
         self._feed = feed
         self._authorities = authorities
         self._clock = clock
+        self._at_most = at_most
         self._lock = threading.Lock()
         self._ahead: dict[str, set[int]] = {}
         self._verifications: dict[str, SecurityEvent] = {}
@@ -377,7 +382,7 @@ class Streams:
     def _waiting(self, stream: Stream) -> Iterator[RevocationFact]:
         """The facts after those that were accepted, but for the expired; one after the other."""
         known = self._feed.facts
-        now = self._clock()
+        now = self._at_most()  # what is passed over once is never told
         start = bisect_right(known, stream.through, key=lambda fact: fact.sequence)
         return (known[at] for at in range(start, len(known)) if known[at].expires_at > now)
 
