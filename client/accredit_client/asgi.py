@@ -1,8 +1,9 @@
 """A middleware for any ASGI application: no request without a task token that allows it.
 
 Rules say which method and path need which action on which resource. What no rule is about is
-refused, and so is every websocket. The token stands in ``scope["state"]["task_token"]`` for the
-application behind. A request that is under way when its token, or its sender, is taken back is cut.
+refused. The token stands in ``scope["state"]["task_token"]`` for the application behind. A request
+that is under way when its token, or its sender, is taken back is cut. A websocket needs a rule of
+the method ``WEBSOCKET``, is decided about by its handshake, and is cut alike.
 
     app = TaskTokenMiddleware(
         app,
@@ -24,8 +25,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from accredit_client.cutting import Cutting
-from accredit_client.guard import STATE_KEY, Guard, RequestRefused, not_covered, send_problem
+from accredit_client.guard import (
+    STATE_KEY,
+    Guard,
+    RequestRefused,
+    close_websocket,
+    not_covered,
+    send_problem,
+)
 from accredit_credentials.asgi_peer import App, Scope
+
+WEBSOCKET = "WEBSOCKET"
+"""The method of rules about websockets: none that HTTP has, so that no other rule lets one in."""
 
 _PLACEHOLDER = re.compile(r"\{[a-z_][a-z0-9_]*\}")
 
@@ -35,7 +46,7 @@ class Open:
     """A request that needs no token.
 
     Attributes:
-        method: as ``GET``; another method needs another rule.
+        method: as ``GET``, or ``WEBSOCKET``; another method needs another rule.
         path: as ``/tickets/{id}``, where braces stand for one segment.
     """
 
@@ -51,7 +62,7 @@ class Rule:
     """A request that needs an action on a resource.
 
     Attributes:
-        method: as ``GET``; another method needs another rule.
+        method: as ``GET``, or ``WEBSOCKET``; another method needs another rule.
         path: as ``/tickets/{id}``, where braces stand for one segment.
         resource: as the manifests declare it.
         action: of that resource.
@@ -79,7 +90,7 @@ class TaskTokenMiddleware:
 
     def __init__(self, app: App, guard: Guard, *, rules: Iterable[Rule | Open]) -> None:
         self._app = app
-        self._cutting = Cutting(self._http)
+        self._cutting = Cutting(self._decided)
         self._guard = guard
         self._rules = tuple((rule.method, _pattern(rule.path), rule) for rule in rules)
         if not self._rules:
@@ -89,19 +100,20 @@ class TaskTokenMiddleware:
         """Decide about one request, or let the server's start and end through."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._cutting(scope, receive, send)
         else:
-            await refuse_websocket(receive, send)
+            await self._cutting(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Any, send: Any) -> None:
+    async def _decided(self, scope: Scope, receive: Any, send: Any) -> None:
         try:
-            rule = self._rule(scope["method"], scope["path"])
+            rule = self._rule(_method(scope), scope["path"])
             if isinstance(rule, Rule):
                 token = await self._guard.admit(scope, resource=rule.resource, action=rule.action)
                 scope.setdefault("state", {})[STATE_KEY] = token
         except RequestRefused as refused:
-            await send_problem(refused.problem, send)
+            if scope["type"] == "websocket":
+                await refuse_websocket(receive, send)
+            else:
+                await send_problem(refused.problem, send)
             return
         await self._app(scope, receive, send)
 
@@ -116,9 +128,19 @@ class TaskTokenMiddleware:
 
 
 async def refuse_websocket(receive: Any, send: Any) -> None:
-    """Refuse a websocket's handshake: no token can be asked for inside one."""
+    """Refuse a websocket's handshake."""
     await receive()
-    await send({"type": "websocket.close", "code": 1008})
+    await close_websocket(send)
+
+
+def _method(scope: Scope) -> str:
+    """The method that a rule has to have."""
+    if scope["type"] == "websocket":
+        return WEBSOCKET
+    method: str = scope["method"]
+    if method == WEBSOCKET:  # said by a request that is none
+        raise not_covered()
+    return method
 
 
 def _check(method: str, path: str) -> None:

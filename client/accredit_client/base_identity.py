@@ -20,6 +20,7 @@ from accredit_client.effects import Clock, Draw, system_draw, utc_now
 from accredit_client.errors import (
     ClientError,
     Closed,
+    IdentityRefused,
     InvalidEndpoint,
     InvalidFolder,
     IssuerRefused,
@@ -47,7 +48,7 @@ from accredit_client.workload import endpoint
 from accredit_client.workload.endpoint import SOCKET_VARIABLE
 from accredit_client.workload.keeper import DaemonKeeper
 from accredit_credentials.bundle import TrustBundle
-from accredit_credentials.errors import Untrusted
+from accredit_credentials.errors import Revoked, Untrusted
 from accredit_credentials.revocation_feed import FeedState
 from accredit_credentials.spiffe_id import SpiffeId, TrustDomain
 from accredit_credentials.tls import (
@@ -285,7 +286,7 @@ class BaseIdentity:
             NotReady, IdentityExpired, IdentityRefused, Closed: it may not be used.
         """
         self._check_open()
-        return self._keeper.held().identity
+        return self._own().identity
 
     @property
     def bundle(self) -> TrustBundle:
@@ -433,7 +434,21 @@ class BaseIdentity:
 
     def _view(self) -> View:
         self._check_open()
-        return self._view_of(self._keeper.held())
+        return self._view_of(self._own())
+
+    def _own(self) -> Held:
+        """What is held, unless our own trust domain has taken it back: at the word, not at renewal.
+
+        What is known counts, however old: a peer that knows more says no itself. A suspension that
+        is ended is over here, too.
+        """
+        held = self._keeper.held()
+        if self._facts is not None:
+            try:
+                self._facts.check_known(held.identity.svid.marks())
+            except Revoked as error:
+                raise IdentityRefused(f"this identity was taken back: {error}") from error
+        return held
 
     def _last_view(self) -> View:
         return self._view_of(self._keeper.last_held())

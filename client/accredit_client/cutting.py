@@ -3,7 +3,8 @@
 ``Cutting`` stands around an application, in one task with it. Its questions (``under_way``) are
 asked whenever something that is known has changed, and each second. What is cut gets its refusal
 where nothing was sent yet, and otherwise the end of its connection, so that nobody takes half of an
-answer for all of it. An application that computes in a thread is cut when it comes back.
+answer for all of it. A websocket is closed with 1008, or refused before it was accepted. An
+application that computes in a thread is cut when it comes back.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import logging
 from typing import Any
 
 from accredit_client.errors import ClientError
-from accredit_client.guard import problem_of, send_problem
+from accredit_client.guard import close_websocket, problem_of, send_problem
 from accredit_client.under_way import KEY, UnderWay
 from accredit_credentials.asgi_peer import App, Scope
 from accredit_credentials.errors import CredentialError
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 LOOK = 0.02  # seconds between two looks at whether anything is known that was not
 THOROUGH = 1.0  # seconds between two times that everything is asked
+CUT = {"http": "http.response.start", "websocket": "websocket.accept"}
+"""What is cut, and the message with which its answer has begun."""
 
 
 class Cutting:
@@ -39,7 +42,7 @@ class Cutting:
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Answer one request; what is none, or is looked after already, goes through."""
         task = asyncio.current_task()
-        if scope["type"] != "http" or KEY in scope or task is None:
+        if scope["type"] not in CUT or KEY in scope or task is None:
             await self._app(scope, receive, send)
             return
         request = UnderWay(task)
@@ -48,7 +51,7 @@ class Cutting:
         async def sending(message: dict[str, Any]) -> None:
             if request.refused is not None:
                 raise request.refused  # for an application that goes on when it is cancelled
-            request.started = request.started or message["type"] == "http.response.start"
+            request.started = request.started or message["type"] == CUT[scope["type"]]
             await send(message)
 
         self._begin(request)
@@ -63,10 +66,7 @@ class Cutting:
                 raise
         finally:
             self._open.discard(request)
-        if request.refused is not None and not request.started:
-            also = ((b"connection", b"close"),)
-            await send_problem(problem_of(request.refused, ""), send, also=also)
-        # An answer that has begun is left without its end: the server closes the connection.
+        await _end(scope, request, send)
 
     def _begin(self, request: UnderWay) -> None:
         loop = asyncio.get_running_loop()
@@ -90,3 +90,15 @@ class Cutting:
             self._thorough_at = loop.time() + THOROUGH
         if self._open:
             self._timer = loop.call_later(LOOK, self._look, loop)
+
+
+async def _end(scope: Scope, request: UnderWay, send: Any) -> None:
+    """Tell whoever was cut."""
+    if request.refused is None:
+        return
+    if scope["type"] == "websocket":
+        await close_websocket(send)
+    elif not request.started:
+        also = ((b"connection", b"close"),)
+        await send_problem(problem_of(request.refused, ""), send, also=also)
+    # An answer that has begun is left without its end: the server closes the connection.

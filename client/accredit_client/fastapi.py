@@ -8,18 +8,20 @@
         ticket: str, token: Annotated[TaskToken, Depends(requires("tickets", "read"))]
     ) -> Ticket: ...
 
-A route without the dependency is open: where every route must be covered, use
+On a websocket's route it decides about the handshake, and the websocket is closed once what allowed
+it was taken back. A route without the dependency is open: where every route must be covered, use
 ``asgi.TaskTokenMiddleware``, whose default is to refuse.
 """
 
 from collections.abc import Awaitable, Callable
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse, Response
 
 from accredit_client.cutting import Cutting
 from accredit_client.errors import NotReady
-from accredit_client.guard import STATE_KEY, Guard, RequestRefused
+from accredit_client.guard import POLICY_VIOLATION, STATE_KEY, Guard, RequestRefused
 from accredit_credentials.task_token import TaskToken
 
 _GUARD = "accredit_guard"
@@ -29,15 +31,16 @@ def install(app: FastAPI, guard: Guard) -> None:
     """Make ``requires`` work in this application, and cut what was taken back meanwhile."""
     app.add_middleware(Cutting)
     setattr(app.state, _GUARD, guard)
-    app.add_exception_handler(RequestRefused, _answer)
+    # Its type is that of one or the other; one handler gets both.
+    app.add_exception_handler(RequestRefused, _answer)  # type: ignore[arg-type]
 
 
-def requires(resource: str, action: str) -> Callable[[Request], Awaitable[TaskToken]]:
+def requires(resource: str, action: str) -> Callable[[HTTPConnection], Awaitable[TaskToken]]:
     """A dependency that gives the task token, once it allows ``action`` on ``resource``."""
     if not resource or not action:
         raise ValueError("requires() must name a resource and an action")
 
-    async def decide(request: Request) -> TaskToken:
+    async def decide(request: HTTPConnection) -> TaskToken:
         guard = getattr(request.app.state, _GUARD, None)
         if not isinstance(guard, Guard):
             raise NotReady("the application has no guard", hint="call install(app, guard) first")
@@ -48,7 +51,10 @@ def requires(resource: str, action: str) -> Callable[[Request], Awaitable[TaskTo
     return decide
 
 
-async def _answer(_request: Request, error: Exception) -> Response:
+async def _answer(request: Request | WebSocket, error: Exception) -> Response | None:
+    if isinstance(request, WebSocket) and isinstance(error, RequestRefused):
+        await request.close(POLICY_VIOLATION)  # not accepted yet: the handshake is refused
+        return None
     if not isinstance(error, RequestRefused):
         raise error
     problem = error.problem

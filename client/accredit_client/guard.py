@@ -34,6 +34,7 @@ STATE_KEY = "task_token"
 PROBLEM_PREFIX = "urn:accredit:problem:"
 
 _DPOP_ALGORITHMS = "ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512"
+POLICY_VIOLATION = 1008  # RFC 6455 §7.4.1
 _RETRY_AFTER = 1  # seconds: the feed reconnects by itself
 # RFC 6750 §3 allows these and no quote or backslash; everything else becomes a space.
 _QUOTABLE = frozenset(chr(c) for c in range(0x20, 0x7F)) - {'"', "\\"}
@@ -155,7 +156,8 @@ class Guard:
             proof=_only(scope, b"dpop"),
             certificate=peer_certificate(scope),
             chain=peer_chain(scope),
-            method=scope["method"],
+            # A websocket's handshake is a GET (RFC 6455 §4.1).
+            method="GET" if scope["type"] == "websocket" else scope["method"],
             url=f"{self._base}{raw_path.decode('latin-1')}",
         )
 
@@ -176,6 +178,11 @@ async def send_problem(
     headers += [(b"content-length", str(len(body)).encode()), *also]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def close_websocket(send: Any) -> None:
+    """Close a websocket, or refuse its handshake: there is no room for a problem document."""
+    await send({"type": "websocket.close", "code": POLICY_VIOLATION})
 
 
 def not_covered() -> RequestRefused:

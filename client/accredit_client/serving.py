@@ -17,8 +17,8 @@ import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from accredit_client.base_identity import BaseIdentity
-from accredit_client.cutting import Cutting
-from accredit_client.guard import problem_of, send_problem
+from accredit_client.cutting import CUT, Cutting
+from accredit_client.guard import close_websocket, problem_of, send_problem
 from accredit_client.peers import Peers
 from accredit_client.tls import Peer
 from accredit_client.under_way import under_way
@@ -80,12 +80,15 @@ class StillWelcome:
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Decide about one request; what is no request goes through."""
-        chain = peer_chain(scope) if scope["type"] == "http" else None
+        chain = peer_chain(scope) if scope["type"] in CUT else None
         try:
             if chain is not None:
                 self._check(chain)
         except CredentialError as error:
-            await send_problem(problem_of(error, ""), send, also=((b"connection", b"close"),))
+            if scope["type"] == "websocket":
+                await close_websocket(send)
+            else:
+                await send_problem(problem_of(error, ""), send, also=((b"connection", b"close"),))
             return
         request = under_way(scope)
         if chain is not None and request is not None:

@@ -53,7 +53,11 @@ class _Pools(Generic[T]):
         self._current: _Pool[T] | None = None
 
     def enter(self) -> tuple[_Pool[T], T | None]:
-        """The pool for a new request, and a transport to close, if any."""
+        """The pool for a new request, and a transport to close, if any.
+
+        Raises:
+            ClientError: nothing is held any more; ``abandon`` then gives what to close.
+        """
         context = self._contexts()
         with self._lock:
             pool, idle = self._current, None
@@ -96,6 +100,12 @@ class _Pools(Generic[T]):
             pool, self._current = self._current, None
             return pool.transport if pool is not None else None
 
+    def abandon(self) -> T | None:
+        """As ``close``, where requests may be under way: what they use closes after them."""
+        with self._lock:
+            pool, self._current = self._current, None
+            return pool.transport if pool is not None and not pool.users else None
+
 
 class RotatingTransport(httpx2.BaseTransport):
     """For ``httpx2.Client(transport=…)``."""
@@ -116,7 +126,11 @@ class RotatingTransport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request over a connection of the current context."""
-        pool, idle = self._pools.enter()
+        try:
+            pool, idle = self._pools.enter()
+        except ClientError:
+            _close(self._pools.abandon())
+            raise
         _close(idle)
         try:
             response = pool.transport.handle_request(request)
@@ -159,7 +173,12 @@ class AsyncRotatingTransport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request over a connection of the current context."""
-        pool, idle = self._pools.enter()
+        try:
+            pool, idle = self._pools.enter()
+        except ClientError:
+            if (left := self._pools.abandon()) is not None:
+                await left.aclose()
+            raise
         try:
             if idle is not None:
                 await idle.aclose()

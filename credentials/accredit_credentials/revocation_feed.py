@@ -43,6 +43,8 @@ class Statement:
         more: whether there are facts after ``through``: it is a page, and another follows.
         bundle: the sequence number of the trust bundle at that moment: who knows an older one
             fetches it again; None where the statement does not say.
+        continues: which fact ``after`` is, in a word that means nothing else; None in a snapshot.
+        newest: the same of ``through``. Numbers are given again once an old backup was restored.
     """
 
     trust_domain: TrustDomain
@@ -52,6 +54,8 @@ class Statement:
     facts: tuple[RevocationFact, ...]
     more: bool = False
     bundle: int | None = None
+    continues: str | None = None
+    newest: str | None = None
 
 
 def sign(statement: Statement, key: PrivateKey, kid: str) -> str:
@@ -67,6 +71,8 @@ def sign(statement: Statement, key: PrivateKey, kid: str) -> str:
         claims["more"] = True
     if statement.bundle is not None:
         claims["bundle"] = statement.bundle
+    words = {"continues": statement.continues, "newest": statement.newest}
+    claims |= {name: word for name, word in words.items() if word is not None}
     return jws.sign(claims, key, header={"kid": kid, "typ": TYPE})
 
 
@@ -106,6 +112,8 @@ def verify(text: str, *, bundle: TrustBundle) -> Statement:
         facts=facts,
         more=more,
         bundle=bundle_sequence,
+        continues=jws.optional_text_claim(claims, "continues"),
+        newest=jws.optional_text_claim(claims, "newest"),
     )
 
 
@@ -137,6 +145,7 @@ class FeedState:
         self._max_life = max_life
         self._facts = PackedFacts()
         self._through = 0
+        self._newest: str | None = None
         self._as_of: datetime | None = None
         self._authorities: frozenset[str] = frozenset()
         self._coming: _Coming | None = None
@@ -173,8 +182,9 @@ class FeedState:
         continues it. Of a page that others follow the facts are known, and no fresher.
 
         Raises:
-            Gap: facts between what is known and the statement are missing, or would be too many
-                with what is known: a snapshot may have fewer.
+            Gap: facts between what is known and the statement are missing, it continues another
+                history, or the facts would be too many with what is known: a snapshot may have
+                fewer.
             InvalidRevocation: older than what is known, from the future, of too many facts, or of
                 one that holds for too long.
         """
@@ -209,6 +219,8 @@ class FeedState:
         self._check_number(statement, len(self._facts))
         if self._as_of is None or statement.after > self._through:
             raise Gap(f"statement continues fact {statement.after}, known is {self._through}")
+        if self._is_fork(statement):
+            raise Gap(f"statement's fact {self._through} is another than the one that is known")
         new = tuple(fact for fact in statement.facts if fact.sequence > self._through)
         for fact in new:
             self._facts.apply(fact)
@@ -224,6 +236,7 @@ class FeedState:
             if marks != self._authorities:
                 self._authorities = marks
         self._through = statement.through
+        self._newest = statement.newest
         if not statement.more:
             self._as_of = statement.as_of
 
@@ -245,6 +258,12 @@ class FeedState:
                 f"statement goes back: it knows {statement.through} facts, "
                 f"{self._through} are known"
             )
+
+    def _is_fork(self, statement: Statement) -> bool:
+        """Whether the newest fact that is known is another there; who cannot tell any more, too."""
+        theirs = {statement.after: statement.continues, statement.through: statement.newest}
+        said = theirs.get(self._through, self._newest)
+        return self._newest is not None and said != self._newest
 
     def _check_number(self, statement: Statement, known: int) -> None:
         if self._max_facts is None:

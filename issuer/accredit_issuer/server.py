@@ -27,6 +27,7 @@ from accredit_credentials.tls import front_context, server_context
 from accredit_credentials.x509_svid import X509Identity, X509Svid, authority_key_id
 from accredit_issuer import bundle_endpoint
 from accredit_issuer.api.hot import HotRoutes
+from accredit_issuer.api.hot_documents import HotCrls
 from accredit_issuer.app import make_app, make_public_app
 from accredit_issuer.bundle_endpoint import WebCertificate
 from accredit_issuer.connection import Connection
@@ -213,7 +214,10 @@ class Server:
         self._identity = OwnIdentity(issuer)
         app = make_app(issuer)
         front = front_context(lambda: self._identity.context, client_optional=True)
-        self._server = _Uvicorn(_config(HotRoutes(app, app.routes), front), self._end_streams)
+        hot = HotCrls(
+            HotRoutes(app, app.routes), issuer.revocation.crls, int(issuer.config.heartbeat)
+        )
+        self._server = _Uvicorn(_config(hot, front), self._end_streams)
         https_web = issuer.config.https_web
         self.web = WebListener(issuer, https_web) if https_web else None
 

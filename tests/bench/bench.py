@@ -26,6 +26,7 @@ import issuing  # noqa: E402, F401
 import measuring  # noqa: E402, F401
 import memory  # noqa: E402, F401
 import parts  # noqa: E402, F401
+import polling  # noqa: E402, F401
 import starting  # noqa: E402, F401
 import statuses  # noqa: E402, F401
 import storing  # noqa: E402, F401
@@ -47,6 +48,7 @@ ORDER = (
     "cutoff",
     "stored",
     "crl_100k",
+    "crl_poll",
     "status_lists",
     "start_issuer",
     "import_client",

@@ -17,6 +17,7 @@ import uvloop
 from issuers import Process
 
 WARM_UP = 0.7
+GOOD = (b"HTTP/1.1 200", b"HTTP/1.1 304")
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Result:
 
     @property
     def per_second(self) -> float:
-        """Answers with the status 200, per second."""
+        """Good answers, per second."""
         return len(self.latencies) / self.seconds
 
 
@@ -72,7 +73,7 @@ class _Connection(asyncio.Protocol):
         if end < 0:
             return
         at = received.find(b"content-length: ", 0, end)
-        length = int(received[at + 16 : received.index(b"\r\n", at)])
+        length = 0 if at < 0 else int(received[at + 16 : received.index(b"\r\n", at)])
         if len(received) < end + 4 + length:
             return
         self._received = b""
@@ -94,7 +95,7 @@ class _Run:
         self.over = False
 
     def answered(self, answer: bytes, now: float, sent: float) -> None:
-        if answer.startswith(b"HTTP/1.1 200"):
+        if answer.startswith(GOOD):
             if self.counting:
                 self.latencies.append(now - sent)
         else:
@@ -137,7 +138,7 @@ def drive(process: Process, clients: Sequence[Client], *, seconds: float) -> Res
     """Load the issuer for some seconds.
 
     Raises:
-        RuntimeError: an answer was not 200, or a connection was lost.
+        RuntimeError: an answer was neither 200 nor 304, or a connection was lost.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         result = runner.run(_Run().go(process, clients, seconds))

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, WebSocket
 from fastapi.responses import StreamingResponse
 from support.authority import Authority
 from support.fake_issuer import AUDIENCE, FakeIssuer, begin_at, real_now
@@ -42,14 +42,17 @@ WAIT = 10.0
 class Client:
     """One request to an application, in the test's own loop; ``did`` is what it was sent."""
 
-    def __init__(self, app: Any, scope: dict[str, Any]) -> None:
+    def __init__(
+        self, app: Any, scope: dict[str, Any], first: dict[str, Any] | None = None
+    ) -> None:
+        self._first = first or {"type": "http.request", "body": b"", "more_body": False}
         self.did: list[dict[str, Any]] = []
         self.news = asyncio.Event()
         self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
 
     async def _receive(self) -> dict[str, Any]:
         if not self.did:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return self._first
         await asyncio.Event().wait()  # it stays
         raise AssertionError
 
@@ -61,6 +64,13 @@ class Client:
         """Wait for the first part of the answer."""
         async with asyncio.timeout(WAIT):
             while not any(each.get("body") for each in self.did):
+                await self.news.wait()
+                self.news.clear()
+
+    async def said(self, kind: str) -> None:
+        """Wait for a message."""
+        async with asyncio.timeout(WAIT):
+            while kind not in {each["type"] for each in self.did}:
                 await self.news.wait()
                 self.news.clear()
 
@@ -236,6 +246,100 @@ async def test_a_fault_of_the_application_is_its_own(world: World) -> None:
     client = Client(TaskTokenMiddleware(faulty, guard_of(world), rules=RULES), asked(world))
     with pytest.raises(Expired, match="its own"):
         await client.ended()
+
+
+# --- websockets -----------------------------------------------------------------------------------
+
+
+def socket_scope(world: World) -> dict[str, Any]:
+    """The handshake of a websocket, with a good token."""
+    scope = asked(world)
+    del scope["method"]
+    return {**scope, "type": "websocket", "scheme": "wss", "subprotocols": []}
+
+
+async def talking(_scope: Any, receive: Any, send: Any) -> None:
+    """A websocket that is accepted, says one thing, and stays."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": "one"})
+    await asyncio.Event().wait()
+
+
+def sockets_behind_the_middleware(guard: Guard) -> Any:
+    """An application behind the middleware."""
+    rule = Rule("WEBSOCKET", "/events", resource="tickets", action="read")
+    return TaskTokenMiddleware(talking, guard, rules=(rule,))
+
+
+def sockets_over_fastapi(guard: Guard) -> Any:
+    """The same, as a route of FastAPI."""
+    app = FastAPI()
+    install(app, guard)
+
+    @app.websocket("/events", dependencies=[Depends(requires("tickets", "read"))])
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("one")
+        await asyncio.Event().wait()
+
+    return app
+
+
+def connecting(app: Any, scope: dict[str, Any]) -> Client:
+    """Somebody who opens a websocket."""
+    return Client(app, scope, {"type": "websocket.connect"})
+
+
+SOCKETS = [sockets_behind_the_middleware, sockets_over_fastapi]
+
+
+@pytest.mark.parametrize("protected", SOCKETS)
+@pytest.mark.parametrize("target", ["agent:support/triage", "namespace:support"])
+async def test_a_websocket_is_closed_when_its_token_is_taken_back(
+    world: World, protected: Callable[[Guard], Any], target: str
+) -> None:
+    """With 1008, and only then: a fact about somebody else closes nothing."""
+    client = connecting(protected(guard_of(world)), socket_scope(world))
+    await client.said("websocket.send")
+    world.hear("agent:support/summarizer")
+    await asyncio.sleep(3 * LOOK)
+    assert not client.task.done()
+    world.hear(target)
+    await client.ended()
+    kinds = [each["type"] for each in client.did]
+    assert kinds == ["websocket.accept", "websocket.send", "websocket.close"]
+    assert client.did[-1] == {"type": "websocket.close", "code": 1008}
+
+
+@pytest.mark.parametrize("protected", SOCKETS)
+async def test_a_websocket_without_a_good_token_is_not_accepted(
+    world: World, protected: Callable[[Guard], Any]
+) -> None:
+    """None, another's certificate, or one that was taken back: the handshake is refused."""
+    good = socket_scope(world)
+    for refused in ({**good, "headers": []}, {**good, "extensions": {}}):
+        client = connecting(protected(guard_of(world)), refused)
+        await client.ended()
+        assert [each["type"] for each in client.did] == ["websocket.close"]
+        assert client.did[0]["code"] == 1008
+    world.hear("agent:support/triage")
+    late = connecting(protected(guard_of(world)), good)
+    await late.ended()
+    assert [each["type"] for each in late.did] == ["websocket.close"]
+
+
+async def test_a_request_that_calls_itself_a_websocket_is_none(world: World) -> None:
+    """Neither by its method, nor is a websocket let in by a rule about requests."""
+    app = sockets_behind_the_middleware(guard_of(world))
+    client = Client(app, {**asked(world), "method": "WEBSOCKET"})
+    await client.ended()
+    assert client.did[0]["status"] == 403
+    app = TaskTokenMiddleware(talking, guard_of(world), rules=RULES)
+    for scope in (socket_scope(world), {**socket_scope(world), "method": "GET"}):
+        other = connecting(app, scope)
+        await other.ended()
+        assert [each["type"] for each in other.did] == ["websocket.close"]
 
 
 @pytest.fixture

@@ -119,6 +119,30 @@ def test_statements_of_strangers_are_not_believed(
                     feed.wait_fresh(0)
 
 
+@pytest.mark.parametrize("left", [0, 1, 43, -5])
+def test_a_statement_that_is_cut_off_is_not_believed(
+    feed: RevocationFeed, issuer: FakeIssuer, time: ManualTime, left: int
+) -> None:
+    """A part of one changes nothing, whatever follows it; the stream is opened again."""
+    issuer.hang_up()
+    time.settle()
+    beginning = issuer.beginning
+    issuer.facts.clear()
+    issuer.revoke("agent:support/triage")
+    part = issuer.statement(0)[:left]
+    cut = f"event: statement\ndata: {part}\n\n".encode()
+    issuer.beginning = lambda: cut  # type: ignore[method-assign]
+    time.advance(seconds=1)
+    time.settle()
+    assert feed.last_error is not None
+    assert feed.state.through == 0
+    issuer.beginning = beginning  # type: ignore[method-assign]
+    time.advance(seconds=10)
+    _wait_through(feed, 1)
+    with pytest.raises(Revoked):
+        feed.state.check(MARKS, now=time.clock(), max_age=30)
+
+
 def test_closing_ends_a_wait_for_the_next_statement(
     feed: RevocationFeed, issuer: FakeIssuer
 ) -> None:

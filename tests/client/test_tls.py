@@ -1,6 +1,7 @@
 """TLS with an identity: contexts that follow it, and peers that are named."""
 
 from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -86,7 +87,7 @@ def test_an_expired_identity_does_not_connect(
 
 
 def test_a_revoked_peer_is_refused_in_the_handshake(
-    options: dict[str, Any], issuer: FakeIssuer, time: ManualTime
+    options: dict[str, Any], issuer: FakeIssuer, authority: Authority, time: ManualTime
 ) -> None:
     """An identity that follows the feed talks to nobody whom a fact matches."""
     with closing(AgentIdentity(**options, revocations=True)) as identity:
@@ -94,14 +95,20 @@ def test_a_revoked_peer_is_refused_in_the_handshake(
         feed = identity.feed
         assert feed is not None
         feed.wait_fresh(20)
-        client, server = identity.client_context(peer=ME), identity.server_context(peer=ME)
+        other = authority.id("/ns/support/agent/other")
+        client = identity.client_context(peer=str(other))
+        server = server_context(
+            bundle=authority.bundle,
+            peer_check=lambda _: None,
+            identity=authority.issue(other, not_before=time.clock() - timedelta(minutes=5)),
+        )
         assert in_memory(client, server).succeeded
-        issuer.revoke("agent:support/triage")
+        issuer.revoke("agent:support/other")
         with feed._changed:
             assert feed._changed.wait_for(lambda: feed.state.through == 1, 20)
         seen = in_memory(client, server)
         assert not seen.succeeded
-        assert "agent:support/triage is revoked" in str(seen.client.error)
+        assert "agent:support/other is revoked" in str(seen.client.error)
 
 
 def test_a_context_that_nobody_delegates_trusts_nobody(authority: Authority) -> None:

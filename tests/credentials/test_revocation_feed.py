@@ -10,7 +10,14 @@ from support.authority import HOUR, NOW, Authority
 from support.tokens import claims_in, forge
 
 from accredit_credentials import revocation_feed
-from accredit_credentials.errors import InvalidRevocation, InvalidToken, Revoked, Stale, Untrusted
+from accredit_credentials.errors import (
+    InvalidRevocation,
+    InvalidToken,
+    Revoked,
+    Stale,
+    UnknownAuthority,
+    Untrusted,
+)
 from accredit_credentials.keys import generate_key
 from accredit_credentials.revocation import FactKind, RevocationFact, Target, TargetKind
 from accredit_credentials.revocation_feed import FeedState, Gap, Statement
@@ -165,6 +172,26 @@ def test_one_unreadable_fact_spoils_the_statement(
         revocation_feed.verify(changed(facts=facts), bundle=authority.bundle)
 
 
+def test_a_key_that_was_removed_says_nothing_more(authority: Authority, text: str) -> None:
+    """What it signed while it was in the bundle counts as little as what it signs now."""
+    key, kid = authority.jwt_key, authority.kid
+    after = replace(authority.bundle, jwt_authorities={"next": generate_key().public_key()})
+    revocation_feed.verify(text, bundle=authority.bundle)
+    for each in (text, revocation_feed.sign(statement(0, 9, seconds=1), key, kid)):
+        with pytest.raises(UnknownAuthority):
+            revocation_feed.verify(each, bundle=after)
+    taken = replace(authority.bundle, jwt_authorities={kid: generate_key().public_key()})
+    with pytest.raises(Untrusted):
+        revocation_feed.verify(text, bundle=taken)
+
+
+def test_no_part_of_a_statement_is_one(authority: Authority, text: str) -> None:
+    """Cut off anywhere, or with something behind it, it is refused, and never another error."""
+    for part in [*(text[:end] for end in range(len(text))), f"{text}A", f"{text}.", f"{text}\n"]:
+        with pytest.raises((InvalidToken, Untrusted)):
+            revocation_feed.verify(part, bundle=authority.bundle)
+
+
 # --- what a verifier knows ----------------------------------------------------------------------
 
 
@@ -255,6 +282,54 @@ def test_reordered_statements_are_refused() -> None:
     with pytest.raises(InvalidRevocation, match="older"):
         state.apply(first, now=second.as_of)
     assert revoked(state) == {"t1", "t2", "t3"}
+
+
+@pytest.mark.parametrize(
+    ("known", "after", "through", "words", "gap"),
+    [
+        ("a", 2, 2, ("a", "a"), False),
+        ("a", 2, 3, ("a", "b"), False),
+        ("a", 1, 2, ("c", "a"), False),
+        ("a", 1, 3, ("c", "b"), False),
+        ("a", 2, 3, ("b", "b"), True),
+        ("a", 2, 2, ("b", "b"), True),
+        ("a", 1, 2, ("c", "b"), True),
+        ("a", 0, 2, (None, "b"), False),
+        ("a", 2, 3, (None, "b"), True),
+        ("a", 2, 2, (None, None), True),
+        (None, 2, 3, ("b", "b"), False),
+    ],
+)
+def test_another_history_is_a_gap(
+    known: str | None, after: int, through: int, words: tuple[str | None, str | None], gap: bool
+) -> None:
+    """Where both say which fact a number means, and differ; a snapshot replaces what is known."""
+    state = state_of(replace(statement(0, 2, fact(1), fact(2)), newest=known))
+    facts = [fact(n, f"t{n + 3}") for n in range(after + 1, through + 1)]
+    told = replace(
+        statement(after, through, *facts, seconds=1), continues=words[0], newest=words[1]
+    )
+    if not gap:
+        state.apply(told, now=told.as_of)
+        assert state.as_of == told.as_of
+        return
+    with pytest.raises(Gap, match="fact 2 is another"):
+        state.apply(told, now=told.as_of)
+    assert (revoked(state), state.through, state.as_of) == ({"t1", "t2"}, 2, NOW)
+    everything = replace(statement(0, 3, fact(3), seconds=2), newest="c")
+    state.apply(everything, now=everything.as_of)
+    assert revoked(state) == {"t3"}
+
+
+@pytest.mark.parametrize("name", ["continues", "newest"])
+@pytest.mark.parametrize("value", ["", 1, True, ["a"], {}])
+def test_a_word_is_a_text(
+    name: str, value: object, authority: Authority, changed: Callable[..., str]
+) -> None:
+    """A statement that names a fact by anything else is refused."""
+    revocation_feed.verify(changed(**{name: "a"}), bundle=authority.bundle)
+    with pytest.raises(InvalidToken):
+        revocation_feed.verify(changed(**{name: value}), bundle=authority.bundle)
 
 
 @pytest.mark.parametrize(("seconds", "accepted"), [(60, True), (60.5, False), (1e6, False)])

@@ -5,14 +5,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography import x509
 from support.authority import Authority
+from support.clock import SettableClock
+from support.family import signed_by
 from support.interop_world import World
 from support.judges import Verdict, ask, pem_of, program
 from support.ocsp import request
 from support.raw_http import RawClient
 
 from accredit_client import calls
+from accredit_credentials.keys import generate_key
 from accredit_credentials.x509_svid import X509Identity
+from accredit_issuer.clock import system_clock
 
 CLIENT, SERVER = "1.3.6.1.5.5.7.3.2", "1.3.6.1.5.5.7.3.1"
 CODE_SIGNING = "1.3.6.1.5.5.7.3.3"
@@ -41,9 +46,14 @@ def chain_of(world: World, identity: X509Identity) -> Path:
 
 
 def crl_of(world: World) -> Path:
-    """The CRL that the issuer publishes now, as PEM."""
+    """The issuing CA's CRL that is published now, as PEM."""
+    return as_pem(world, world.crl())
+
+
+def as_pem(world: World, crl: bytes) -> Path:
+    """A CRL, as GnuTLS writes it after having read it."""
     der, pem = world.folder / "gnutls.crl", world.folder / "gnutls.crl.pem"
-    der.write_bytes(world.crl())
+    der.write_bytes(crl)
     pem.unlink(missing_ok=True)
     said = certtool("--crl-info", "--inder", "--infile", der, "--outfile", pem)
     assert pem.exists(), said.text
@@ -138,6 +148,50 @@ def test_a_revoked_chain_is_refused_and_its_neighbour_is_not(world: World) -> No
     assert "revoked" in refused.text
     accepted = verify(world, "--load-crl", after, chain=chain_of(world, neighbour))
     assert accepted.accepted, accepted.text
+
+
+def test_a_leaf_of_a_revoked_issuing_ca_is_refused_and_its_neighbour_is_not(
+    own_world: World,
+) -> None:
+    """With the root's CRL GnuTLS refuses a whole CA, and a leaf of it that nobody recorded."""
+    world = own_world
+    doomed, key, clock = world.another(), generate_key(), SettableClock(system_clock())
+    thief = signed_by(world.running.issuer, "/ns/support/agent/x", clock, key)
+    stolen = X509Identity.of(thief, key)
+    old = world.replace_issuing_ca()
+    neighbour = world.another()
+    assert neighbour.svid.intermediates != doomed.svid.intermediates
+    before = world.crl_file(world.folder / "before")
+    for each in (doomed, stolen, neighbour):
+        verdict = verify(world, "--load-crl", before, chain=chain_of(world, each))
+        assert verdict.accepted, verdict.text
+
+    world.admin.send(calls.revoke(target=f"authority:{old}", kind="revoked", reason="interop"))
+
+    after = world.crl_file(world.folder / "after")
+    for each in (doomed, stolen):
+        refused = verify(world, "--load-crl", after, chain=chain_of(world, each))
+        assert not refused.accepted
+        assert "revoked" in refused.text
+    accepted = verify(world, "--load-crl", after, chain=chain_of(world, neighbour))
+    assert accepted.accepted, accepted.text
+
+
+def test_a_roots_crl_is_its_roots(own_world: World, tmp_path: Path) -> None:
+    """GnuTLS verifies the root's CRL under the root, and under no CA below it; the CA is on it."""
+    world, issuing = own_world, tmp_path / "issuing.pem"
+    issuing.write_text(pem_of(world.issuing_ca))
+    old = world.replace_issuing_ca()
+    world.admin.send(calls.revoke(target=f"authority:{old}", kind="revoked", reason="interop"))
+    ski = world.root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    crl = as_pem(world, world.running.connect().send(calls.crl(ski.value.digest.hex())))
+    command = ("--verify-crl", "--verify-profile", "medium", "--infile", crl)
+    verdict = certtool(*command, "--load-ca-certificate", world.root_file)
+    assert verdict.accepted, verdict.text
+    assert not certtool(*command, "--load-ca-certificate", issuing).accepted
+    text = certtool("--crl-info", "--infile", crl).text
+    assert "Revoked certificates (1)" in text
+    assert f"{world.issuing_ca.serial_number:x}" in text.lower()
 
 
 def test_an_ocsp_answer_is_its_issuing_cas(world: World, tmp_path: Path) -> None:

@@ -31,8 +31,9 @@ from accredit_attestors.manifest import generate_signer_key
 from accredit_client import calls
 from accredit_client.calls import certificate_request
 from accredit_credentials.keys import generate_key
+from accredit_credentials.revocation import TargetKind
 from accredit_credentials.spiffe_id import SpiffeId, issuer_id
-from accredit_credentials.x509_svid import X509Identity
+from accredit_credentials.x509_svid import X509Identity, X509Svid
 from accredit_issuer.api.hot import HotRoute
 from accredit_issuer.app import make_app
 from accredit_issuer.authority.lifecycle import AuthorityKind
@@ -57,6 +58,7 @@ class World:
     running: RunningIssuer
     callers: dict[str, RawClient]
     envelope: str
+    svid: X509Svid  # the agent's
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for name in ("node", "revoked node"):
             identities[name] = attest_node(running, admin, name.replace(" ", "-"))
         identities["revoked admin"] = log_in(running, _invite(admin, "ex", "admin")).identity
-        gone = identities["revoked agent"]
+        held, gone = identities["agent"], identities["revoked agent"]
+        assert held is not None
         assert gone is not None
         admin.send(
             calls.revoke(target=f"instance:{gone.svid.instance}", kind="revoked", reason="x")
@@ -256,6 +259,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 for name, identity in identities.items()
             },
             agent.envelope,
+            held.svid,
         )
 
 
@@ -439,6 +443,53 @@ def test_who_may_revoke_what(world: World, caller: str, target: str, status: int
     preview = world.callers[caller].ask("POST", "/v1/revocations/preview", body)
     assert preview.status == (200 if status == 201 else status), "it is allowed to the same"
     assert world.callers[caller].ask("POST", "/v1/revocations", body).status == status
+
+
+def victims(world: World) -> dict[str, str]:
+    """A target of each kind, each of which exists and means somebody else's agent or node."""
+    agent = world.callers["agent"]
+    token = agent.ask("POST", "/v1/task-tokens", TASK).json
+    (manifest,) = world.callers["viewer"].ask("GET", "/v1/manifests").json["manifests"]
+    authorities = world.running.issuer.authorities.now_in_force
+    return {
+        "namespace": "namespace:support",
+        "agent": f"agent:{AGENT}",
+        "manifest": f"manifest:{manifest['digest']}",
+        "signer": f"signer:{manifest['signer']}",
+        "owner": f"owner:{manifest['owner']}",
+        "node": "node:node",
+        "instance": f"instance:{world.svid.instance}",
+        "task": f"task:{token['task']['id']}",
+        "jti": f"jti:{token['jti']}",
+        "serial": f"serial:{world.svid.serial}",
+        "CA": f"authority:{authorities.active(AuthorityKind.X509).id}",
+        "key": f"authority:{authorities.active(AuthorityKind.JWT).id}",
+        "admin": "admin:security",
+    }
+
+
+@pytest.mark.parametrize("kind", ["revoked", "suspended", "restored"])
+def test_nobody_ends_what_is_not_its(world: World, kind: str) -> None:
+    """Agents, nodes, other roles and owners of elsewhere: nothing of anybody, nor of themselves."""
+    facts = world.running.issuer.feed.through
+    log = world.running.issuer.log.frontier.size
+    targets = victims(world)
+    assert {*map(TargetKind, {each.partition(":")[0] for each in targets.values()})} == {
+        *TargetKind
+    }
+    issued = world.running.issuer.log.frontier.size
+    assert issued > log
+    for caller in ("nobody", "agent", "node", "viewer", "registrar", "stray owner"):
+        for name, target in targets.items():
+            body = {"target": target, "kind": kind, "reason": "x"}
+            answer = world.callers[caller].ask("POST", "/v1/revocations", body)
+            assert answer.status == (401 if caller == "nobody" else 403), (caller, name, answer)
+    # What is of all namespaces is no owner's, its own agents' signer, owner and node included.
+    for name in ("signer", "owner", "node", "CA", "key", "admin"):
+        body = {"target": targets[name], "kind": kind, "reason": "x"}
+        assert world.callers["owner"].ask("POST", "/v1/revocations", body).status == 403, name
+    assert world.running.issuer.feed.through == facts
+    assert world.running.issuer.log.frontier.size == issued
 
 
 def test_instances_and_tasks_lie_in_their_agents_namespace(world: World) -> None:

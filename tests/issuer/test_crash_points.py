@@ -2,10 +2,10 @@
 
 What a killed process leaves are its files as the kernel has them. So the folder is copied, on the
 thread that writes, before each statement to the database, before the commit and before each call
-that follows it; an issuer is opened on every copy, as if it had been killed there.
+that follows it; an issuer is opened on every copy, as if it had been killed there. Events that wait
+for their receivers and what may be confirmed are among what is asked.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,20 +14,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 from support.issuer import make_config
-from support.ocsp import status
 from support.offline import Offline, offline_issuer
+from support.projections import LISTS, add_stream, projections
 
-from accredit_credentials import status_list
-from accredit_credentials.revocation import FactKind
-from accredit_credentials.revocation_feed import verify
-from accredit_credentials.task_token import TaskToken
-from accredit_credentials.x509_svid import X509Svid
-from accredit_issuer.audit.records import RecordKind
 from accredit_issuer.issuer import open_issuer
 from accredit_issuer.store import writer
 
 LEFT_OUT = shutil.ignore_patterns("*-shm", "issuer.lock")  # a new process makes its own
-LISTS = {"revocation": {"status_list_url": "https://lists.example.org"}}
 ENOUGH = 8  # moments: fewer would mean that they are not seen
 
 
@@ -70,37 +63,6 @@ def every_moment(
     event.remove(engine, "commit", moments.take)
 
 
-def is_listed(offline: Offline, token: TaskToken) -> bool:
-    """Whether the status list that a token names says that it is not valid."""
-    assert token.status is not None
-    uri, issuer = token.status.uri, offline.issuer
-    found = status_list.verify(
-        issuer.status_lists.signed(uri.rpartition("/")[2]),
-        bundle=issuer.bundle,
-        issuer=issuer.config.token_issuer,
-        uri=uri,
-        now=offline.clock(),
-    )
-    return found.statuses.value(token.status.index) != status_list.Status.VALID
-
-
-def projections(offline: Offline, svid: X509Svid, token: TaskToken, target: str) -> dict[str, bool]:
-    """What each of them says: whether the SVID is taken back."""
-    issuer = offline.issuer
-    told = verify(issuer.feed.statement(0), bundle=issuer.bundle).facts
-    facts = [json.loads(leaf) for leaf in offline.leaves()]
-    stated = [each for each in facts if each["kind"] == RecordKind.FACT_STATED.value]
-    about = [each["details"]["fact"] for each in stated if each["subject"] == target]
-    return {
-        "the issuer's own decisions": issuer.revocation.facts.match(svid.marks()) is not None,
-        "feed": target in {str(each.target) for each in told},
-        "crl": offline.is_on_crl(svid),
-        "status list": is_listed(offline, token),
-        "ocsp": status(offline, svid) == "revoked",
-        "log": about[-1:] not in ([], [FactKind.RESTORED.value]),
-    }
-
-
 @pytest.mark.parametrize(
     ("before", "kind"),
     [(None, "revoked"), (None, "suspended"), ("suspended", "revoked"), ("suspended", "restored")],
@@ -112,7 +74,8 @@ def test_killed_at_any_moment_every_projection_has_the_fact_or_none_has(
     with offline_issuer(tmp_path / "issuer", **LISTS) as offline:
         manifest = offline.register()
         svid, neighbour = offline.attest(manifest), offline.attest(manifest)
-        token, other = (offline.task_token(each).content for each in (svid, neighbour))
+        token, other = (offline.task_token(each) for each in (svid, neighbour))
+        add_stream(offline)
         target = f"instance:{svid.instance}"
         if before is not None:
             offline.state(target, before)
@@ -125,9 +88,9 @@ def test_killed_at_any_moment_every_projection_has_the_fact_or_none_has(
         config = make_config(copy, **LISTS)
         with closing(open_issuer(config, offline.clock)) as issuer:
             opened = Offline(config, offline.clock, issuer)
-            said = projections(opened, svid, token, target)
+            said = projections(opened, svid, token)
             assert len(set(said.values())) == 1, said
-            assert not any(projections(opened, neighbour, other, "instance:none").values())
+            assert not any(projections(opened, neighbour, other).values())
             found.append(said["crl"])
     first, last = before is not None, kind != "restored"
     after = [each for each in found if each is last]

@@ -10,7 +10,7 @@ import pytest
 from support.offline import Offline
 
 from accredit_client.feed_budget import FOREIGN_STATEMENT_LIMIT
-from accredit_credentials.errors import Revoked
+from accredit_credentials.errors import Revoked, Stale
 from accredit_credentials.revocation import MAX_REASON_LENGTH, FactKind, RevocationFact, Target
 from accredit_credentials.revocation_feed import FeedState, Statement, verify
 from accredit_issuer.authority.lifecycle import AuthorityKind
@@ -247,6 +247,30 @@ def test_who_is_far_behind_gets_a_snapshot(offline: Offline) -> None:
     assert (near.after, len(near.facts)) == (2, module.MAX_BACKLOG)
     far = read(offline, feed.statement(1))
     assert (far.after, len(far.facts)) == (0, module.MAX_BACKLOG + 2)
+
+
+def test_a_verifier_that_slept_for_a_day(offline: Offline) -> None:
+    """It refuses everybody until it has asked, and then knows what was said in the night."""
+    state, old = FeedState(), offline.agent()
+    offline.state(f"instance:{old.instance}")
+    state.apply(read(offline, offline.issuer.feed.statement(0)), now=offline.clock())
+    for hours in range(24):
+        offline.clock.advance(hours=1)
+        offline.issuer.keep_up()
+        if hours == 3:
+            offline.state(f"serial:{offline.agent().serial}")
+    doomed, good = offline.agent(), offline.agent()
+    offline.state(f"instance:{doomed.instance}")
+    for svid in (doomed, good):
+        with pytest.raises(Stale, match=r"864\d\d seconds old"):
+            state.check(svid.marks(), now=offline.clock(), max_age=30)
+    statement = read(offline, offline.issuer.feed.statement(state.through))
+    assert (statement.after, statement.through) == (1, 3)
+    state.apply(statement, now=offline.clock())
+    state.check(good.marks(), now=offline.clock(), max_age=30)
+    with pytest.raises(Revoked):
+        state.check(doomed.marks(), now=offline.clock(), max_age=30)
+    assert len(state) == 1, "nothing of the evening before is alive"
 
 
 # --- what is too much for one statement ----------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
 from support.issuer import log_in, running_issuer
 from support.nodes import Nodes
@@ -599,6 +599,30 @@ def test_an_audit_finds_an_index_that_was_changed(
         )
     (found,) = audited(listing).findings
     assert "differ in: status_" in found.problem
+
+
+@pytest.mark.parametrize("index", [SIZE, -1, 2**40, None, "x"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_index_outside_of_the_list_keeps_nobody_else_from_being_told(
+    listing: Offline, index: object, restarted: bool
+) -> None:
+    """A row that somebody spoilt is found by the audit, and all other tokens are told."""
+    svid = listing.agent()
+    spoilt, other, neighbour = (token_of(listing, svid) for _ in range(3))
+    with listing.issuer.database.writing.begin() as connection:
+        connection.execute(
+            text("UPDATE credential SET status_index = :index WHERE id = :id"),
+            {"index": index, "id": spoilt.jti},
+        )
+    if restarted:
+        listing.reopen()
+    for token in (spoilt, other):
+        listing.state(f"jti:{token.jti}")
+    assert status(listing, other) is Status.INVALID
+    assert status(listing, neighbour) is Status.VALID
+    listing.state(f"instance:{svid.instance}")
+    assert status(listing, neighbour) is Status.INVALID
+    assert any("status_" in each.problem for each in audited(listing).findings)
 
 
 def ask(offline: Offline, path: str, method: str = "GET", **headers: str) -> Any:

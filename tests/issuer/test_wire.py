@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from support.issuer import attest
+from support.issuer import attest, log_in
+from support.raw_http import Answer, RawClient
 from support.wire import Wire
 
 from accredit_client import calls
@@ -351,3 +352,24 @@ def test_a_fact_makes_another_crl_with_another_tag(wire: Wire) -> None:
         for path, tag in zip(paths, before, strict=True)
     ]
     assert after == [200, 200, 304]
+
+
+def test_an_admin_may_end_itself(wire: Wire) -> None:
+    """Its word holds from its next call on, and what it suspended somebody else has to restore."""
+    token = wire.admin.send(calls.add_admin(name="leaving", role="security", namespaces=[]))
+    leaving = wire.caller(log_in(wire.running, token.enrolment_token).identity)
+    admin = wire.as_admin
+
+    def word(client: RawClient, kind: str) -> Answer:
+        body = {"target": "admin:leaving", "kind": kind, "reason": "gone"}
+        return client.ask("POST", "/v1/revocations", body)
+
+    assert word(leaving, "suspended").status == 201
+    for kind in ("restored", "revoked"):
+        assert word(leaving, kind).kind == "revoked", "it cannot take that back"
+    assert word(admin, "restored").status == 201
+    assert leaving.ask("GET", "/v1/whoami").status == 200
+    assert word(leaving, "revoked").status == 201
+    assert leaving.ask("GET", "/v1/whoami").kind == "revoked"
+    for kind in ("restored", "suspended", "revoked"):
+        assert word(admin, kind).kind == "conflict"

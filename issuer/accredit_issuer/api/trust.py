@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from accredit_issuer.api.documents import Document, Kept, answer
+from accredit_issuer.api.hot_documents import document_of
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.issuer import Issuer
 from accredit_issuer.revocation.crl import Crl
@@ -35,7 +36,7 @@ def routes(issuer: Issuer) -> APIRouter:
         found = crls.of(authority)
         if found is None:
             raise Refusal(Kind.NOT_FOUND, "no authority with a CRL has this key id")
-        return answer(Document(found.der, found.tag, max_age, "application/pkix-crl"), request)
+        return answer(document_of(found, max_age), request)
 
     @router.get("/crls", summary="The CRLs of all issuing CAs and roots, DER in base64")
     def every(request: Request) -> Response:

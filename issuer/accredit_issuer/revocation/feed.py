@@ -2,13 +2,18 @@
 
 Requests and listeners live on the event loop; facts arrive from the writing thread. One signature
 serves all who ask for the same thing: a thousand verifiers cost as much as one.
+
+A number alone does not say which fact is meant: an issuer that was restored from an old backup
+gives numbers again. So each statement has a word for the fact that it continues and for its newest
+one, and who heard of another asks for everything.
 """
 
 import asyncio
+import hashlib
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypedDict
 
 from accredit_credentials.revocation import EXPANDED, FactSet, RevocationFact
@@ -28,10 +33,14 @@ MAX_CACHED_CHARACTERS = 32 * 1024 * 1024  # anybody may ask for any number of lo
 
 
 class _Known(NamedTuple):
-    """What changes together: all facts, the newest number, and what those forgotten ended by."""
+    """What changes together: all facts, the newest number, and what those forgotten ended by.
+
+    ``words`` say which facts the newest numbers are, of those that are not told as well.
+    """
 
     facts: list[RevocationFact]
     through: int
+    words: Mapping[int, str]
     forgotten: datetime | None = None
 
 
@@ -52,6 +61,8 @@ class _Told(TypedDict):
     through: int
     facts: tuple[RevocationFact, ...]
     more: bool
+    continues: str | None
+    newest: str | None
 
 
 class Feed:
@@ -70,7 +81,7 @@ class Feed:
         self._authorities = authorities
         self._clock = clock
         self._heartbeat = heartbeat
-        self._known = _Known([], 0)
+        self._known = _Known([], 0, {})
         self._in_force = FactSet()  # of the facts up to this number, for snapshots
         self._in_force_through = 0
         self._signed: dict[int, _Signed] = {}
@@ -92,9 +103,15 @@ class Feed:
         """The facts in force, in order."""
         return tuple(self._known.facts)
 
-    def load(self, facts: Iterable[RevocationFact], through: int) -> None:
-        """Take up the facts that the database holds."""
-        self._known = _Known(_carried(facts), through)
+    def load(
+        self,
+        facts: Iterable[RevocationFact],
+        through: int,
+        *,
+        newest: Sequence[RevocationFact] = (),
+    ) -> None:
+        """Take up the facts that the database holds; ``newest`` are its last ones, over or not."""
+        self._known = _Known(_carried(facts), through, _with_words({}, newest))
         self.audience.load(through)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -104,9 +121,10 @@ class Feed:
     def publish(self, facts: Iterable[RevocationFact]) -> None:
         """Tell new facts, once they are durable. Called on the writing thread."""
         new = list(facts)
-        facts, through, forgotten = self._known
+        facts, through, words, forgotten = self._known
         through = max([through, *(fact.sequence for fact in new)])
-        self._known = _Known([*facts, *_carried(new)], through, forgotten)
+        words = _with_words(words, new)
+        self._known = _Known([*facts, *_carried(new)], through, words, forgotten)
         self.audience.stated(through)
         self._wake_listeners()
         for call in self._heeding:
@@ -125,9 +143,9 @@ class Feed:
 
         Called on the writing thread, as ``publish``: a fact that came in between would be lost.
         """
-        facts, through, _ = self._known
+        facts, through, words, _ = self._known
         kept = [fact for fact in facts if fact.expires_at > now]
-        self._known = _Known(kept, through, now)
+        self._known = _Known(kept, through, words, now)
         return len(facts) - len(kept)
 
     def close(self) -> None:
@@ -226,14 +244,30 @@ class Feed:
         was stated. Who is far behind gets one as well, in pages where that is too much for one
         statement; who shows the end of a page gets the next.
         """
-        facts, through, _ = self._known
+        facts, through, words, _ = self._known
+        newest = words.get(through)
         start = bisect_right(facts, after, key=_sequence)
-        if after and len(facts) - start <= MAX_BACKLOG and pages.fit(facts[start:]):
-            return _Told(after=after, through=through, facts=tuple(facts[start:]), more=False)
+        near = after in words and len(facts) - start <= MAX_BACKLOG
+        if near and pages.fit(facts[start:]):
+            return _Told(
+                after=after,
+                through=through,
+                facts=tuple(facts[start:]),
+                more=False,
+                continues=words[after],
+                newest=newest,
+            )
         if after == 0 or not pages.ends_page(after):
             in_force = self._snapshot()
             if in_force is not None:
-                return _Told(after=0, through=through, facts=in_force, more=False)
+                return _Told(
+                    after=0,
+                    through=through,
+                    facts=in_force,
+                    more=False,
+                    continues=None,
+                    newest=newest,
+                )
             after = start = 0
         end, last = pages.page(facts, start)
         return _Told(
@@ -241,11 +275,13 @@ class Feed:
             through=through if last is None else last,
             facts=tuple(facts[start:end]),
             more=last is not None,
+            continues=words.get(after),
+            newest=newest if last is None else words.get(last),
         )
 
     def _snapshot(self) -> tuple[RevocationFact, ...] | None:
         """What is in force of the facts that are known now; None is too much for a statement."""
-        facts, through, forgotten = self._known
+        facts, through, _, forgotten = self._known
         for fact in facts[bisect_right(facts, self._in_force_through, key=_sequence) :]:
             self._in_force.apply(fact)
         self._in_force_through = through
@@ -280,6 +316,19 @@ def _carried(facts: Iterable[RevocationFact]) -> list[RevocationFact]:
     # Facts about a signer or an owner were expanded into others. The feed is public, and who
     # answers for what is not.
     return [fact for fact in facts if fact.target.kind not in EXPANDED]
+
+
+def _with_words(words: Mapping[int, str], facts: Sequence[RevocationFact]) -> Mapping[int, str]:
+    """The words of these facts, too, as far back as statements continue."""
+    known = {**words, **{fact.sequence: _word(fact) for fact in facts[-MAX_BACKLOG - 1 :]}}
+    return dict(list(known.items())[-MAX_BACKLOG - 1 :])
+
+
+def _word(fact: RevocationFact) -> str:
+    # Of the moment, which no two facts of one number have in common: what a fact is about may be
+    # nobody's business (``_carried``), and whoever knows a digest of it can try names.
+    said = f"{fact.sequence} {fact.at.astimezone(UTC).isoformat(timespec='microseconds')}"
+    return hashlib.sha256(said.encode("ascii")).hexdigest()[:16]
 
 
 def _sequence(fact: RevocationFact) -> int:

@@ -101,7 +101,8 @@ class Revocation:
         known = [fact_of(row) for row in rows]
         self._sequence = known[-1].sequence if known else 0
         self.facts = FactSet(fact for fact in known if _matters(fact, now))
-        self._feed.load((fact for fact in known if fact.expires_at > now), self._sequence)
+        in_force = (fact for fact in known if fact.expires_at > now)
+        self._feed.load(in_force, self._sequence, newest=known)
 
     def state(self, request: FactRequest, changes: Changes, now: datetime) -> list[StatedFact]:
         """State a fact; returns it with those that it was expanded into, once all are durable.
