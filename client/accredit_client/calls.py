@@ -345,15 +345,21 @@ def join_token(agent_id: AgentId, *, ttl_seconds: int) -> Call[answers.JoinToken
     return _post(f"/v1/agents/{agent_id}/join-tokens", answers.JoinTokenAnswer.of, body)
 
 
-def revoke(*, target: str, kind: str, reason: str) -> Call[tuple[answers.FactRecord, ...]]:
-    """Say that from now on nothing matching ``target`` is valid (or is again)."""
-    body = {"target": target, "kind": kind, "reason": reason}
-    return _post("/v1/revocations", _facts, body)
+def revoke(
+    *, target: str, kind: str, reason: str, keep_newest: bool = False
+) -> Call[tuple[answers.FactRecord, ...]]:
+    """Say that from now on nothing matching ``target`` is valid (or is again).
+
+    With ``keep_newest`` each version of an agent is meant but the newest that is in force.
+    """
+    return _post("/v1/revocations", _facts, _fact(target, kind, reason, keep_newest=keep_newest))
 
 
-def revocation_preview(*, target: str, kind: str, reason: str) -> Call[answers.PreviewAnswer]:
+def revocation_preview(
+    *, target: str, kind: str, reason: str, keep_newest: bool = False
+) -> Call[answers.PreviewAnswer]:
     """What ``revoke`` would end; nothing is stated. An older issuer refuses the path."""
-    body = {"target": target, "kind": kind, "reason": reason}
+    body = _fact(target, kind, reason, keep_newest=keep_newest)
     return _post("/v1/revocations/preview", answers.PreviewAnswer.of, body)
 
 
@@ -605,6 +611,12 @@ def _post(path: str, read: Callable[[Members], A], body: Mapping[str, Any]) -> C
 def _path(path: str, **query: object) -> str:
     values = {name: str(value) for name, value in query.items() if value is not None}
     return f"{path}?{urlencode(values)}" if values else path
+
+
+def _fact(target: str, kind: str, reason: str, *, keep_newest: bool) -> dict[str, Any]:
+    # An older issuer refuses the member: it would mean the agent without it.
+    kept = {"keep_newest": True} if keep_newest else {}
+    return {"target": target, "kind": kind, "reason": reason, **kept}
 
 
 def _facts(members: Members) -> tuple[answers.FactRecord, ...]:

@@ -42,7 +42,8 @@ from accredit_issuer.revocation.introspection import Introspection
 from accredit_issuer.revocation.ocsp_answers import OcspAnswers
 from accredit_issuer.revocation.preview import Preview, preview
 from accredit_issuer.revocation.responders import Responders
-from accredit_issuer.revocation.revocation import FactRequest, Revocation, StatedFact
+from accredit_issuer.revocation.revocation import Revocation
+from accredit_issuer.revocation.stated import FactRequest, StatedFact
 from accredit_issuer.revocation.status_lists import StatusLists
 from accredit_issuer.settings import Config
 from accredit_issuer.signals.polling import Polling as StreamPolling

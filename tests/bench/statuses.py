@@ -17,7 +17,7 @@ from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.clock import system_clock
 from accredit_issuer.issuer import Issuer, open_issuer
 from accredit_issuer.registry.changes import Local
-from accredit_issuer.revocation.revocation import FactRequest
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.settings import load
 from accredit_issuer.store.bulk import BulkInsert
 from accredit_issuer.store.models import credentials, instances, manifests, tasks

@@ -48,6 +48,23 @@ def test_reason_and_known_kind_are_required(world: World) -> None:
     assert accredit("revoke", "agent", "support/nobody", "--reason", "r").code == 1
 
 
+def test_former_versions_end_together(world: World) -> None:
+    """All but the newest, listed by a dry run as they then end; only of an agent."""
+    agent, _ = world.attested()
+    name = ("agent", agent.name)
+    only = accredit("revoke", *name, "--reason", "CVE", "--keep-newest")
+    assert (only.code, "only one version" in only.err) == (1, True)
+    world.new_version(agent)
+    asked = ("revoke", *name, "--reason", "CVE", "--keep-newest")
+    (told,) = succeed(*asked, "--dry-run", "--json").document["targets"]
+    (stated,) = succeed(*asked, "--json").document["facts"]
+    assert stated["target"] == told
+    assert told.startswith("manifest:sha256:")
+    succeed("agent", "enrol", agent.name)
+    wrong = accredit("revoke", "namespace", "support", "--reason", "r", "--keep-newest")
+    assert (wrong.code, "versions of an agent" in wrong.err) == (2, True)
+
+
 def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
     """What would end is listed and counted; the agent goes on, and the real word ends the same."""
     agent, _ = world.attested()

@@ -144,6 +144,14 @@ class World:
         ]  # fmt: skip
         return agent
 
+    def new_version(self, agent: Agent) -> None:
+        """Sign and register the agent's next version."""
+        (agent.folder / "main.py").write_text("print('hello again')\n")
+        declared = agent.folder / "agent.toml"
+        declared.write_text(declared.read_text().replace('"1.0.0"', '"1.0.1"'))
+        succeed("manifest", "sign", agent.folder, "--key", self.key_file)
+        succeed("manifest", "register", agent.manifest)
+
     def attested(self) -> tuple[Agent, Path]:
         """An agent with credentials in a folder."""
         agent = self.new_agent()

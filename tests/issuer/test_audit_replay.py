@@ -29,7 +29,7 @@ from accredit_issuer.authority.subordinates import Subordinate
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.registry.changes import AdminActor, Local
 from accredit_issuer.registry.roles import PERMISSIONS, Admin, Operation, Reach, Role
-from accredit_issuer.revocation.revocation import FactRequest
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.signals.streams import StreamAsked
 
 AGENT = AgentId.parse("support/summarizer")

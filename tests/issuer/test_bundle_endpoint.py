@@ -47,7 +47,7 @@ from accredit_issuer.clock import system_clock
 from accredit_issuer.errors import InvalidSettings
 from accredit_issuer.issuer import initialise, open_issuer
 from accredit_issuer.registry.changes import Local
-from accredit_issuer.revocation.revocation import FactRequest
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.server import Server
 from accredit_issuer.settings import Config, load
 

@@ -26,7 +26,7 @@ from accredit_issuer.clock import system_clock
 from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.registry.changes import Actor, AdminActor, Local
 from accredit_issuer.registry.roles import Admin, Operation, Role
-from accredit_issuer.revocation.revocation import FactRequest
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.store.models import admins
 from accredit_issuer.store.writer import Transaction
 

@@ -30,7 +30,7 @@ from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation import crls as module
 from accredit_issuer.revocation.crl import Crl, Entries, next_times, sign_crl
 from accredit_issuer.revocation.projection import EntriesDamaged
-from accredit_issuer.revocation.revocation import FactRequest
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Transaction
 

@@ -20,7 +20,7 @@ from accredit_issuer.errors import Kind, Refusal
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.revocation import preview as module
 from accredit_issuer.revocation.preview import Preview
-from accredit_issuer.revocation.revocation import FactRequest
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.store.models import crls, facts
 
 NONE = dict.fromkeys(module.KINDS, 0)

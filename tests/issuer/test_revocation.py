@@ -20,7 +20,7 @@ from accredit_issuer.authority.lifecycle import AuthorityKind
 from accredit_issuer.errors import Kind, Refusal, Unavailable
 from accredit_issuer.registry.changes import Local
 from accredit_issuer.registry.roles import Admin, Role
-from accredit_issuer.revocation.revocation import FactRequest
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.store.models import facts, releases
 
 

@@ -33,7 +33,7 @@ from accredit_issuer.issuance.agent_svids import AttestationRequest
 from accredit_issuer.issuance.tokens import IssuedTaskToken, IssuedWit, TaskTokenRequest
 from accredit_issuer.issuer import Issuer, initialise, open_issuer
 from accredit_issuer.registry.changes import Local
-from accredit_issuer.revocation.revocation import FactRequest, StatedFact
+from accredit_issuer.revocation.stated import FactRequest, StatedFact
 from accredit_issuer.settings import Config
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from accredit_client.answers import FactRecord
 from accredit_client.cli import confirmations, options, output, session
 from accredit_client.cli.authority import KEY_ID_LENGTH, whole_id
 from accredit_client.cli.framework import example, top_level
+from accredit_client.cli.problems import WrongUsage
 from accredit_client.wire import Issuer
 from accredit_credentials.revocation import FactKind, Target, TargetKind
 
@@ -43,6 +44,12 @@ KindArgument = Annotated[
 ]
 Which = Annotated[str, typer.Argument(metavar="TARGET", help="Which one.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list and count what it would end.")]
+KeepNewest = Annotated[
+    bool,
+    typer.Option(
+        "--keep-newest", help="Of an agent: each version but the newest that is in force."
+    ),
+]
 Wait = Annotated[
     float,
     typer.Option(
@@ -67,27 +74,37 @@ class Asked:
     target: str
     reason: str
     profile: str
+    keep_newest: bool = False
 
     def check(self) -> None:
         """Decide, before anybody is asked, whether it has the form of a target.
 
         Raises:
             InvalidRevocation: it has not.
+            WrongUsage: only an agent has versions.
         """
         Target.parse(f"{self.what.value}:{self.target}")
+        if self.keep_newest and self.what is not Kind.AGENT:
+            raise WrongUsage("--keep-newest is about the versions of an agent")
 
-    def named(self, issuer: Issuer) -> dict[str, str]:
+    def named(self, issuer: Issuer) -> dict[str, Any]:
         """As the issuer is asked; an authority may be named by the beginning of its id."""
         target = self.target
         if self.what.value == TargetKind.AUTHORITY.value and len(target) < KEY_ID_LENGTH:
             target = whole_id(issuer, target)  # tables show its beginning
         named = Target.parse(f"{self.what.value}:{target}")
-        return {"target": str(named), "kind": self.kind.value, "reason": self.reason}
+        return {
+            "target": str(named),
+            "kind": self.kind.value,
+            "reason": self.reason,
+            "keep_newest": self.keep_newest,
+        }
 
 
 @app.command(
     epilog=example(
         "accredit revoke agent support/summarizer --reason 'leaked its prompt'",
+        "accredit revoke agent support/summarizer --keep-newest --reason 'CVE in 1.4'",
         "accredit revoke instance 5a1f0c9e-… --reason 'odd requests'",
         "accredit revoke owner ada@example.com --reason 'left the company' --dry-run",
     )
@@ -97,6 +114,7 @@ def revoke(
     target: Which,
     reason: Reason,
     *,
+    keep_newest: KeepNewest = False,
     dry_run: DryRun = False,
     wait: Wait = confirmations.WAIT,
     profile: options.Profile = options.DEFAULT_PROFILE,
@@ -106,7 +124,7 @@ def revoke(
 
     Then follow which verifiers confirm that they apply it.
     """
-    asked = Asked(FactKind.REVOKED, what, target, reason, profile)
+    asked = Asked(FactKind.REVOKED, what, target, reason, profile, keep_newest)
     if dry_run:
         _preview(asked, as_json=as_json)
     else:
@@ -121,13 +139,14 @@ def suspend(
     target: Which,
     reason: Reason,
     *,
+    keep_newest: KeepNewest = False,
     dry_run: DryRun = False,
     wait: Wait = confirmations.WAIT,
     profile: options.Profile = options.DEFAULT_PROFILE,
     as_json: options.Json = False,
 ) -> None:
     """Say that nothing of it is valid until it is restored."""
-    asked = Asked(FactKind.SUSPENDED, what, target, reason, profile)
+    asked = Asked(FactKind.SUSPENDED, what, target, reason, profile, keep_newest)
     if dry_run:
         _preview(asked, as_json=as_json)
     else:

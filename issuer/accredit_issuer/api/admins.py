@@ -19,7 +19,7 @@ from accredit_issuer.registry.listing import Listing, text_of
 from accredit_issuer.registry.roles import Admin, Operation, Reach, reach
 from accredit_issuer.registry.targets import namespace_of
 from accredit_issuer.revocation.preview import Preview
-from accredit_issuer.revocation.revocation import FactRequest, StatedFact
+from accredit_issuer.revocation.stated import FactRequest, StatedFact
 
 
 def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # noqa: C901, PLR0915
@@ -167,6 +167,7 @@ def routes(issuer: Issuer, callers: Callers, metrics: Metrics) -> APIRouter:  # 
             reason=body.reason,
             actor=actor,
             may_overrule=reach(by.admin, Operation.REVOKE) is Reach.ALL,
+            keep_newest=body.keep_newest,
         )
 
     @router.post("/revocations", summary="Revoke, suspend or restore", status_code=201)

@@ -275,6 +275,10 @@ class RevocationBody(Body):
         str,
         Field(min_length=1, max_length=MAX_REASON_LENGTH, examples=["prompt injection, INC-4711"]),
     ]
+    keep_newest: Annotated[
+        bool,
+        Field(description="each version of the agent but the newest in force, in its place"),
+    ] = False
 
 
 class Acknowledgement(Body):

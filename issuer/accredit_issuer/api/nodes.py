@@ -23,7 +23,7 @@ from accredit_issuer.metrics import Metrics
 from accredit_issuer.registry.listing import text_of
 from accredit_issuer.registry.nodes import RESERVED, NodeAsked
 from accredit_issuer.registry.roles import Operation
-from accredit_issuer.revocation.revocation import stated_against
+from accredit_issuer.revocation.stated import stated_against
 
 Answer = dict[str, Any]
 

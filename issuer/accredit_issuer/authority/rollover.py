@@ -22,7 +22,8 @@ from accredit_issuer.authority.subordinates import living_below
 from accredit_issuer.clock import Clock
 from accredit_issuer.issuance.decision import check_text
 from accredit_issuer.registry.changes import Actor, Changes
-from accredit_issuer.revocation.revocation import FactRequest, Revocation
+from accredit_issuer.revocation.revocation import Revocation
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.writer import Transaction
 

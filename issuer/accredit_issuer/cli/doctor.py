@@ -30,7 +30,7 @@ from accredit_issuer.keys.key_manager import KeyManager, KeyMissing
 from accredit_issuer.keys.opening import open_keys
 from accredit_issuer.revocation.kept_crls import KeptCrl, read_crls
 from accredit_issuer.revocation.projection import unlisted
-from accredit_issuer.revocation.revocation import fact_of
+from accredit_issuer.revocation.stated import fact_of
 from accredit_issuer.settings import Config, KeysOnDisk, load
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import Model, authorities, credentials, facts, releases

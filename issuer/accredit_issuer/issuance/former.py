@@ -23,7 +23,7 @@ from accredit_credentials.keys import check_public_key, public_key_der
 from accredit_credentials.revocation import FactSet
 from accredit_credentials.x509_svid import X509Svid, unverified_svid
 from accredit_issuer.errors import Kind, Refusal
-from accredit_issuer.revocation.revocation import stated_against
+from accredit_issuer.revocation.stated import stated_against
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import credentials, releases
 

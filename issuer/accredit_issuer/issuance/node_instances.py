@@ -31,7 +31,7 @@ from accredit_issuer.issuance.parts import Parts
 from accredit_issuer.issuance.x509_signing import X509Grant, X509Signing
 from accredit_issuer.registry.nodes import CodeChange, Node, NodeActor, check_listed
 from accredit_issuer.registry.registry import Instance
-from accredit_issuer.revocation.revocation import stated_against
+from accredit_issuer.revocation.stated import stated_against
 from accredit_issuer.store.models import instances
 from accredit_issuer.store.writer import Transaction
 

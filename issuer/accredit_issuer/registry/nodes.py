@@ -31,7 +31,9 @@ from accredit_issuer.issuance.decision import check_not_revoked
 from accredit_issuer.registry.administration import Invitation
 from accredit_issuer.registry.changes import Actor, Changes
 from accredit_issuer.registry.listing import text_of
-from accredit_issuer.revocation.revocation import FactRequest, Revocation, living_on
+from accredit_issuer.revocation.expansion import living_on
+from accredit_issuer.revocation.revocation import Revocation
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.settings import Config
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import credentials, instances, node_join_tokens, nodes

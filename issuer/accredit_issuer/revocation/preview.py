@@ -16,7 +16,8 @@ from accredit_credentials.revocation import MAX_REASON_LENGTH, Target, TargetKin
 from accredit_issuer.issuance.decision import check_text
 from accredit_issuer.registry.changes import Changes
 from accredit_issuer.revocation.carriers import CERTIFICATE, TOKENS, carry
-from accredit_issuer.revocation.revocation import FactRequest, Revocation
+from accredit_issuer.revocation.revocation import Revocation
+from accredit_issuer.revocation.stated import FactRequest
 from accredit_issuer.store.database import Database
 from accredit_issuer.store.models import credentials, instances, manifests
 
